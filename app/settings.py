@@ -1,0 +1,123 @@
+"""Every setting, and the only reader of the environment. `docs/settings.md` lists them; a test keeps the two equal.
+
+Names are MUSTER_ and the field in capitals, but for DATABASE_URL, REDIS_URL and CELERY_BROKER_URL, which are the
+ones that hosting platforms set. Durations are seconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from app.errors import InvalidInput
+
+PREFIX = "MUSTER_"
+_PLAIN_NAMES = {
+    "database_url": "DATABASE_URL",
+    "redis_url": "REDIS_URL",
+    "broker_url": "CELERY_BROKER_URL",
+}
+
+
+class BadSetting(InvalidInput):
+    code = "bad-setting"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Values with their defaults. `from_environment` is how a process gets one."""
+
+    data_dir: str = ".muster"
+    database_url: str = ""
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    broker_url: str = ""
+    log_level: str = "INFO"
+
+    # control
+    control_name: str = "control"
+    control_concurrency: int = 4
+    order_lifetime: float = 300.0
+    queue_timeout: float = 3600.0
+    fanout_queue_timeout: float = 60.0
+    fanout_window: int = 100
+    offline_after: float = 30.0
+    lost_after: float = 300.0
+    cancel_patience: float = 30.0
+    resend_after: float = 5.0
+    retention: float = 90 * 86400.0
+    output_retention: float = 30 * 86400.0
+    local_node: bool = True
+
+    # api
+    api_bind: str = "127.0.0.1:8088"
+    api_threads: int = 16
+    body_limit: int = 1_000_000
+    execute_wait: float = 60.0
+
+    # node
+    node: str = ""
+    node_dir: str = ""
+    node_slots: int = 8
+    heartbeat_every: float = 10.0
+    output_limit: int = 1_048_576
+    grace: float = 10.0
+
+    # clients
+    url: str = ""
+    token: str = ""
+
+    @property
+    def broker(self) -> str:
+        """The broker's URL: CELERY_BROKER_URL, else Redis."""
+        return self.broker_url or self.redis_url
+
+    @property
+    def database(self) -> str:
+        """The database's URL: DATABASE_URL, else a SQLite file in the data directory."""
+        return self.database_url or f"sqlite:///{Path(self.data_dir).absolute() / 'muster.db'}"
+
+    @property
+    def node_directory(self) -> Path:
+        """Where a node keeps its keys, journal and spool."""
+        return Path(self.node_dir or Path(self.data_dir) / "nodes" / (self.node or "local"))
+
+
+def environment_name(field: str) -> str:
+    """The variable that sets a field."""
+    return _PLAIN_NAMES.get(field, PREFIX + field.upper())
+
+
+def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
+    """Settings from the environment. Raises BadSetting on an unknown MUSTER_ name or a value of the wrong kind."""
+    given = os.environ if environment is None else environment
+    known = {environment_name(one.name): one for one in fields(Settings)}
+    values: dict[str, Any] = {}
+    for name, text in given.items():
+        if name in known:
+            values[known[name].name] = _convert(name, text, known[name].default)
+        elif name.startswith(PREFIX) and not name.startswith(PREFIX + "TEST_"):
+            raise BadSetting(
+                f"{name} is not a setting of Muster", hint="`docs/settings.md` lists every setting"
+            )
+    return Settings(**values)
+
+
+def _convert(name: str, text: str, default: Any) -> Any:
+    try:
+        if isinstance(default, bool):
+            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
+                text.lower()
+            ]
+        if isinstance(default, int | float):
+            value = type(default)(text)
+            if value < 0:
+                raise ValueError(text)
+            return value
+    except (KeyError, ValueError):
+        raise BadSetting(
+            f"{name}={text!r} is not a valid {type(default).__name__}", hint=f"for example {name}={default}"
+        ) from None
+    return text
