@@ -1,0 +1,129 @@
+"""What a person may write, as frozen values. `docs/language.md` describes each key; `parse` builds these.
+
+A value that may hold a template keeps it as text (`"{{ parameters.x }}"`): nothing here is rendered.
+Durations are seconds. `Template` marks fields that are either a number or the text of a template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Template = str
+Number = int | float | Template
+
+RESERVED_TARGETS = frozenset({"fail", "noop"})
+"""Transition targets that are no tasks: `fail` fails the execution, `noop` does nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A place in the source: line and column count from 1."""
+
+    line: int
+    column: int
+
+
+NOWHERE = Mark(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One declared parameter of a workflow (or script). `default` counts only if `has_default`."""
+
+    name: str
+    type: str = "string"
+    required: bool = False
+    has_default: bool = False
+    default: Any = None
+    enum: tuple[Any, ...] | None = None
+    description: str = ""
+    mark: Mark = NOWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """`count` retries after the first attempt; the wait before retry n follows `backoff` (semantics E3)."""
+
+    count: Number = 0
+    delay: Number = 0
+    backoff: Literal["constant", "linear", "exponential"] = "constant"
+    max_delay: Number | None = None
+    on_error: Template | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One entry of `decision`: `when` is None for the default."""
+
+    when: Template | None
+    next: tuple[str, ...]
+    mark: Mark = NOWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """`with_items` and its companions (semantics I1-I5)."""
+
+    items: Template | tuple[Any, ...]
+    batch_size: Number | None = None
+    concurrency: Number | None = None
+    tolerate: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A named unit of a workflow.
+
+    `type` is `action`, `parallel`, `workflow` or `distributed_shell`; `action` is set unless it is parallel.
+    `join` is "" (the default join), "all", "any" or a number. `delegate_to` is a node's name, a template, or
+    a mapping with one of `node`, `address`, `labels`; None inherits. `tasks` are a parallel block's children.
+    """
+
+    name: str
+    type: Literal["action", "parallel", "workflow", "distributed_shell"] = "action"
+    action: str = ""
+    description: str = ""
+    input: Mapping[str, Any] = field(default_factory=dict)
+    when: Template | None = None
+    delay: Number | None = None
+    loop: Loop | None = None
+    retry: Retry | None = None
+    timeout: Number | None = None
+    queue_timeout: Number | None = None
+    idempotent: bool = False
+    on_unknown: Literal["", "wait", "fail"] = ""
+    fail_fast: bool = False
+    join: str | int = ""
+    publish: tuple[tuple[str, Any], ...] = ()
+    publish_on_failure: tuple[tuple[str, Any], ...] = ()
+    on_success: tuple[str, ...] = ()
+    on_failure: tuple[str, ...] = ()
+    on_complete: tuple[str, ...] = ()
+    on_timeout: tuple[str, ...] = ()
+    on_skip: tuple[str, ...] = ()
+    decision: tuple[Branch, ...] | None = None
+    delegate_to: str | Mapping[str, Any] | None = None
+    tasks: tuple[Task, ...] = ()
+    mark: Mark = NOWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class Workflow:
+    """One workflow as written. `finally_` holds whole tasks that run last, in order, without edges."""
+
+    ref: str
+    label: str = ""
+    description: str = ""
+    version: str = "1"
+    tags: tuple[str, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
+    output: Mapping[str, Any] | None = None
+    vars: tuple[tuple[str, Any], ...] = ()
+    tasks: tuple[Task, ...] = ()
+    start: tuple[str, ...] | None = None
+    finally_: tuple[Task, ...] = ()
+    fail_fast: bool = False
+    delegate_to: str | Mapping[str, Any] | None = None
+    output_map: Mapping[str, Any] | None = None

@@ -1,0 +1,319 @@
+"""Text to `Workflow`: reads every key, collects every problem, never stops at the first.
+
+What a key may hold stands in `grammar`; here is what takes more than one key to decide. `graph` checks how
+tasks hang together, `scopes` what templates may refer to, `races` who publishes what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from app.language import grammar, graph, names, parameters, races, scopes, source
+from app.language.fields import Anything, MapOf, Table
+from app.language.graph import Draft, Role
+from app.language.model import RESERVED_TARGETS, Loop, Parameter, Retry, Task, Workflow
+from app.language.problems import InvalidWorkflow, Problem, TooManyProblems, shown
+from app.language.reading import BAD, Reading
+from app.language.source import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The workflow (None iff there is any error) and every problem by place, warnings included."""
+
+    workflow: Workflow | None
+    problems: tuple[Problem, ...]
+
+
+def load(text: str | bytes, file: str = "<workflow>", *, runnable: bool = True) -> Loaded:
+    """Read a workflow; `file` is for messages only.
+
+    With `runnable` what the engine cannot run yet is refused by name; without, the grammar alone is checked.
+    Never raises for any text.
+    """
+    root, collector = source.read(text, file)
+    workflow = None
+    if root is not None:
+        try:
+            workflow = _workflow(Reading(collector, runnable), root)
+        except TooManyProblems:
+            workflow = None
+    return Loaded(None if collector.failed else workflow, collector.sorted())
+
+
+def load_or_raise(text: str | bytes, file: str = "<workflow>", *, runnable: bool = True) -> Workflow:
+    """Read a workflow; raises InvalidWorkflow with every problem if there is an error."""
+    loaded = load(text, file, runnable=runnable)
+    if loaded.workflow is None:
+        raise InvalidWorkflow(loaded.problems)
+    return loaded.workflow
+
+
+def _workflow(r: Reading, root: Node) -> Workflow | None:
+    values = grammar.WORKFLOW.read(r, root)
+    if values is BAD:
+        return None
+    uses, r.uses = r.uses, []
+    declared = _parameters(r, values.get("parameters"))
+    top = _tasks(r, values.get("tasks"), "task", most=names.MOST_TASKS)
+    final = _tasks(r, values.get("finally"), "final", most=names.MOST_TASKS)
+    drafts = graph.numbered(top, final)
+    found = graph.check(r, drafts, root)
+    scopes.check(r, found, scopes.Known(root, declared, uses))
+    races.check(r, found)
+    return Workflow(
+        ref=values.get("ref", names.INLINE_REF),
+        label=values.get("label", ""),
+        description=values.get("description", ""),
+        version=values.get("version", "1"),
+        tags=values.get("tags", ()),
+        parameters=declared,
+        output=_output(r, values.get("output")),
+        vars=tuple(values.get("vars", {}).items()),
+        tasks=tuple(draft.task for draft in top),
+        start=values.get("start"),
+        finally_=tuple(draft.task for draft in final),
+        fail_fast=values.get("fail_fast", False),
+        delegate_to=values.get("delegate_to"),
+        output_map=values.get("output_map"),
+    )
+
+
+def _output(r: Reading, node: Node | None) -> Mapping[str, Any] | None:
+    if node is None:
+        return None
+    found = MapOf(Anything(templates=False)).read(r, node)
+    return None if found is BAD else cast(Mapping[str, Any], found)
+
+
+def _parameters(r: Reading, node: Node | None) -> tuple[Parameter, ...]:
+    if node is None:
+        return ()
+    found = MapOf(grammar.Later(""), names.VARIABLE, names.VARIABLE_RULE).read(r, node)
+    return () if found is BAD else tuple(_parameter(r, name, child) for name, child in found.items())
+
+
+def _parameter(r: Reading, name: str, node: Node) -> Parameter:
+    values = grammar.PARAMETER.read(r, node)
+    if values is BAD:
+        return Parameter(name, mark=node.key or node.mark)
+    kind = values.get("type", "string")
+    enum, default = values.get("enum"), values.get("default")
+    allowed = None
+    if enum is not None:
+        if enum.kind != "list" or not enum.value:
+            r.wrong(enum, "a list of at least one value", "write [a, b, c]")
+        else:
+            allowed = tuple(value for child in enum.value if (value := _typed(r, child, kind)) is not BAD)
+    value = None if default is None or default.value is None else _typed(r, default, kind)
+    if default is not None and value is not None:
+        if allowed is not None and value is not BAD and value not in allowed:
+            hint = r.collector.did_you_mean(default.text, [str(one) for one in allowed])
+            r.error(default, "bad-default", f"the default of `{name}` is not one of its `enum`", hint)
+        if kind == "secret":
+            hint = "keep it elsewhere and let the caller give it"
+            r.error(
+                default,
+                "secret-default",
+                f"a secret stands here for all to read: `{name}`",
+                hint,
+                level="warning",
+            )
+        if values.get("required"):
+            message = f"`{name}` is required and has a default: the default is used"
+            r.error(default, "required-default", message, "remove one of the two", level="warning")
+    return Parameter(
+        name,
+        kind,
+        required=values.get("required", False),
+        has_default=default is not None,
+        default=None if value is BAD else value,
+        enum=allowed,
+        description=values.get("description", ""),
+        mark=node.key or node.mark,
+    )
+
+
+def _typed(r: Reading, node: Node, kind: str) -> Any:
+    texts = kind in ("string", "secret")
+    value = Anything(templates=False, texts=texts and node.kind == "scalar").read(r, node)
+    if value is BAD or parameters.accepts(kind, value):
+        return value
+    return r.wrong(node, parameters.wanted(kind))
+
+
+def _tasks(r: Reading, node: Node | None, role: Role, *, most: int, owner: str = "") -> list[Draft]:
+    if node is None:
+        return []
+    if node.kind != "list":
+        r.wrong(node, "a list of tasks", "start each one with `- name: …`")
+        return []
+    if not node.value and role != "final":
+        r.error(node, "out-of-range", f"{owner or 'a workflow'} needs at least one task")
+    if len(node.value) > most:
+        r.error(node, "out-of-range", f"{len(node.value)} tasks, {most} are allowed", "split the workflow")
+        return []
+    return [draft for child in node.value if (draft := _task(r, child, role)) is not None]
+
+
+_TABLES: dict[Role, Table] = {"task": grammar.TASK, "child": grammar.CHILD, "final": grammar.FINAL}
+
+
+def _task(r: Reading, node: Node, role: Role) -> Draft | None:
+    r.uses = []
+    values = _TABLES[role].read(r, node)
+    if values is BAD:
+        return None
+    name = values.get("name", "")
+    if name in RESERVED_TARGETS:
+        hint = f"`{name}` is a target of transitions, choose another name"
+        r.error(node.value["name"], "reserved-name", f"a task cannot be called `{name}`", hint)
+    kind, action = _kind(r, node, values)
+    given: Mapping[str, Any] = {}
+    if action:
+        given = _input(r, node, action, values.get("input"))
+    uses, r.uses = r.uses, []
+    children: list[Draft] = []
+    if kind == "parallel" and role == "child":
+        r.error(
+            node.value["type"], "nested-block", "blocks do not nest", "put the children into the outer block"
+        )
+    elif kind == "parallel" and "tasks" in values:
+        children = _tasks(r, values["tasks"], "child", most=names.MOST_CHILDREN, owner="a parallel block")
+    _combinations(r, node, kind)
+    plain = {key: values[key] for key in _SAME if key in values}
+    edges: dict[str, Any] = {
+        key: tuple(dict.fromkeys(values[key])) for key in names.TRANSITIONS if key in values
+    }
+    task = Task(
+        **{"name": "", **plain},
+        **edges,
+        type=kind,
+        action=action,
+        input=given,
+        loop=_loop(values),
+        retry=Retry(**values["retry"]) if "retry" in values else None,
+        tasks=tuple(child.task for child in children),
+        mark=node.mark,
+    )
+    return Draft(task, node, uses, role, children)
+
+
+_SAME = (
+    "name",
+    "description",
+    "when",
+    "delay",
+    "timeout",
+    "queue_timeout",
+    "idempotent",
+    "on_unknown",
+    "fail_fast",
+    "join",
+    "publish",
+    "publish_on_failure",
+    "decision",
+    "delegate_to",
+)
+
+
+def _loop(values: Mapping[str, Any]) -> Loop | None:
+    if "with_items" not in values:
+        return None
+    return Loop(
+        values["with_items"], values.get("batch_size"), values.get("concurrency"), values.get("tolerate", 0)
+    )
+
+
+def _kind(r: Reading, node: Node, values: Mapping[str, Any]) -> tuple[Any, str]:
+    """The task's type and action; the action is "" if there is none whose input could be read."""
+    kind, action = values.get("type", "action"), values.get("action", "")
+    if "type" in node.value and "type" not in values:
+        return "action", ""
+    if kind == "parallel":
+        _block(r, node)
+        return kind, ""
+    if "tasks" in node.value:
+        child = node.value["tasks"]
+        r.error(
+            child,
+            "unknown-key",
+            "only a parallel block has `tasks`",
+            "write `type: parallel`",
+            mark=child.key,
+        )
+    if kind == "distributed_shell":
+        if action not in ("", "core.distributed_shell"):
+            hint = "remove `action` or `type`"
+            r.error(node.value["action"], "bad-choice", f"`type: {kind}` runs core.distributed_shell", hint)
+            return kind, ""
+        return kind, "core.distributed_shell"
+    if "action" not in node.value:
+        if "tasks" not in node.value:
+            r.error(node, "missing-key", "a task needs `action`", "such as `action: core.shell`")
+        return kind, ""
+    if not action:
+        return kind, ""
+    return _known_action(r, node.value["action"], kind, action)
+
+
+def _known_action(r: Reading, node: Node, kind: str, action: str) -> tuple[str, str]:
+    core = action.startswith("core.")
+    if kind == "workflow":
+        if core:
+            r.error(node, "bad-choice", f"{action} is no workflow", "remove `type: workflow`")
+            return kind, ""
+        r.not_supported(node, "type.workflow")
+    elif core and action not in grammar.INPUTS:
+        hint = r.collector.did_you_mean(action, grammar.INPUTS, f"known: {', '.join(grammar.INPUTS)}")
+        r.error(node, "unknown-action", f"there is no action {shown(action)}", hint)
+        return kind, ""
+    elif not core:
+        r.not_supported(node, "action.pack")
+    else:
+        r.not_supported(node, f"action.{action}")
+    return "distributed_shell" if action == "core.distributed_shell" else kind, action
+
+
+def _block(r: Reading, node: Node) -> None:
+    if "tasks" not in node.value:
+        r.error(node, "missing-key", "a parallel block needs `tasks`", "list its children under `tasks:`")
+    for key in grammar.NOT_ON_A_BLOCK:
+        if (child := node.value.get(key)) is not None:
+            message = f"a parallel block has no `{key}`"
+            r.error(child, "unknown-key", message, "put it on the children", mark=child.key)
+
+
+def _combinations(r: Reading, node: Node, kind: str) -> None:
+    loop = "with_items" in node.value
+    for key in ("batch_size", "concurrency", "tolerate"):
+        child = node.value.get(key)
+        if child is not None and not loop:
+            hint = "add `with_items`, or remove it"
+            r.error(child, "missing-key", f"`{key}` needs `with_items` beside it", hint, mark=child.key)
+    child = node.value.get("fail_fast")
+    if child is not None and not loop and kind not in ("parallel", "distributed_shell"):
+        message = "`fail_fast` has no effect on a single task"
+        hint = "it is for parallel blocks and loops, or for the whole workflow"
+        r.error(child, "no-effect", message, hint, mark=child.key, level="warning")
+
+
+def _input(r: Reading, node: Node, action: str, given: Node | None) -> Mapping[str, Any]:
+    if given is None:
+        # What a required key is missed in: it stands where the action is named.
+        at = node.value.get("action", node)
+        given = Node("map", at.line, at.column, {}, parent=node, step="input")
+    table = grammar.INPUTS.get(action)
+    r.item = True
+    values = (table or MapOf(Anything())).read(r, given)
+    r.item = False
+    return {} if values is BAD else cast(Mapping[str, Any], _lists(values))
+
+
+def _lists(value: Any) -> Any:
+    """Tuples become lists, so that an input is the JSON value that it will be sent as."""
+    if isinstance(value, dict):
+        return {key: _lists(item) for key, item in value.items()}
+    return [_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
