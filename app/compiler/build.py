@@ -1,0 +1,269 @@
+"""Workflow → Plan: edges counted, placement inherited, shell text bound, lines found.
+
+Pure. A workflow that `language.parse` accepted always compiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from app.compiler.plan import ENGINE_ACTIONS, FANOUT_ACTION, LOCAL, Plan, PlanTask
+from app.language import expressions, shelltext
+from app.language.model import RESERVED_TARGETS, Task, Workflow
+
+LINE_CAP = 25
+"""Tasks in one chain at the most: every message carries the rest of its chain, so bytes grow with the square."""
+
+_TEXT_KEYS = ("command", "script")
+
+
+def build(workflow: Workflow) -> Plan:
+    """The plan of a valid workflow."""
+    tasks: dict[str, PlanTask] = {}
+    for task in workflow.tasks:
+        _add(tasks, task, workflow.delegate_to)
+    for task in workflow.finally_:
+        _add(tasks, task, workflow.delegate_to, is_finally=True)
+    _count_incoming(tasks)
+    _draw_lines(tasks)
+    output_refs = _task_refs([workflow.output_map or {}])
+    return Plan(
+        ref=workflow.ref,
+        label=workflow.label,
+        version=workflow.version,
+        tasks=tasks,
+        vars=workflow.vars,
+        parameters=tuple(_parameter(parameter) for parameter in workflow.parameters),
+        start=workflow.start,
+        finally_=tuple(task.name for task in workflow.finally_),
+        fail_fast=workflow.fail_fast,
+        output_map=workflow.output_map,
+        output_refs=output_refs,
+    )
+
+
+def _parameter(parameter: Any) -> dict[str, Any]:
+    data = asdict(parameter)
+    del data["mark"]
+    return data
+
+
+def _add(
+    tasks: dict[str, PlanTask],
+    task: Task,
+    inherited: Any,
+    *,
+    parent: str | None = None,
+    is_finally: bool = False,
+) -> None:
+    place = task.delegate_to if task.delegate_to is not None else inherited
+    given, literal, bound = _bind(task)
+    out = tuple(dict.fromkeys(t for t in _targets(task) if t not in RESERVED_TARGETS))
+    templates = _templates(task)
+    tasks[task.name] = PlanTask(
+        name=task.name,
+        index=len(tasks),
+        kind=_kind(task),
+        action=task.action,
+        input=given,
+        literal=literal,
+        bound=bound,
+        when=task.when,
+        delay=task.delay,
+        retry=asdict(task.retry) if task.retry else None,
+        timeout=task.timeout,
+        queue_timeout=task.queue_timeout,
+        idempotent=task.idempotent,
+        on_unknown=task.on_unknown,
+        fail_fast=task.fail_fast,
+        join=task.join,
+        on_success=task.on_success,
+        on_failure=task.on_failure,
+        on_complete=task.on_complete,
+        on_timeout=task.on_timeout,
+        on_skip=task.on_skip,
+        decision=None
+        if task.decision is None
+        else tuple((branch.when, branch.next) for branch in task.decision),
+        publish=task.publish,
+        publish_on_failure=task.publish_on_failure,
+        delegate_to=place if place is not None else LOCAL,
+        parent=parent,
+        children=tuple(child.name for child in task.tasks),
+        is_finally=is_finally,
+        out=out,
+        refs=_task_refs(templates),
+        var_refs=_var_refs(templates),
+        line=task.mark.line,
+    )
+    for child in task.tasks:
+        _add(tasks, child, place, parent=task.name, is_finally=is_finally)
+
+
+def _kind(task: Task) -> str:
+    if task.type == "parallel":
+        return "block"
+    if task.action == FANOUT_ACTION:
+        return "fanout"
+    return "engine" if task.action in ENGINE_ACTIONS else "job"
+
+
+def _bind(task: Task) -> tuple[dict[str, Any], tuple[str, ...], dict[str, str]]:
+    """Shell text with its templates replaced by references to variables.
+
+    Returns the input, the keys that are shell text (never rendered), and what each variable holds. A text that is
+    one template as a whole stays a template: the caller decides what runs, and the loader has warned.
+    """
+    given = dict(task.input)
+    literal: list[str] = []
+    bound: dict[str, str] = {}
+    for key in _TEXT_KEYS:
+        text = given.get(key)
+        if not isinstance(text, str):
+            continue
+        if expressions.has_template(text):
+            result = shelltext.bind(text, str(given.get("shell", "sh")))
+            if result.whole:
+                continue
+            given[key] = result.text
+            bound.update(result.bindings)
+        literal.append(key)
+    return given, tuple(literal), bound
+
+
+def _targets(task: Task) -> Iterator[str]:
+    yield from task.on_success
+    yield from task.on_failure
+    yield from task.on_complete
+    yield from task.on_timeout
+    yield from task.on_skip
+    for branch in task.decision or ():
+        yield from branch.next
+
+
+def _templates(task: Task) -> list[Any]:
+    retry = asdict(task.retry) if task.retry else {}
+    branches = [branch.when for branch in task.decision or ()]
+    return [
+        task.input,
+        task.when,
+        task.delay,
+        task.timeout,
+        task.queue_timeout,
+        retry,
+        branches,
+        task.delegate_to,
+        [value for _, value in (*task.publish, *task.publish_on_failure)],
+    ]
+
+
+def _references(value: Any) -> Iterator[tuple[str, ...]]:
+    if isinstance(value, str):
+        if expressions.has_template(value):
+            yield from expressions.references(value)
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _references(one)
+    elif isinstance(value, Iterable):
+        for one in value:
+            yield from _references(one)
+
+
+def _task_refs(values: Iterable[Any]) -> tuple[str, ...]:
+    chains = (chain for value in values for chain in _references(value))
+    return tuple(sorted({chain[1] for chain in chains if chain[0] == "task" and len(chain) > 1}))
+
+
+def _var_refs(values: Iterable[Any]) -> tuple[str, ...]:
+    """Names of the variables read; "*" where the whole map is (`{{ vars }}`)."""
+    chains = (chain for value in values for chain in _references(value))
+    return tuple(sorted({chain[1] if len(chain) > 1 else "*" for chain in chains if chain[0] == "vars"}))
+
+
+def _count_incoming(tasks: dict[str, PlanTask]) -> None:
+    counts: dict[str, int] = dict.fromkeys(tasks, 0)
+    for task in tasks.values():
+        for target in task.out:
+            counts[target] += 1
+    for name, count in counts.items():
+        if count:
+            tasks[name] = replace(tasks[name], incoming=count)
+
+
+def _draw_lines(tasks: dict[str, PlanTask]) -> None:
+    """Decide for each task whether the next one travels in the same chain, and say why not."""
+    for name, task in list(tasks.items()):
+        following, boundary = _next_in_line(tasks, task)
+        tasks[name] = replace(tasks[name], then=following, boundary=boundary)
+    _cap_lines(tasks)
+
+
+def _next_in_line(tasks: Mapping[str, PlanTask], task: PlanTask) -> tuple[str | None, str]:
+    """The name of the next link, or None and the reason (design: what breaks a line at compile time)."""
+    own = _own_boundary(task)
+    if own:
+        return None, own
+    targets = tuple(dict.fromkeys((*task.on_success, *task.on_complete)))
+    real = [target for target in targets if target not in RESERVED_TARGETS]
+    if not real:
+        return None, "last of its line"
+    if len(targets) > 1:
+        return None, "fork: " + ", ".join(targets)
+    following = tasks[real[0]]
+    reason = _entry_boundary(following)
+    return (None, reason) if reason else (following.name, "")
+
+
+def _own_boundary(task: PlanTask) -> str:
+    if task.kind == "fanout":
+        return "fan-out: a chord with its own settle"
+    if task.kind == "block":
+        return "parallel block: a chord with its own settle"
+    if task.kind == "engine":
+        return f"{task.action} runs in the engine"
+    if task.parent:
+        return f"child of the block {task.parent}"
+    if task.is_finally:
+        return "finally: runs after everything else, in order"
+    if task.decision is not None:
+        return "decision"
+    return ""
+
+
+def _entry_boundary(task: PlanTask) -> str:
+    """Why `task` cannot be the next link of a chain, or ""."""
+    if task.kind != "job":
+        return f"{task.name} is {'a parallel block' if task.kind == 'block' else task.action}"
+    if task.incoming > 1:
+        return f"{task.name} has {task.incoming} incoming edges"
+    if task.when is not None:
+        return f"{task.name} has `when`"
+    if task.delay is not None:
+        return f"{task.name} has `delay`"
+    if static_node(task) is None:
+        return f"the node of {task.name} is known only when it starts"
+    return ""
+
+
+def static_node(task: PlanTask) -> str | None:
+    """The node that the text of the workflow names, None where a template or labels decide later."""
+    place = task.delegate_to
+    if isinstance(place, Mapping):
+        place = place.get("node")
+    if isinstance(place, str) and not expressions.has_template(place):
+        return place
+    return None
+
+
+def _cap_lines(tasks: dict[str, PlanTask]) -> None:
+    followed = {task.then for task in tasks.values() if task.then}
+    for name in [name for name in tasks if name not in followed]:
+        length, at = 1, name
+        while following := tasks[at].then:
+            length += 1
+            if length > LINE_CAP:
+                tasks[at] = replace(tasks[at], then=None, boundary=f"a chain holds {LINE_CAP} tasks at most")
+                length = 1
+            at = following

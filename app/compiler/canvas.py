@@ -1,0 +1,161 @@
+"""Plan + born jobs → Celery canvas as data. Pure: the result is what Celery's own signatures serialize to.
+
+    line      chain     order(a)@node.x | collect | order(b)@node.y | collect
+    siblings  group     of lines
+    fan-out   chord     header: order | collect each, body: settle
+    block     chord     the same, where every child is one plain job
+    wide      group     of the first `window` members; each `collect` claims the next
+
+A node is only ever handed `node.order`; everything else runs on control. The rows stay the truth: a canvas that is
+lost, cut or sent twice costs seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.compiler.build import static_node
+from app.compiler.plan import Plan
+
+ORDER, COLLECT, SETTLE = "node.order", "control.collect", "control.settle"
+RESULTS, CONTROL = "results", "control"
+
+Signature = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Born:
+    """A job that may be handed over now: its id is the Celery task id."""
+
+    id: str
+    task: str
+    unit: int
+    attempt: int
+    node: str
+
+
+def job_id(execution: str, task: str, unit: int, attempt: int) -> str:
+    """`<execution>.<task>.<unit>.<attempt>`: for reading only, never parsed."""
+    return f"{execution}.{task}.{unit}.{attempt}"
+
+
+def compile(plan: Plan, execution: str, jobs: Sequence[Born], *, window: int) -> list[Signature]:
+    """The canvases that hand `jobs` over, in order.
+
+    `window` bounds how many members of one fan-out are sent at once; the caller leaves the rest queued. A line is
+    extended over the tasks that the plan says may follow in one chain; their rows are born when it gets there.
+    """
+    canvases: list[Signature] = []
+    groups: dict[str, list[Born]] = {}
+    for job in jobs:
+        groups.setdefault(_together(plan, job), []).append(job)
+    lines: list[Signature] = []
+    for name, members in groups.items():
+        if not name or len(members) == 1 or members[0].attempt > 1:
+            lines.extend(line(plan, execution, member) for member in members)
+        elif len(members) > window:
+            canvases.append(group([pair(member) for member in members[:window]], members[0].id + ".group"))
+        else:
+            canvases.append(chord([pair(member) for member in members], execution, members[0].id))
+    if len(lines) == 1:
+        canvases.append(lines[0])
+    elif lines:
+        canvases.append(group(lines, _group_id(lines)))
+    return canvases
+
+
+def line(plan: Plan, execution: str, job: Born) -> Signature:
+    """The chain that starts with `job` and goes on as far as the plan allows."""
+    return chain(links(plan, execution, job))
+
+
+def links(plan: Plan, execution: str, job: Born) -> list[Signature]:
+    """The links of `line`: order and collect of each task."""
+    found = [order(job.id, job.node), collect(job.id)]
+    at = plan.tasks[job.task].then
+    while at is not None:
+        task = plan.tasks[at]
+        following = job_id(execution, at, 0, 1)
+        found += [order(following, static_node(task) or ""), collect(following)]
+        at = task.then
+    return found
+
+
+def pair(job: Born) -> Signature:
+    """One chord or group member: exactly one order and its collect."""
+    return chain([order(job.id, job.node), collect(job.id)])
+
+
+def order(job: str, node: str) -> Signature:
+    """The link that hands a job to its node. Its one argument, the sealed order, comes when it is sent."""
+    return _signature(ORDER, job, f"node.{node}")
+
+
+def collect(job: str) -> Signature:
+    """The link that records the outcome and returns the next order."""
+    return _signature(COLLECT, f"{job}.collect", RESULTS)
+
+
+def settle(execution: str, task_id: str) -> Signature:
+    """The nudge to fold every job that is over."""
+    return _signature(SETTLE, task_id, CONTROL, args=[execution], immutable=True)
+
+
+def chain(tasks: Sequence[Signature]) -> Signature:
+    return _canvas("chain", {"tasks": list(tasks)})
+
+
+def group(tasks: Sequence[Signature], task_id: str) -> Signature:
+    return {**_canvas("group", {"tasks": list(tasks)}), "options": {"task_id": task_id}}
+
+
+def chord(members: Sequence[Signature], execution: str, first: str) -> Signature:
+    return _canvas(
+        "chord",
+        {
+            "header": group(members, f"{first}.group"),
+            "body": settle(execution, f"{first}.settle"),
+            "args": [],
+            "kwargs": {},
+        },
+    )
+
+
+def _together(plan: Plan, job: Born) -> str:
+    """The fan-out or block that the job belongs to and may share a chord with, "" for a job of its own."""
+    task = plan.tasks[job.task]
+    if task.kind == "fanout":
+        return task.name
+    if task.parent and all(plan.tasks[child].kind == "job" for child in plan.tasks[task.parent].children):
+        return task.parent
+    return ""
+
+
+def _group_id(lines: Sequence[Signature]) -> str:
+    return f"{lines[0]['kwargs']['tasks'][0]['options']['task_id']}.siblings"
+
+
+def _signature(
+    name: str, task_id: str, queue: str, *, args: Sequence[Any] = (), immutable: bool = False
+) -> Signature:
+    return {
+        "task": name,
+        "args": list(args),
+        "kwargs": {},
+        "options": {"queue": queue, "task_id": task_id},
+        "subtask_type": None,
+        "immutable": immutable,
+    }
+
+
+def _canvas(kind: str, kwargs: Mapping[str, Any]) -> Signature:
+    return {
+        "task": f"celery.{kind}",
+        "args": [],
+        "kwargs": dict(kwargs),
+        "options": {},
+        "subtask_type": kind,
+        "immutable": False,
+    }

@@ -1,0 +1,177 @@
+"""The plan: a workflow made ready to run, as JSON with a version.
+
+A plan is stored once for each digest and pinned by every execution of it, so that an execution never depends on
+the YAML as it is today. Nothing here is rendered: templates are kept as text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from app.errors import InvalidInput
+
+PLAN_VERSION = 1
+
+JOB_ACTIONS = frozenset({"core.shell", "core.script", "core.echo"})
+FANOUT_ACTION = "core.distributed_shell"
+ENGINE_ACTIONS = frozenset({"core.noop", "core.sleep", "core.fail"})
+
+LOCAL = "local"
+"""The node on the control side: where a task without `delegate_to` runs."""
+
+
+class UnknownPlanVersion(InvalidInput):
+    code = "unknown-plan-version"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanTask:
+    """One task, with its edges counted and its place in a line decided.
+
+    `kind` is `job` (one job), `fanout` (one job a node), `block` (children) or `engine` (no job at all).
+    `out` are the tasks that an edge leads to, each once; `incoming` counts edges that lead here. `then` is the next
+    task of the same line (chain), None where the line ends; `boundary` says why it ends. `literal` are the keys of
+    `input` that are shell text and never rendered, `bound` what their variables hold. `refs` are the tasks whose
+    results its templates read, `var_refs` the variables.
+    """
+
+    name: str
+    index: int
+    kind: str
+    action: str = ""
+    input: Mapping[str, Any] = field(default_factory=dict)
+    literal: tuple[str, ...] = ()
+    bound: Mapping[str, str] = field(default_factory=dict)
+    when: str | None = None
+    delay: Any = None
+    retry: Mapping[str, Any] | None = None
+    timeout: Any = None
+    queue_timeout: Any = None
+    idempotent: bool = False
+    on_unknown: str = ""
+    fail_fast: bool = False
+    join: str | int = ""
+    on_success: tuple[str, ...] = ()
+    on_failure: tuple[str, ...] = ()
+    on_complete: tuple[str, ...] = ()
+    on_timeout: tuple[str, ...] = ()
+    on_skip: tuple[str, ...] = ()
+    decision: tuple[tuple[str | None, tuple[str, ...]], ...] | None = None
+    publish: tuple[tuple[str, Any], ...] = ()
+    publish_on_failure: tuple[tuple[str, Any], ...] = ()
+    delegate_to: Any = None
+    parent: str | None = None
+    children: tuple[str, ...] = ()
+    is_finally: bool = False
+    out: tuple[str, ...] = ()
+    incoming: int = 0
+    refs: tuple[str, ...] = ()
+    var_refs: tuple[str, ...] = ()
+    then: str | None = None
+    boundary: str = ""
+    line: int = 0
+
+    @property
+    def is_entry(self) -> bool:
+        """Starts with the execution unless `start` says otherwise (semantics E1)."""
+        return not self.incoming and self.parent is None and not self.is_finally
+
+    def handles(self, outcome: str) -> bool:
+        """Whether a failure of this kind is declared as handled (semantics E6)."""
+        return bool(self.on_timeout if outcome == "timed_out" and self.on_timeout else self.on_failure)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All tasks of a workflow by name, in the order written, children of blocks after their block."""
+
+    ref: str
+    tasks: Mapping[str, PlanTask]
+    vars: tuple[tuple[str, Any], ...] = ()
+    parameters: tuple[Mapping[str, Any], ...] = ()
+    start: tuple[str, ...] | None = None
+    finally_: tuple[str, ...] = ()
+    fail_fast: bool = False
+    output_map: Mapping[str, Any] | None = None
+    output_refs: tuple[str, ...] = ()
+    label: str = ""
+    version: str = ""
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """The tasks that start with the execution."""
+        if self.start is not None:
+            return self.start
+        return tuple(task.name for task in self.tasks.values() if task.is_entry)
+
+    def to_json(self) -> dict[str, Any]:
+        data = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "tasks"}
+        return {"plan_version": PLAN_VERSION, **data, "tasks": [_slim(task) for task in self.tasks.values()]}
+
+    def dump(self) -> str:
+        """The one text form; equal plans have equal texts."""
+        return json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Plan:
+        """The plan that `to_json` gave. Raises UnknownPlanVersion."""
+        version = data.get("plan_version")
+        if version != PLAN_VERSION:
+            raise UnknownPlanVersion(
+                f"plan_version {version!r} is not known to this version of Muster",
+                hint="upgrade the control workers to the version that stored this execution",
+            )
+        rest = {key: value for key, value in data.items() if key not in ("plan_version", "tasks")}
+        tasks = [_fat(task) for task in data["tasks"]]
+        return cls(
+            **{
+                **rest,
+                "tasks": {task.name: task for task in tasks},
+                "vars": tuple((name, value) for name, value in rest["vars"]),
+                "parameters": tuple(rest["parameters"]),
+                "start": None if rest["start"] is None else tuple(rest["start"]),
+                "finally_": tuple(rest["finally_"]),
+                "output_refs": tuple(rest["output_refs"]),
+            }
+        )
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.dump().encode()).hexdigest()
+
+
+_DEFAULTS = {one.name: one for one in fields(PlanTask)}
+_NAMES = (
+    "on_success",
+    "on_failure",
+    "on_complete",
+    "on_timeout",
+    "on_skip",
+    "children",
+    "out",
+    "refs",
+    "var_refs",
+    "literal",
+)
+
+
+def _slim(task: PlanTask) -> dict[str, Any]:
+    """Without the fields that hold their default: plans are stored by the thousand."""
+    return {key: value for key, value in asdict(task).items() if value not in (None, "", (), {}, False)}
+
+
+def _fat(data: Mapping[str, Any]) -> PlanTask:
+    values = dict(data)
+    for key in _NAMES:
+        if key in values:
+            values[key] = tuple(values[key])
+    for key in ("publish", "publish_on_failure"):
+        values[key] = tuple((name, value) for name, value in values.get(key, ()))
+    if "decision" in values:
+        values["decision"] = tuple((when, tuple(targets)) for when, targets in values["decision"])
+    values.setdefault("index", 0)
+    return PlanTask(**values)

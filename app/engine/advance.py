@@ -1,0 +1,339 @@
+"""The engine: (slice, event, now) → changes and commands. Pure; the one place where an execution moves.
+
+A step first takes in the event, then works until nothing more can run: tasks whose edges were touched are looked at,
+runnable ones start, tasks that need no job end at once and touch further edges. A slice that turns out too small is
+answered with a `Need`, and nothing was decided.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.compiler.plan import PlanTask
+from app.engine import fanout
+from app.engine.context import error, scope
+from app.engine.draft import Draft, NeedMore
+from app.engine.events import (
+    CancelAsked,
+    Event,
+    JobEnded,
+    JobResolved,
+    JobUnknown,
+    NodeAway,
+    NodeBack,
+    Submitted,
+    TimerDue,
+)
+from app.engine.retry import wait_before_retry
+from app.engine.settle import consider, halt, not_reached, settle
+from app.engine.start import begin, runnable
+from app.engine.state import MAIN, JobState, Need, Slice, Step
+from app.engine.status import (
+    CANCEL,
+    CANCELLED,
+    CANCELLING,
+    COMPLETED,
+    EXECUTION_OVER,
+    FAILED,
+    JOB_OVER,
+    RUNNING,
+    SUCCEEDED,
+    TASK_LIVE,
+    TASK_OVER,
+    TIMED_OUT,
+    UNKNOWN,
+    WAITING,
+)
+from app.engine.stop import stop_task
+from app.language import expressions
+from app.language.expressions import TemplateError
+
+
+def advance(given: Slice, event: Event, now: float) -> Step | Need:
+    """One step. `now` is in Unix seconds; ids come from the execution. The slice given is never changed."""
+    draft = Draft(given, now)
+    try:
+        if given.execution.status not in EXECUTION_OVER:
+            _TAKE[type(event)](draft, event)
+            _work(draft)
+            _status(draft)
+        elif isinstance(event, JobEnded):
+            draft.job(event.job).settled = True
+    except NeedMore as more:
+        return more.need
+    return draft.step()
+
+
+def _work(draft: Draft) -> None:
+    """Until nothing more can run; then the finally tasks, one after another; then the end."""
+    while True:
+        while draft.work:
+            name = draft.work.popleft()
+            verdict = consider(draft, name)
+            if verdict == "runnable":
+                runnable(draft, name)
+            elif verdict == "not_reached":
+                not_reached(draft, name)
+        _stop(draft)
+        if draft.execution.live or draft.work:
+            if not draft.work:
+                return
+            continue
+        if not _next_finally(draft):
+            _finish(draft)
+            return
+
+
+def _stop(draft: Draft) -> None:
+    """Stop what blocks and fan-outs asked for; a halt in this step stops every task that is live.
+
+    Tasks of `finally` go on through a cancel, unless it was forced.
+    """
+    while draft.to_stop:
+        stop_task(draft, draft.to_stop.pop())
+    if not draft.halted or draft.execution.halt == draft.stopped_for:
+        return
+    draft.stopped_for = draft.execution.halt
+    for name in _live(draft):
+        if draft.execution.halt == "forced" or not draft.planned(name).is_finally:
+            stop_task(draft, name)
+
+
+def _live(draft: Draft) -> list[str]:
+    """The top-level tasks that run or wait. The slice must hold them all, with their children and open jobs."""
+    if not draft.given.live_loaded:
+        raise NeedMore(Need(live=True))
+    return [
+        name
+        for name in draft.given.tasks
+        if draft.planned(name).parent is None and draft.task(name).status in TASK_LIVE
+    ]
+
+
+def _next_finally(draft: Draft) -> bool:
+    run = draft.execution
+    if run.finally_at == MAIN and draft.plan.finally_:
+        draft.changes.sweep_pending = "main"
+    run.finally_at += 1
+    if run.finally_at >= len(draft.plan.finally_) or run.halt == "forced":
+        return False
+    runnable(draft, draft.plan.finally_[run.finally_at])
+    return True
+
+
+def _finish(draft: Draft) -> None:
+    """E6."""
+    run = draft.execution
+    draft.changes.sweep_pending = "all"
+    if run.intent == CANCEL:
+        run.status = CANCELLED
+    elif run.unhandled or run.ended_badly:
+        run.status = FAILED
+        run.error_message = run.error_message or "a task failed and nothing handled it"
+    else:
+        run.status = COMPLETED
+        run.degraded = run.handled > 0
+    run.output = _output(draft)
+    run.ended_at = draft.now
+    draft.commands.finished = True
+    draft.log("execution", status=run.status, degraded=run.degraded)
+
+
+def _output(draft: Draft) -> Any:
+    """P4: what does not render in output_map becomes null, with a line in the log."""
+    output_map = draft.plan.output_map
+    if output_map is None:
+        return None
+    scopes = scope(draft, draft.plan.output_refs, ("*",))
+    found = {}
+    for name, value in output_map.items():
+        try:
+            found[name] = expressions.render(value, scopes)
+        except TemplateError as problem:
+            found[name] = None
+            draft.log("output_map", name=name, undefined=problem.message)
+    return found
+
+
+def _status(draft: Draft) -> None:
+    run = draft.execution
+    if run.status not in EXECUTION_OVER:
+        if run.intent == CANCEL:
+            run.status = CANCELLING
+        else:
+            run.status = WAITING if run.live and run.waiting == run.live else RUNNING
+
+
+def _submitted(draft: Draft, event: Event) -> None:
+    run = draft.execution
+    run.started_at = draft.now
+    try:
+        for name, value in draft.plan.vars:
+            scopes = {"parameters": run.parameters, "vars": draft.vars, "system": run.system}
+            draft.publish(name, expressions.render(value, scopes), "")
+    except TemplateError as problem:
+        run.ended_badly, run.error_message = "template", f"vars.{name}: {problem.message}"
+        run.finally_at = len(draft.plan.finally_)
+        return
+    entries = frozenset(draft.plan.entries)
+    for task in draft.plan.tasks.values():
+        if task.name in entries:
+            runnable(draft, task.name)
+        elif task.is_entry:
+            not_reached(draft, task.name)
+
+
+def _job_ended(draft: Draft, event: Event) -> None:
+    assert isinstance(event, JobEnded)
+    job = draft.job(event.job)
+    if job.settled or job.status not in JOB_OVER:
+        return
+    job.settled = True
+    _unit(draft, job)
+
+
+def _unit(draft: Draft, job: JobState) -> None:
+    """An attempt ended: try again, or the unit is over."""
+    state, task = draft.task(job.task), draft.planned(job.task)
+    if state.status in TASK_OVER:
+        return
+    if not state.stopping:
+        wait = wait_before_retry(draft, task, job)
+        if wait is not None:
+            _retry(draft, task, job, wait)
+            return
+    if task.kind == "fanout":
+        fanout.unit_over(draft, task, job)
+        return
+    _single_over(draft, task, job)
+
+
+def _single_over(draft: Draft, task: PlanTask, job: JobState) -> None:
+    fanout.count(draft.task(task.name), job.status)
+    if job.status == CANCELLED and not _stop_was_asked(draft, task):
+        problem = job.error or error("cancelled", "the job was cancelled on its node")
+        settle(draft, task.name, FAILED, result=job.result, error=problem)
+    else:
+        settle(draft, task.name, job.status, result=job.result, error=job.error)
+
+
+def _stop_was_asked(draft: Draft, task: PlanTask) -> bool:
+    return draft.halted or (task.parent is not None and bool(draft.task(task.parent).stopping))
+
+
+def _retry(draft: Draft, task: PlanTask, job: JobState, wait: float) -> None:
+    state = draft.task(task.name)
+    state.retry_count += 1
+    draft.log("retry", task=task.name, unit=job.unit, attempt=job.attempt + 1, wait=wait)
+    if wait <= 0:
+        _next_attempt(draft, job)
+        return
+    if task.kind == "job":
+        draft.set_status(task.name, WAITING, "timer")
+    draft.arm(task.name, job.unit, f"retry.{job.attempt}", draft.now + wait)
+
+
+def _next_attempt(draft: Draft, job: JobState) -> None:
+    if draft.planned(job.task).kind == "job":
+        draft.set_status(job.task, RUNNING)
+    draft.dispatch(draft.bear(job.task, job.unit, job.attempt + 1, job.node, job.queue_timeout))
+
+
+def _timer_due(draft: Draft, event: Event) -> None:
+    assert isinstance(event, TimerDue)
+    draft.changes.dropped_timers.append((event.task, event.unit, event.timer))
+    state, task = draft.task(event.task), draft.planned(event.task)
+    if state.status not in TASK_LIVE:
+        return
+    if event.timer == "delay":
+        begin(draft, event.task)
+    elif event.timer == "sleep":
+        settle(draft, event.task, SUCCEEDED, result={})
+    elif event.timer.startswith("retry."):
+        attempt = int(event.timer.removeprefix("retry."))
+        for job in draft.jobs_of(event.task):
+            if (job.unit, job.attempt) == (event.unit, attempt):
+                _next_attempt(draft, job)
+                return
+    elif task.kind == "block":
+        state.stopping = "timed_out"
+        draft.to_stop.extend(task.children)
+    else:
+        settle(draft, event.task, TIMED_OUT, error=error("timeout", f"{event.task} took too long"))
+
+
+def _cancel_asked(draft: Draft, event: Event) -> None:
+    assert isinstance(event, CancelAsked)
+    draft.execution.intent = CANCEL
+    halt(draft, "forced" if event.forced else draft.execution.halt or "cancel")
+    if draft.execution.halt == "fail_fast":
+        halt(draft, "cancel")
+
+
+def _job_unknown(draft: Draft, event: Event) -> None:
+    """E8: wait for the node's return or a person, unless `on_unknown: fail` (the default in a fan-out)."""
+    assert isinstance(event, JobUnknown)
+    job = draft.job(event.job)
+    if job.settled or job.status in JOB_OVER:
+        return
+    job.status = UNKNOWN
+    job.error = error("unknown", f"node {job.node} does not say what became of this job")
+    task = draft.planned(job.task)
+    if (task.on_unknown or ("fail" if task.kind == "fanout" else "wait")) == "wait":
+        draft.set_status(job.task, WAITING, "unknown")
+        return
+    job.settled = True
+    if task.kind == "fanout":
+        fanout.unit_over(draft, task, job)
+    else:
+        settle(draft, task.name, FAILED, error=job.error)
+
+
+def _job_resolved(draft: Draft, event: Event) -> None:
+    """A person decided what an unknown job came to."""
+    assert isinstance(event, JobResolved)
+    job = draft.job(event.job)
+    if job.status != UNKNOWN or job.settled:
+        return
+    job.settled = True
+    job.ended_at = draft.now
+    if draft.planned(job.task).kind == "job":
+        draft.set_status(job.task, RUNNING)
+    if event.outcome == "again":
+        job.status = FAILED
+        job.error = error("lost", f"started again by {event.person}: {event.reason}")
+        _next_attempt(draft, job)
+        return
+    job.status = SUCCEEDED if event.outcome == "succeeded" else FAILED
+    job.result = {"resolved_by": event.person, "reason": event.reason}
+    job.error = (
+        None
+        if job.status == SUCCEEDED
+        else error("resolved", f"marked failed by {event.person}: {event.reason}")
+    )
+    _unit(draft, job)
+
+
+def _node_away(draft: Draft, event: Event) -> None:
+    assert isinstance(event, NodeAway)
+    if draft.task(event.task).status == RUNNING:
+        draft.set_status(event.task, WAITING, "node")
+
+
+def _node_back(draft: Draft, event: Event) -> None:
+    assert isinstance(event, NodeBack)
+    state = draft.task(event.task)
+    if (state.status, state.wait_reason) == (WAITING, "node"):
+        draft.set_status(event.task, RUNNING)
+
+
+_TAKE: dict[type, Any] = {
+    Submitted: _submitted,
+    JobEnded: _job_ended,
+    JobUnknown: _job_unknown,
+    JobResolved: _job_resolved,
+    TimerDue: _timer_due,
+    CancelAsked: _cancel_asked,
+    NodeAway: _node_away,
+    NodeBack: _node_back,
+}

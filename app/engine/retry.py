@@ -1,0 +1,54 @@
+"""Which attempt comes next, and when (semantics E3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.compiler.plan import PlanTask
+from app.engine.context import number, task_scope
+from app.engine.draft import Draft
+from app.engine.state import JobState
+from app.engine.status import FAILED, TIMED_OUT
+from app.language import expressions
+from app.language.expressions import TemplateError
+
+MONTH = 30 * 86400.0
+
+
+def backoff(kind: str, delay: float, attempt: int, ceiling: float | None) -> float:
+    """Seconds before retry `attempt` (from 1): constant d, linear d*n, exponential d*2^(n-1), at most `ceiling`."""
+    if kind == "linear":
+        wait = delay * attempt
+    elif kind == "exponential":
+        wait = delay * 2.0 ** min(attempt - 1, 64)
+    else:
+        wait = delay
+    return wait if ceiling is None else min(wait, ceiling)
+
+
+def wait_before_retry(draft: Draft, task: PlanTask, job: JobState) -> float | None:
+    """Seconds until the next attempt of this job's unit, or None where there is none."""
+    spec = task.retry
+    if spec is None or job.status not in (FAILED, TIMED_OUT) or draft.halted:
+        return None
+    own = {"status": job.status, "result": job.result, "error": job.error}
+    try:
+        scopes = task_scope(draft, task, own)
+        count = int(number(spec["count"], scopes, "retry.count", low=0, high=draft.limits.retries))
+        used = job.attempt - draft.task(task.name).first_attempt
+        if used >= count or not _wanted(spec, scopes):
+            return None
+        delay = number(spec["delay"], scopes, "retry.delay", low=0, high=MONTH)
+        ceiling = spec.get("max_delay")
+        if ceiling is not None:
+            ceiling = number(ceiling, scopes, "retry.max_delay", low=0, high=MONTH)
+    except TemplateError as problem:
+        draft.log("retry", task=task.name, refused=problem.message)
+        return None
+    return backoff(spec["backoff"], delay, used + 1, ceiling)
+
+
+def _wanted(spec: Mapping[str, Any], scopes: Mapping[str, Any]) -> bool:
+    condition = spec.get("on_error")
+    return condition is None or expressions.truth(condition, scopes)

@@ -1,0 +1,208 @@
+"""A task has its outcome: publish, account, fire edges, see what may run now (semantics E4-E7, P1-P4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.compiler.plan import PlanTask
+from app.engine.context import error, task_scope, template_error
+from app.engine.draft import Draft, view
+from app.engine.status import (
+    CANCELLED,
+    FAILED,
+    NOT_REACHED,
+    PENDING,
+    SKIPPED,
+    SUCCEEDED,
+    TASK_OVER,
+    TIMED_OUT,
+)
+from app.language import expressions
+from app.language.expressions import TemplateError
+from app.language.model import RESERVED_TARGETS
+
+FAILURES = frozenset({FAILED, TIMED_OUT})
+
+
+def settle(
+    draft: Draft, name: str, outcome: str, *, result: Any = None, error: Mapping[str, Any] | None = None
+) -> None:
+    """Give a task its final outcome. A task that has one keeps it."""
+    state, task = draft.task(name), draft.planned(name)
+    if state.status in TASK_OVER:
+        return
+    if result is not None:
+        state.result = result
+    state.error = error
+    outcome = _publish(draft, task, outcome)
+    draft.set_status(name, outcome)
+    state.ended_at = draft.now
+    draft.disarm(name)
+    if task.parent is not None:
+        _child_over(draft, task.parent, outcome)
+        return
+    handled = task.handles(outcome)
+    if outcome in FAILURES and not task.is_finally:
+        _account_failure(draft, handled)
+    if task.is_finally:
+        if outcome in FAILURES:
+            _end_badly(draft, "finally", f"{name} failed: {_message(state.error)}")
+        return
+    _fire(draft, task, outcome)
+
+
+def _account_failure(draft: Draft, handled: bool) -> None:
+    if handled:
+        draft.execution.handled += 1
+        return
+    draft.execution.unhandled += 1
+    if draft.plan.fail_fast:
+        halt(draft, "fail_fast")
+
+
+def _end_badly(draft: Draft, why: str, message: str) -> None:
+    if not draft.execution.ended_badly:
+        draft.execution.ended_badly = why
+        draft.execution.error_message = message[:2000]
+
+
+def _message(problem: Mapping[str, Any] | None) -> str:
+    return str((problem or {}).get("message", ""))
+
+
+def _publish(draft: Draft, task: PlanTask, outcome: str) -> str:
+    """P1-P3. Returns the outcome, which a failing publish turns to failed."""
+    state = draft.task(task.name)
+    if outcome == SUCCEEDED and task.publish:
+        try:
+            values = _rendered(draft, task, outcome)
+        except TemplateError as problem:
+            state.error = error("publish", f"publish of {task.name}: {problem.message}")
+            return FAILED
+        for name, value in values:
+            draft.publish(name, value, task.name)
+    elif outcome in FAILURES and task.publish_on_failure:
+        _publish_what_renders(draft, task, outcome)
+    return outcome
+
+
+def _rendered(draft: Draft, task: PlanTask, outcome: str) -> list[tuple[str, Any]]:
+    own = {**view(draft.task(task.name)), "status": outcome}
+    scopes = task_scope(draft, task, own)
+    seen = dict(draft.vars)
+    values = []
+    for name, value in task.publish:
+        seen[name] = expressions.render(value, {**scopes, "vars": seen})
+        values.append((name, seen[name]))
+    return values
+
+
+def _publish_what_renders(draft: Draft, task: PlanTask, outcome: str) -> None:
+    own = {**view(draft.task(task.name)), "status": outcome}
+    scopes = task_scope(draft, task, own)
+    for name, value in task.publish_on_failure:
+        try:
+            draft.publish(name, expressions.render(value, {**scopes, "vars": draft.vars}), task.name)
+        except TemplateError as problem:
+            draft.log("publish", task=task.name, name=name, skipped=problem.message)
+
+
+def _fire(draft: Draft, task: PlanTask, outcome: str) -> None:
+    """E5: each outgoing edge becomes fired or dead; the targets are looked at when the step's work comes to them."""
+    fired = frozenset() if draft.halted else frozenset(_fire_set(draft, task, outcome))
+    if "fail" in fired:
+        _end_badly(draft, "fail", f"{task.name} went to `fail`")
+    draft.want(task.out)
+    for target in task.out:
+        state = draft.task(target)
+        state.open -= 1
+        state.fired += target in fired
+        draft.work.append(target)
+    if fired - RESERVED_TARGETS:
+        draft.log("fired", task=task.name, targets=sorted(fired))
+
+
+def _fire_set(draft: Draft, task: PlanTask, outcome: str) -> tuple[str, ...]:
+    """E4."""
+    if outcome == SUCCEEDED:
+        chosen = task.on_success if task.decision is None else _decide(draft, task)
+        return (*chosen, *task.on_complete)
+    if outcome == FAILED:
+        return (*task.on_failure, *task.on_complete)
+    if outcome == TIMED_OUT:
+        return (*(task.on_timeout or task.on_failure), *task.on_complete)
+    return task.on_skip if outcome == SKIPPED else ()
+
+
+def _decide(draft: Draft, task: PlanTask) -> tuple[str, ...]:
+    """The targets of the first branch that holds; the execution fails where none does."""
+    scopes = task_scope(draft, task, view(draft.task(task.name)))
+    for when, targets in task.decision or ():
+        try:
+            if when is None or expressions.truth(when, scopes):
+                draft.log("decision", task=task.name, when=when or "default", next=list(targets))
+                return targets
+        except TemplateError as problem:
+            _end_badly(draft, "template", f"decision of {template_error(task.name, problem)['message']}")
+            return ()
+    _end_badly(draft, "no_branch", f"no branch of the decision of {task.name} held, and it has no default")
+    return ()
+
+
+def consider(draft: Draft, name: str) -> str:
+    """What the edges of a pending task say: "runnable", "not_reached" or "" (wait, or it has left pending)."""
+    state, task = draft.task(name), draft.planned(name)
+    if state.status != PENDING:
+        return ""
+    if task.join == "any":
+        verdict = "runnable" if state.fired else "not_reached" if not state.open else ""
+    elif isinstance(task.join, int):
+        short = not state.open and state.fired < task.join
+        verdict = "runnable" if state.fired >= task.join else "not_reached" if short else ""
+    elif state.open:
+        verdict = ""
+    else:
+        needed = task.incoming if task.join == "all" else 1
+        verdict = "runnable" if state.fired >= needed else "not_reached"
+    return verdict
+
+
+def not_reached(draft: Draft, name: str) -> None:
+    """No edge can fire any more: the task's own edges die with it."""
+    state = draft.task(name)
+    draft.set_status(name, NOT_REACHED)
+    state.ended_at = draft.now
+    _fire(draft, draft.planned(name), NOT_REACHED)
+
+
+def _child_over(draft: Draft, block: str, outcome: str) -> None:
+    """E7: the block settles when all its children have."""
+    state, task = draft.task(block), draft.planned(block)
+    state.over += 1
+    state.succeeded += outcome == SUCCEEDED
+    state.skipped += outcome == SKIPPED
+    state.failed += outcome in FAILURES
+    state.cancelled += outcome in (CANCELLED, NOT_REACHED)
+    if outcome in FAILURES and task.fail_fast and not state.stopping:
+        state.stopping = "fail_fast"
+        draft.to_stop.extend(task.children)
+    if state.over < state.units or state.status in TASK_OVER:
+        return
+    draft.want(task.children)
+    children = {child: draft.task(child) for child in task.children}
+    result = {child: {**view(one), "status": one.status} for child, one in children.items()}
+    if state.stopping == "timed_out":
+        settle(draft, block, TIMED_OUT, result=result, error=error("timeout", f"{block} took too long"))
+    elif state.failed:
+        bad = [child for child, one in children.items() if one.status in FAILURES]
+        problem = error("children", f"{', '.join(bad)} failed")
+        settle(draft, block, FAILED, result=result, error=problem)
+    else:
+        settle(draft, block, CANCELLED if state.cancelled else SUCCEEDED, result=result)
+
+
+def halt(draft: Draft, why: str) -> None:
+    """Nothing new starts and no edge fires from now on; `advance` stops what is live."""
+    if draft.execution.halt != "forced":
+        draft.execution.halt = why

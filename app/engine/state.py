@@ -1,0 +1,200 @@
+"""What the engine is given: a slice of one execution, and what it may answer when that is not enough.
+
+A slice holds the execution's own row, the tasks and jobs that an event touches, and the results and variables that
+their templates read: never the whole execution, so that a step costs the same in a large execution as in a small one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.compiler.plan import Plan
+from app.engine.status import PENDING, QUEUED, REQUESTED, RUN
+
+MAIN = -1
+"""`finally_at` before the finally tasks begin; afterwards the index of the one that runs."""
+
+
+@dataclass(slots=True)
+class ExecutionState:
+    """The execution's row.
+
+    `halt` is why nothing new starts: "", "cancel", "forced" (a second, forced cancel) or "fail_fast". `live` counts
+    top-level tasks that run or wait, `waiting` those that wait. `ended_badly` is set by what fails an execution
+    without a failed task: "no_branch", "template", "fail", "finally".
+    """
+
+    id: str
+    status: str = REQUESTED
+    intent: str = RUN
+    halt: str = ""
+    live: int = 0
+    waiting: int = 0
+    unhandled: int = 0
+    handled: int = 0
+    ended_badly: str = ""
+    error_message: str = ""
+    finally_at: int = MAIN
+    var_seq: int = 0
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    system: Mapping[str, Any] = field(default_factory=dict)
+    output: Any = None
+    degraded: bool = False
+    started_at: float | None = None
+    ended_at: float | None = None
+
+
+@dataclass(slots=True)
+class TaskState:
+    """A task's row inside one execution.
+
+    `open` and `fired` count incoming edges. `units` is how many there are (fan-out: nodes; block: children),
+    `started` how many have been born, `over` how many have ended. `stopping` is why open units are being stopped:
+    "timed_out", "fail_fast" or "threshold". `input` is rendered once and kept. Attempt numbers go on over retries of
+    the execution: this run of the task began with `first_attempt`.
+    """
+
+    name: str
+    status: str = PENDING
+    wait_reason: str = ""
+    open: int = 0
+    fired: int = 0
+    units: int = 0
+    started: int = 0
+    over: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    skipped: int = 0
+    cancelled: int = 0
+    stopping: str = ""
+    input: Any = None
+    nodes: tuple[str, ...] | None = None
+    timeout: float | None = None
+    result: Any = None
+    error: Mapping[str, Any] | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    first_attempt: int = 1
+    retry_count: int = 0
+    max_retries: int = 0
+
+
+@dataclass(slots=True)
+class JobState:
+    """A job's row: one task x unit x attempt."""
+
+    id: str
+    task: str
+    unit: int
+    attempt: int
+    node: str
+    status: str = QUEUED
+    exit_code: int | None = None
+    result: Mapping[str, Any] | None = None
+    error: Mapping[str, Any] | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    queue_timeout: float = 3600.0
+    settled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What the engine knows of a machine. `state` is active, draining or removed."""
+
+    name: str
+    shells: tuple[str, ...] = ("bash", "sh")
+    labels: Mapping[str, str] = field(default_factory=dict)
+    address: str = ""
+    state: str = "active"
+
+
+@dataclass(slots=True)
+class Slice:
+    """One execution as far as an event needs it.
+
+    `results` maps a task's name to what templates see of it; `vars` holds the current variables loaded so far
+    (`vars_loaded`: which names were looked for); `jobs_loaded` names the tasks of which every job is here;
+    `live_loaded` says that all live tasks are here, with their children and jobs; `fleet` holds every node by name.
+    """
+
+    plan: Plan
+    execution: ExecutionState
+    tasks: dict[str, TaskState] = field(default_factory=dict)
+    jobs: dict[str, JobState] = field(default_factory=dict)
+    results: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    vars: dict[str, Any] = field(default_factory=dict)
+    vars_loaded: frozenset[str] = frozenset()
+    jobs_loaded: frozenset[str] = frozenset()
+    live_loaded: bool = False
+    fleet: Mapping[str, Node] = field(default_factory=dict)
+    limits: Limits = field(default_factory=lambda: Limits())
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds that settings give: seconds, except where named otherwise."""
+
+    queue_timeout: float = 3600.0
+    fanout_queue_timeout: float = 60.0
+    result_bytes: int = 1_000_000
+    retries: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """The slice was too small: load these and call again. Nothing was decided."""
+
+    tasks: frozenset[str] = frozenset()
+    results: frozenset[str] = frozenset()
+    vars: frozenset[str] = frozenset()
+    jobs_of: frozenset[str] = frozenset()
+    live: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """A wait as a row: kind is delay, retry, sleep or timeout; `due_at` in Unix seconds."""
+
+    task: str
+    unit: int
+    kind: str
+    due_at: float
+
+
+@dataclass(slots=True)
+class Changes:
+    """What is to be written, as columns by row.
+
+    `sweep_pending` turns pending tasks into not_reached: "main" all but those of `finally`, "all" those as well.
+    """
+
+    execution: dict[str, Any] = field(default_factory=dict)
+    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    new_jobs: list[JobState] = field(default_factory=list)
+    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    published: list[tuple[int, str, Any, str]] = field(default_factory=list)
+    timers: list[Timer] = field(default_factory=list)
+    dropped_timers: list[tuple[str, int, str]] = field(default_factory=list)
+    dropped_task_timers: list[str] = field(default_factory=list)
+    sweep_pending: str = ""
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Commands:
+    """What is to be done after the commit: jobs to hand over, jobs to stop; and whether the execution is over."""
+
+    dispatch: list[JobState] = field(default_factory=list)
+    stop: list[JobState] = field(default_factory=list)
+    finished: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The answer of `advance`."""
+
+    changes: Changes
+    commands: Commands

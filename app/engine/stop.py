@@ -1,0 +1,51 @@
+"""Ending what is live: queued jobs at once, those on a node by order."""
+
+from __future__ import annotations
+
+from app.engine import fanout
+from app.engine.draft import Draft
+from app.engine.settle import settle
+from app.engine.status import (
+    CANCELLED,
+    FAILED,
+    JOB_OVER,
+    NOT_REACHED,
+    PENDING,
+    QUEUED,
+    TASK_OVER,
+    UNKNOWN,
+)
+
+
+def stop_task(draft: Draft, name: str) -> None:
+    """End a task as soon as its jobs let it. Needs all its jobs; a task that is over stays as it is."""
+    state, task = draft.task(name), draft.planned(name)
+    if state.status in TASK_OVER:
+        return
+    if state.status == PENDING:
+        settle(draft, name, NOT_REACHED)
+        return
+    state.stopping = state.stopping or "cancel"
+    if task.kind == "block":
+        state.units = state.started = len(task.children)
+        for child in task.children:
+            stop_task(draft, child)
+        return
+    mine = draft.open_jobs(name) if task.kind != "engine" else []
+    if task.kind == "fanout":
+        # Units between two attempts have no open job: their last failure is their end.
+        for _ in range(state.started - state.over - len(mine)):
+            fanout.count(state, FAILED)
+    for job in mine:
+        if job.status in (QUEUED, UNKNOWN):
+            job.status, job.ended_at, job.settled = CANCELLED, draft.now, True
+            fanout.count(state, CANCELLED)
+        else:
+            draft.stop(job)
+    draft.disarm(name)
+    if any(job.status not in JOB_OVER for job in mine):
+        return
+    if task.kind == "fanout":
+        fanout.finish(draft, task)
+    else:
+        settle(draft, name, CANCELLED)

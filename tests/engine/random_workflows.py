@@ -1,0 +1,86 @@
+"""Random workflows of every feature the engine runs, from a seeded generator."""
+
+from __future__ import annotations
+
+from random import Random
+
+from app.language.model import Branch, Retry, Task, Workflow
+
+NODES = ["web-1", "web-2", "web-3", "bare", "gone"]
+
+
+def workflow(rng: Random) -> Workflow:
+    size = rng.randint(1, 9)
+    names = [f"t{n}" for n in range(size)]
+    tasks = tuple(_task(rng, names, position) for position in range(size))
+    finally_ = tuple(
+        Task(f"f{n}", action=rng.choice(["core.shell", "core.noop"]), input={"command": "true"})
+        for n in range(rng.choice([0, 0, 0, 1, 2]))
+    )
+    return Workflow("sim.random", tasks=tasks, finally_=finally_, fail_fast=rng.random() < 0.15)
+
+
+def _task(rng: Random, names: list[str], position: int) -> Task:
+    later = names[position + 1 :]
+
+    def some(chance: float) -> tuple[str, ...]:
+        if rng.random() > chance or not later:
+            return ("fail",) if rng.random() < 0.02 else ()
+        return tuple(sorted(set(rng.choices(later, k=rng.randint(1, 3)))))
+
+    decision = None
+    if rng.random() < 0.15 and later:
+        decision = (
+            Branch("{{ parameters.flag }}", (rng.choice(later),)),
+            *([Branch(None, (rng.choice(later),))] if rng.random() < 0.7 else []),
+        )
+    common = {
+        "on_success": () if decision else some(0.7),
+        "on_failure": some(0.4),
+        "on_complete": some(0.25),
+        "on_timeout": some(0.15),
+        "on_skip": some(0.2),
+        "decision": decision,
+        "when": rng.choice([None, None, None, "{{ parameters.flag }}"]),
+        "delay": rng.choice([None, None, None, None, 5]),
+        "publish": (("seen", names[position]),) if rng.random() < 0.3 else (),
+    }
+    joins: list[str | int] = ["", "", "", "all", "any", 2]
+    kind = rng.random()
+    name = names[position]
+    if kind < 0.15:
+        children = tuple(_child(rng, f"{name}c{n}") for n in range(rng.randint(1, 3)))
+        block = {key: common[key] for key in common if key != "publish"}
+        timeout = rng.choice([None, 30])
+        return Task(
+            name, type="parallel", tasks=children, fail_fast=rng.random() < 0.3, timeout=timeout,
+            join=rng.choice(joins), **block,
+        )  # fmt: skip
+    body = _child(rng, name)
+    return Task(
+        name, body.type, body.action, input=body.input, retry=body.retry, fail_fast=body.fail_fast,
+        idempotent=rng.random() < 0.2, on_unknown=rng.choice(["", "", "fail", "wait"]),
+        join=rng.choice(joins), **common,
+    )  # fmt: skip
+
+
+def _child(rng: Random, name: str) -> Task:
+    retry = rng.choice([None, None, Retry(1, 0), Retry(2, 10, "exponential", 15)])
+    kind = rng.random()
+    if kind < 0.25:
+        nodes = rng.sample(NODES, rng.randint(1, 4))
+        given = {"command": "true", "nodes": nodes, "shell": rng.choice(["sh", "bash"])}
+        if rng.random() < 0.4:
+            given |= {"batch": rng.choice([[1, "50%"], 1, ["34%"]]), "max_failures": rng.choice([0, 1])}
+        return Task(
+            name,
+            "distributed_shell",
+            "core.distributed_shell",
+            input=given,
+            retry=retry,
+            fail_fast=rng.random() < 0.3,
+        )
+    if kind < 0.4:
+        action = rng.choice(["core.noop", "core.sleep", "core.fail"])
+        return Task(name, action=action, input={"seconds": 3} if action == "core.sleep" else {})
+    return Task(name, action="core.shell", input={"command": "true"}, retry=retry)
