@@ -1,0 +1,73 @@
+"""Workflows with the outcomes of their jobs given: what runs, in which order, and what it all comes to."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from world import World
+
+from app.compiler.build import build
+from app.language.parameters import bind
+from app.language.parse import load_or_raise
+
+CASES = yaml.safe_load((Path(__file__).parents[1] / "cases" / "engine" / "rehearsals.yaml").read_text())
+
+
+def rehearse(case: dict[str, Any]) -> tuple[World, list[str], list[float]]:
+    """The world at the end, the tasks in the order in which jobs were born, and the waits between attempts."""
+    workflow = load_or_raise(case["workflow"])
+    world = World(build(workflow), bind(workflow.parameters, case.get("parameters", {})))
+    world.submit()
+    waits: list[float] = []
+    cancelled = False
+    while not world.over:
+        if world.open_jobs and not cancelled and world.jobs[world.open_jobs[0]].task == case.get("cancel_at"):
+            cancelled = True
+            world.cancel(forced=bool(case.get("forced")))
+        elif world.open_jobs:
+            job = world.open_jobs[0]
+            world.end(job, "cancelled" if job in world.stopped else fate(case, world, job))
+        else:
+            key = min(world.timers, key=lambda key: world.timers[key])
+            if key[2].startswith("retry"):
+                waits.append(world.timers[key] - world.now)
+            world.fire_timer(key)
+    return world, [world.jobs[job].task for job in world.started], waits
+
+
+def fate(case: dict[str, Any], world: World, job: str) -> str:
+    row = world.jobs[job]
+    fates = case.get("fates", {})
+    found = fates.get(f"{row.task}.{row.unit}", fates.get(row.task, "succeeded"))
+    return str(found if isinstance(found, str) else found[row.attempt - 1])
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_rehearsal(case: dict[str, Any]) -> None:
+    world, ran, waits = rehearse(case)
+    assert world.execution.status == case["status"], world.execution.error_message
+    for name in ("degraded", "ended_badly", "output"):
+        if name in case:
+            assert getattr(world.execution, name) == case[name]
+    statuses = world.statuses()
+    assert {name: statuses[name] for name in case.get("tasks", {})} == case.get("tasks", {})
+    if "ran" in case:
+        assert ran == case["ran"]
+    if "waits" in case:
+        assert waits == case["waits"]
+    if "vars" in case:
+        assert world.vars == case["vars"]
+    for name, kind in case.get("error", {}).items():
+        assert world.tasks[name].error["type"] == kind  # type: ignore[index]
+    for name, given in case.get("input", {}).items():
+        assert world.tasks[name].input == given
+    if "rows" in case:
+        rows = {row["node_id"]: row["status"] for row in world.tasks["all"].result["results"]}
+        assert rows == case["rows"]
