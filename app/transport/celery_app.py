@@ -1,0 +1,213 @@
+"""One factory for every Celery app of the fleet: what a role may do is settled here and nowhere else.
+
+control   late ack, own queues, chord counters in Redis; may send to any queue
+node      early ack (its journal answers for the job), own queues only; sends to `results`, `heartbeats`
+sender    the API and the command line: send, never consume
+beat      only ticks
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from celery import Celery, Task
+from celery.app.amqp import AMQP, Queues
+from celery.backends.redis import RedisBackend
+from kombu import Exchange, Queue
+
+from app.errors import InvalidInput
+from app.transport import gate, restore
+from app.transport import queues as names
+from app.transport.channel import Connection
+
+Role = Literal["control", "node", "beat", "sender"]
+
+_DAY = 86_400
+_VISIBILITY = {"control": 600, "node": 7 * _DAY, "sender": 600, "beat": 600}
+_REDIS = ("redis", "rediss")
+_AMQP = ("amqp", "amqps", "pyamqp")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What an app is for: its role, the worker's name, the queues that it consumes, where its name's lock
+    lies."""
+
+    role: Role
+    name: str
+    queues: tuple[str, ...]
+    state_dir: Path | None
+
+
+class QuietTask(Task):
+    """No part of a result in logs or events."""
+
+    abstract = True
+    resultrepr_maxsize = 0
+
+
+class PlainQueues(Queues):
+    """Queues on the default exchange: a queue's name is its address, so Redis holds no bindings that could be
+    lost."""
+
+    def _add(self, queue: Queue) -> Queue:
+        self[queue.name] = queue
+        return queue
+
+    def new_missing(self, name: str) -> Queue:
+        return make_queue(name)
+
+
+class QuietAMQP(AMQP):
+    """Sends over our channel, and no part of the arguments in headers."""
+
+    Connection = Connection
+    queues_cls = PlainQueues
+
+    def as_task_v2(self, *args: Any, **options: Any) -> Any:
+        options.update(argsrepr=gate.HIDDEN, kwargsrepr=gate.HIDDEN)
+        return super().as_task_v2(*args, **options)
+
+
+class ChordBackend(RedisBackend):
+    """Counts chords. Nobody waits for a result, so nothing subscribes to one.
+
+    Celery's own keeps a subscription for every member of a group it ever sent whose result never comes.
+    """
+
+    def add_pending_result(self, result: Any, *args: Any, **options: Any) -> Any:
+        return result
+
+    def add_pending_results(self, results: Any, *args: Any, **options: Any) -> Any:
+        return results
+
+
+class Muster(Celery):
+    """A Celery app with our transport, worker and manners. `muster` says what it is for."""
+
+    amqp_cls = QuietAMQP
+    task_cls = QuietTask
+    muster: Place
+
+    @cached_property
+    def Worker(self) -> Any:
+        return self.subclass_with_self("app.transport.worker:Worker")
+
+
+def make_queue(name: str) -> Queue:
+    """The declaration of a queue, for a consumer of one's own."""
+    return Queue(name, Exchange(""), routing_key=name)
+
+
+def make_celery(
+    role: Role,
+    *,
+    broker_url: str,
+    name: str,
+    backend_url: str | None = None,
+    queues: Sequence[str] = (),
+    concurrency: int = 1,
+    pool: str = "threads",
+    state_dir: Path | None = None,
+    remote_control: bool = False,
+) -> Muster:
+    """The app of one process.
+
+    `name` is the worker's stable name: its unacknowledged messages are filed under it, and one process on a
+    machine may use it. `queues` are those that a worker consumes, `concurrency` and `pool` its size and kind,
+    so that `celery worker` needs no flags. `backend_url` (Redis) counts chords, for control and sender; a
+    node has none. `state_dir` is where the name's lock lies. `remote_control` is refused on nodes: it is an
+    unsigned way in.
+
+    Raises InvalidInput for a broker that is neither Redis nor RabbitMQ, or for a node with a backend.
+    """
+    scheme = broker_url.partition("://")[0].split("+")[0]
+    if scheme not in (*_REDIS, *_AMQP):
+        raise InvalidInput(f"a broker of kind {scheme!r} is not known", hint="use redis:// or amqp://")
+    if role == "node" and (backend_url or remote_control):
+        raise InvalidInput("a node has no result backend and takes no remote control")
+    app = Muster(name, set_as_current=False)
+    app.muster = Place(role, name, tuple(queues), state_dir)
+    app.loader.override_backends = dict.fromkeys(_REDIS, "app.transport.celery_app:ChordBackend")
+    app.conf.update(
+        broker_url=broker_url,
+        result_backend=backend_url,
+        broker_transport_options=_transport(scheme, role, name),
+        task_queues=[make_queue(queue) for queue in _known(role, queues)],
+        task_default_queue=names.RESULTS if role == "node" else names.CONTROL,
+        task_create_missing_queues=role in ("control", "sender"),
+        task_acks_late=role == "control",
+        worker_concurrency=concurrency,
+        worker_pool=pool,
+        worker_enable_remote_control=remote_control,
+        result_expires=7 * _DAY if role in ("control", "sender") else None,
+        # redis-py's unix sockets do not know the option.
+        redis_socket_keepalive=bool(backend_url) and "+socket" not in str(backend_url),
+        broker_heartbeat=10 if scheme in _AMQP else 0,
+        **_SETTINGS,
+    )
+    return app
+
+
+_SETTINGS: dict[str, Any] = {
+    "task_serializer": "json",
+    "result_serializer": "json",
+    "event_serializer": "json",
+    "accept_content": ["json"],
+    "result_accept_content": ["json"],
+    "enable_utc": True,
+    "timezone": "UTC",
+    "task_ignore_result": True,
+    "task_store_errors_even_if_ignored": False,
+    "task_reject_on_worker_lost": False,
+    "task_send_sent_event": False,
+    "task_publish_retry": True,
+    "task_publish_retry_policy": {
+        "max_retries": 5,
+        "interval_start": 0,
+        "interval_step": 0.2,
+        "interval_max": 2,
+    },
+    "result_chord_expires": 30 * _DAY,
+    "result_chord_join_timeout": 10.0,
+    "redis_socket_connect_timeout": 5.0,
+    "worker_consumer": "app.transport.worker:Consumer",
+    "worker_prefetch_multiplier": 1,
+    "worker_send_task_events": False,
+    "worker_disable_rate_limits": True,
+    "worker_hijack_root_logger": False,
+    "worker_redirect_stdouts": False,
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
+    "broker_connection_retry": True,
+    "broker_connection_retry_on_startup": True,
+    "broker_connection_max_retries": None,
+    "broker_channel_error_retry": True,
+    "broker_pool_limit": 4,
+}
+
+
+def _known(role: Role, queues: Sequence[str]) -> list[str]:
+    # A node may send to these two and nowhere else: another queue is an error here, before the broker's.
+    extra = (names.RESULTS, names.HEARTBEATS) if role == "node" else (names.CONTROL,)
+    return list(dict.fromkeys((*queues, *extra)))
+
+
+def _transport(scheme: str, role: Role, name: str) -> dict[str, Any]:
+    if scheme in _AMQP:
+        return {"confirm_publish": True}
+    return {
+        **restore.own_keys(name),
+        "visibility_timeout": _VISIBILITY[role],
+        "unacked_restore_interval": 5,
+        "unacked_restore_throttle": 1,
+        "priority_steps": [0],
+        "health_check_interval": 25,
+        "socket_keepalive": True,
+        "socket_connect_timeout": 5,
+        "socket_timeout": 30,
+        "client_name": f"muster:{role}:{name}",
+    }

@@ -1,0 +1,178 @@
+"""A Redis channel that no item in a queue can kill, and the queue of the dead.
+
+A stock worker ends with "Unrecoverable error", or reconnects for ever, for these; and this is where each
+is closed:
+
+    item in the list                      where stock Celery breaks         closed by
+    `not json`, bytes that are no UTF-8   loads() in _brpop_read            envelope(), before delivery
+    nesting 100,000 deep                  loads(): RecursionError           envelope()
+    `[]`, `null`, a number                Message(): no ["properties"]      envelope()
+    an object without properties          Message(): KeyError, "reconnect"  envelope()
+    a body that is no base64              Message(): binascii.Error         envelope()
+    a compressed body                     decompress(): a bomb              envelope()
+    pickle, another content type          ContentDisallowed, dropped        envelope()
+    headers without task or id            Request(): KeyError, "reconnect"  gate.admit() in worker.Consumer
+    a body that is no [args, kwargs, ..]  Request() or the pool's thread    gate.admit() in worker.Consumer
+    a task that is not registered         result under a chosen id          worker.Consumer.on_unknown_task
+
+All of them go to the list `dead`, with the reason, and are counted. kombu also believes what an item says of
+where it came from, and pushes it *there* when it is restored: an item on `results` could name `node.web-1` or
+`control`. And it files unacknowledged items under the item's own delivery tag, so a copied tag hides another
+message. Both are written anew from the list that the item was taken from.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import json
+import logging
+import time
+from queue import Empty
+from typing import Any
+from uuid import uuid4
+
+import kombu
+from celery.utils.dispatch import Signal
+from kombu.transport import redis as kombu_redis
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import loads
+
+from app.transport.gate import Poison
+from app.transport.queues import DEAD
+
+logger = logging.getLogger(__name__)
+
+DEAD_KEPT = 1000
+"""How many dead items are kept, the newest."""
+
+DEAD_COUNTS = "dead:counts"
+"""A Redis hash: `<queue>|<reason>` to the number of items ever buried."""
+
+dead_lettered = Signal(name="dead_lettered", providing_args={"queue", "reason", "item"})
+"""Sent in the worker that buried an item: queue (text), reason (a Poison code), item (bytes). For audit and
+metrics; connect with `weak=False`. A receiver that raises is logged and changes nothing."""
+
+_DEAD_QUEUE = kombu.Queue(
+    DEAD, kombu.Exchange(""), routing_key=DEAD, queue_arguments={"x-max-length": DEAD_KEPT}
+)
+_ITEM_BYTES = 8_000_000
+_SHOWN_BYTES = 8_192
+
+
+def envelope(item: bytes, queue: str) -> dict[str, Any]:
+    """The message that `item`, taken from `queue`, holds: what kombu expects, with our delivery tag and
+    origin.
+
+    Raises Poison with code `too-large`, `not-json`, `not-an-envelope`, `bad-content-type`, `compressed` or
+    `bad-body`.
+    """
+    if len(item) > _ITEM_BYTES:
+        raise Poison(f"an item of {len(item)} bytes", code="too-large")
+    try:
+        payload = loads(bytes_to_str(item))
+    except Exception as error:  # noqa: BLE001 - the edge: the decoder's type hooks raise what they like
+        raise Poison(f"no JSON: {type(error).__name__}", code="not-json") from None
+    if not isinstance(payload, dict):
+        raise Poison(f"a {type(payload).__name__}, not an object", code="not-an-envelope")
+    properties, headers, body = payload.get("properties"), payload.get("headers"), payload.get("body")
+    if not (isinstance(properties, dict) and isinstance(headers, dict) and isinstance(body, str)):
+        raise Poison("no properties, headers or body", code="not-an-envelope")
+    if (payload.get("content-type"), payload.get("content-encoding")) != ("application/json", "utf-8"):
+        raise Poison("no JSON in UTF-8", code="bad-content-type")
+    if headers.get("compression"):
+        raise Poison("a compressed body", code="compressed")
+    if properties.get("body_encoding") != "base64":
+        raise Poison("a body that is no base64", code="bad-body")
+    try:
+        binascii.a2b_base64(body.encode(), strict_mode=True)
+    except ValueError:
+        raise Poison("a body that is no base64", code="bad-body") from None
+    origin = properties.get("delivery_info")
+    again = isinstance(origin, dict) and origin.get("redelivered") is True
+    properties["delivery_tag"] = str(uuid4())
+    properties["priority"] = 0
+    properties["delivery_info"] = {"exchange": "", "routing_key": queue, "redelivered": again}
+    return payload
+
+
+class Channel(kombu_redis.Channel):
+    """kombu's Redis channel, with every item looked at between the list and the consumer."""
+
+    def _brpop_read(self, **options: Any) -> bool:
+        # kombu's method with our decoding: there an item is lost when loads() raises.
+        try:
+            try:
+                taken = self.client.parse_response(self.client.connection, "BRPOP", **options)
+            except self.connection_errors:
+                self.client.connection.disconnect()
+                raise
+            if not taken:
+                raise Empty()
+            queue = bytes_to_str(taken[0]).rsplit(self.sep, 1)[0]
+            self._queue_cycle.rotate(queue)
+            try:
+                payload = envelope(taken[1], queue)
+            except Poison as poison:
+                bury(self, queue, poison.code, taken[1])
+            else:
+                self.connection._deliver(payload, queue)
+            return True
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+
+    def _get(self, queue: str) -> dict[str, Any]:
+        with self.conn_or_acquire() as client:
+            for priority in self.priority_steps:
+                while item := client.rpop(self._q_for_pri(queue, priority)):
+                    try:
+                        return envelope(item, queue)
+                    except Poison as poison:
+                        bury(self, queue, poison.code, item)
+        raise Empty()
+
+
+class Transport(kombu_redis.Transport):
+    Channel = Channel
+
+
+class Connection(kombu.Connection):
+    """kombu's connection, with our transport in place of kombu's own for Redis, however the URL spells it."""
+
+    def get_transport_cls(self) -> Any:
+        found = super().get_transport_cls()
+        return Transport if found is kombu_redis.Transport else found
+
+
+def bury(to: Any, queue: str, reason: str, item: bytes) -> None:
+    """Moves an item that was taken from `queue` to the dead, newest first, and counts it.
+
+    `to` is a Redis channel, or a kombu Producer where the broker is another. Never raises for want of rights
+    or room: a node may not write `dead`, and a full broker takes nothing. Then the log has it.
+    """
+    record = {
+        "queue": queue,
+        "reason": reason,
+        "at": time.time(),
+        "bytes": len(item),
+        "sha256": hashlib.sha256(item).hexdigest(),
+        "item": item[:_SHOWN_BYTES].decode("utf-8", "backslashreplace"),
+    }
+    logger.warning("dead letter from %s: %s (sha256 %s)", queue, reason, record["sha256"])
+    try:
+        if isinstance(to, kombu_redis.Channel):
+            _push(to, json.dumps(record), f"{queue}|{reason}")
+        else:
+            to.publish(record, exchange="", routing_key=DEAD, declare=[_DEAD_QUEUE], serializer="json")
+    except Exception as error:  # noqa: BLE001 - the edge: whatever a broker says to it, the worker goes on
+        logger.error("dead letter from %s could not be kept: %s", queue, type(error).__name__)
+    dead_lettered.send(sender=queue, queue=queue, reason=reason, item=item)
+
+
+def _push(channel: Any, record: str, count: str) -> None:
+    with channel.conn_or_acquire() as client, client.pipeline() as pipe:
+        pipe.lpush(DEAD, record)
+        pipe.ltrim(DEAD, 0, DEAD_KEPT - 1)
+        pipe.hincrby(DEAD_COUNTS, count, 1)
+        pipe.execute()

@@ -1,0 +1,276 @@
+"""The messages between control and nodes, as frozen values with a JSON form: one door in, one door out.
+
+Every message is bounded and checked at its door: `from_json` raises `BadMessage` and never anything else. What a
+message claims is believed only after `app.transport.sealing` has verified who signed it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from app.errors import InvalidInput
+
+ORDER_VERSION = 1
+OUTCOME_VERSION = 1
+
+NODE_NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}$")
+JOB_ID = re.compile(r"^[A-Za-z0-9_.-]{1,200}$")
+
+ENDED = frozenset({"succeeded", "failed", "timed_out", "cancelled", "unknown"})
+"""What an outcome may say of its job. `refused` travels as `failed` with `error.type=refused`."""
+
+
+class BadMessage(InvalidInput):
+    """A message that does not have the form it must have."""
+
+    code = "bad-message"
+
+
+def canonical(value: Any) -> bytes:
+    """The one byte form of a JSON value, for digests."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a node is to run: one task x unit x attempt.
+
+    Exactly one of `argv` and `script` is set; a script is run by `shell` (bash, sh). `input` is the JSON value
+    that the process finds in the file named by MUSTER_INPUT. Seconds for `timeout` (None: no limit) and `grace`;
+    bytes for `output_limit`, per stream. `action` is for reading only.
+    """
+
+    id: str
+    execution: str
+    task: str
+    unit: int
+    attempt: int
+    action: str
+    argv: tuple[str, ...] | None = None
+    script: str | None = None
+    shell: str = "sh"
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str | None = None
+    stdin: str | None = None
+    input: Any = None
+    timeout: float | None = None
+    grace: float = 10.0
+    output_limit: int = 1_048_576
+    ok_codes: tuple[int, ...] = (0,)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def digest(self) -> str:
+        """sha256 over all that is to be run: a known id with another digest is refused by a node."""
+        return hashlib.sha256(canonical(self.to_json())).hexdigest()
+
+    @classmethod
+    def from_json(cls, data: Any) -> Job:
+        fields = _fields(data, cls)
+        try:
+            job = cls(
+                **{
+                    **fields,
+                    "argv": None if fields.get("argv") is None else tuple(fields["argv"]),
+                    "ok_codes": tuple(fields.get("ok_codes", (0,))),
+                }
+            )
+        except TypeError as error:
+            raise BadMessage(f"a job lacks a field: {error}") from None
+        if not isinstance(job.id, str) or not JOB_ID.match(job.id):
+            raise BadMessage("a job's id must be letters, digits, `_`, `.` and `-`, 200 at the most")
+        if (job.argv is None) == (job.script is None):
+            raise BadMessage(f"job {job.id} must have exactly one of argv and script")
+        texts = [job.shell, *(job.argv or ()), *job.env.keys(), *job.env.values()]
+        if not all(isinstance(text, str) and "\0" not in text for text in texts):
+            raise BadMessage(f"job {job.id}: argv, shell and env must be texts without NUL")
+        return job
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A signed and sealed message to one node, about jobs.
+
+    `kind` is `run` (jobs: one for now), `cancel`, `ask` (report on these job ids) or `spool` (send the kept output
+    again). `jobs` holds Job values for `run`, `job_ids` names them for the other kinds. Times are Unix seconds.
+    """
+
+    id: str
+    installation: str
+    node: str
+    epoch: str
+    kind: str
+    issued_at: float
+    expires_at: float
+    jobs: tuple[Job, ...] = ()
+    job_ids: tuple[str, ...] = ()
+    order_version: int = ORDER_VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "digests": [job.digest for job in self.jobs]}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Order:
+        data = dict(data) if isinstance(data, dict) else data
+        digests = data.pop("digests", None) if isinstance(data, dict) else None
+        fields = _fields(data, cls)
+        try:
+            order = cls(
+                **{
+                    **fields,
+                    "jobs": tuple(Job.from_json(job) for job in fields.get("jobs", ())),
+                    "job_ids": tuple(fields.get("job_ids", ())),
+                }
+            )
+        except TypeError as error:
+            raise BadMessage(f"an order lacks a field: {error}") from None
+        if order.order_version != ORDER_VERSION:
+            raise BadMessage(f"order_version {order.order_version} is not known here, only {ORDER_VERSION}")
+        if order.kind not in ("run", "cancel", "ask", "spool"):
+            raise BadMessage(f"an order of kind {order.kind!r} is not known")
+        if (order.kind == "run") != bool(order.jobs) or len(order.jobs) > 64 or len(order.job_ids) > 1000:
+            raise BadMessage("an order to run carries 1 to 64 jobs, any other none and at most 1000 ids")
+        if digests != [job.digest for job in order.jobs]:
+            raise BadMessage("an order's digests do not match its jobs")
+        return order
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What was kept of stdout or stderr.
+
+    `bytes` counts all that was written; `kept` what was kept (head and tail); `sha256` is over the kept bytes with
+    the cut mark, as `text()` in the spool gives them. `head` and `tail` are the first and last 8 kB of the kept
+    bytes, base64; `tail` is empty where `head` holds everything.
+    """
+
+    bytes: int = 0
+    kept: int = 0
+    sha256: str = hashlib.sha256(b"").hexdigest()
+    head: str = ""
+    tail: str = ""
+    truncated: bool = False
+
+    @classmethod
+    def from_json(cls, data: Any) -> Stream:
+        try:
+            return cls(**_fields(data, cls))
+        except TypeError as error:
+            raise BadMessage(f"a stream lacks a field: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a node answers for one job: signed by the node, sealed to control.
+
+    `status` is one of `ENDED`; `error` is {type, message} where it did not succeed. `output` is the JSON object that
+    the process wrote to MUSTER_OUTPUT, or None. Times are Unix seconds by the node's clock.
+    """
+
+    job: str
+    digest: str
+    installation: str
+    node: str
+    epoch: str
+    status: str
+    exit_code: int | None = None
+    signal: int | None = None
+    error: Mapping[str, Any] | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    stdout: Stream = field(default_factory=Stream)
+    stderr: Stream = field(default_factory=Stream)
+    output: Mapping[str, Any] | None = None
+    outcome_version: int = OUTCOME_VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> Outcome:
+        fields = _fields(data, cls)
+        try:
+            outcome = cls(
+                **{
+                    **fields,
+                    "stdout": Stream.from_json(fields.get("stdout", {})),
+                    "stderr": Stream.from_json(fields.get("stderr", {})),
+                }
+            )
+        except TypeError as error:
+            raise BadMessage(f"an outcome lacks a field: {error}") from None
+        if outcome.outcome_version != OUTCOME_VERSION:
+            raise BadMessage(f"outcome_version {outcome.outcome_version} is not known here")
+        if outcome.status not in ENDED:
+            raise BadMessage(f"an outcome may not say {outcome.status!r}")
+        return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A node says that jobs were `accepted` or are `running`: pairs of job id and status, with the time."""
+
+    installation: str
+    node: str
+    epoch: str
+    sent_at: float
+    jobs: tuple[tuple[str, str, float], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> Report:
+        fields = _fields(data, cls)
+        try:
+            report = cls(**{**fields, "jobs": tuple(tuple(job) for job in fields["jobs"])})
+        except (TypeError, KeyError) as error:
+            raise BadMessage(f"a report lacks a field: {error}") from None
+        for job in report.jobs:
+            if len(job) != 3 or job[1] not in ("accepted", "running", "not_known"):
+                raise BadMessage("a report holds triples of job id, accepted|running|not_known, and time")
+        return report
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """A node is alive: every job it holds, its free slots, its shells and versions. `sequence` only grows."""
+
+    installation: str
+    node: str
+    epoch: str
+    sequence: int
+    sent_at: float
+    held: tuple[str, ...]
+    slots: int
+    free: int
+    shells: tuple[str, ...]
+    versions: Mapping[str, str]
+    started_at: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> Heartbeat:
+        fields = _fields(data, cls)
+        try:
+            return cls(**{**fields, "held": tuple(fields["held"]), "shells": tuple(fields["shells"])})
+        except (TypeError, KeyError) as error:
+            raise BadMessage(f"a heartbeat lacks a field: {error}") from None
+
+
+def _fields(data: Any, cls: Any) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise BadMessage(f"{cls.__name__} must be a JSON object")
+    unknown = sorted(set(data) - set(cls.__dataclass_fields__))
+    if unknown:
+        raise BadMessage(f"{cls.__name__} does not know the field {unknown[0]!r}")
+    return data

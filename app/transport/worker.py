@@ -1,0 +1,126 @@
+"""Celery's worker and consumer as every Muster worker is: quiet, one per name, and behind the gate.
+
+`celery -A workers.node worker` as typed must not gossip, mingle or consume by accident, so what would be
+flags is decided here. The consumer restores its own messages when it connects for the first time, lets every
+message pass `gate.admit` before Celery's strategy sees it, and buries whatever makes that strategy raise.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from celery.apps.worker import Worker as CeleryWorker
+from celery.utils.nodenames import default_nodename, gethostname
+from celery.worker.consumer import Consumer as CeleryConsumer
+from kombu.utils.json import dumps
+
+from app.transport import gate, restore
+from app.transport.channel import Channel, bury
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[Any], None]
+
+
+class Worker(CeleryWorker):
+    """The worker that `celery worker` starts for our apps.
+
+    Raises Conflict at once if another process on this machine runs under the app's worker name.
+    """
+
+    def __init__(self, app: Any = None, hostname: str | None = None, **options: Any) -> None:
+        app = app or self.app
+        self.name_lock = restore.hold_name(app.muster.name, app.conf.broker_url, app.muster.state_dir)
+        if hostname in (None, default_nodename(None)):
+            hostname = f"{app.muster.name}@{gethostname()}"
+        # Heartbeats of Celery's own kind are events: with `-E` for Flower, else not at all.
+        events = options.get("task_events") or app.conf.worker_send_task_events
+        options.update(without_gossip=True, without_mingle=True, without_heartbeat=not events)
+        # Named one by one: a queue that this process merely sent to would be consumed after a reconnect.
+        options["queues"] = options.get("queues") or list(app.muster.queues)
+        super().__init__(app, hostname, **options)
+
+
+class Consumer(CeleryConsumer):
+    """The consumer of our workers."""
+
+    _restored = False
+
+    def connect(self) -> Any:
+        connection = super().connect()
+        if not self._restored:
+            restore.restore_own(connection.default_channel)
+            self._restored = True
+        return connection
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Handler:
+        handle = super().create_task_handler(*args, **kwargs)
+
+        def on_task_received(message: Any) -> None:
+            try:
+                self._admit(message)
+                handle(message)
+            except gate.Poison as poison:
+                self._bury(message, poison.code)
+            except Exception as error:
+                # The edge: a message may make Celery's strategy raise anything. A lost connection is none of
+                # the message's doing, but kombu counts KeyError as one, and a message can bring that about
+                # for ever.
+                if isinstance(error, self.connection_errors) and not isinstance(error, KeyError):
+                    raise
+                logger.warning("a message made the worker raise %s", type(error).__name__)
+                self._bury(message, "failed")
+
+        return on_task_received
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        self._bury(message, "bad-headers")
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        self._bury(message, "unknown-task")
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        self._bury(message, "bad-arguments")
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        self._bury(message, "bad-body")
+
+    def _admit(self, message: Any) -> None:
+        """Replaces what the message says by what the gate lets through. Raises Poison."""
+        try:
+            payload = message.payload
+        except Exception:  # noqa: BLE001 - the edge: the decoder's type hooks raise what they like
+            raise gate.Poison("the body cannot be decoded", code="bad-body") from None
+        admitted = gate.admit(self._queue(message), message.headers, payload)
+        body: tuple[Any, ...] = (admitted.args, admitted.kwargs, {})
+        message.headers = admitted.headers
+        message.properties = {"correlation_id": admitted.id, "reply_to": "", "priority": 0}
+        message.body = dumps(body).encode()
+        message.content_type, message.content_encoding = "application/json", "utf-8"
+        message._decoded_cache = body
+
+    def _queue(self, message: Any) -> str:
+        """The queue that the message was taken from, by who delivered it and never by what it says."""
+        tag = message.delivery_info.get("consumer_tag")
+        if tag is None:
+            # Redis: written by our channel from the name of the list.
+            return str(message.delivery_info.get("routing_key"))
+        active: dict[str, str] = self.task_consumer._active_tags
+        return next((queue for queue, known in active.items() if known == tag), "")
+
+    def _bury(self, message: Any, reason: str) -> None:
+        raw = getattr(message, "_raw", None) or {"headers": message.headers, "body": str(message.body)}
+        try:
+            item = dumps(raw).encode()
+        except (TypeError, ValueError, RecursionError):
+            item = repr(raw).encode("utf-8", "backslashreplace")
+        if isinstance(message.channel, Channel):
+            bury(message.channel, self._queue(message), reason, item)
+        else:
+            # Another connection: to wait for the broker's word on this one would hand out messages meanwhile.
+            with self.app.producer_or_acquire() as producer:
+                bury(producer, self._queue(message), reason, item)
+        if not message.acknowledged:
+            message.reject_log_error(logger, self.connection_errors)
