@@ -18,8 +18,8 @@ from app.errors import InvalidInput
 ORDER_VERSION = 1
 OUTCOME_VERSION = 1
 
-NODE_NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}$")
-JOB_ID = re.compile(r"^[A-Za-z0-9_.-]{1,200}$")
+NODE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+JOB_ID = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9_.-]{1,200}")
 
 ENDED = frozenset({"succeeded", "failed", "timed_out", "cancelled", "unknown"})
 """What an outcome may say of its job. `refused` travels as `failed` with `error.type=refused`."""
@@ -84,7 +84,7 @@ class Job:
             )
         except TypeError as error:
             raise BadMessage(f"a job lacks a field: {error}") from None
-        if not isinstance(job.id, str) or not JOB_ID.match(job.id):
+        if not isinstance(job.id, str) or not JOB_ID.fullmatch(job.id):
             raise BadMessage("a job's id must be letters, digits, `_`, `.` and `-`, 200 at the most")
         if (job.argv is None) == (job.script is None):
             raise BadMessage(f"job {job.id} must have exactly one of argv and script")

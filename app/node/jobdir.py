@@ -1,0 +1,169 @@
+"""The directory of one job, `DIR/jobs/<job id>`: what is in it and in which order it comes to be there.
+
+    claim         first act, O_EXCL: whoever creates it may start the job; nobody else ever may
+    cancel        a cancel that came before the start
+    script, input.json, stdin, work/     what the process is given; output.json is what it may write
+    pid           who the process is: pid, start time, boot, group
+    stdout, stderr                       what it wrote (see `app.node.spool`)
+    exit.json     last act: the exit record
+
+A claim without an exit record and without a live runner that owns it means: nobody knows how it ended.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from typing import Any
+
+OUTPUT_LIMIT = 262_144
+"""Bytes that the file named by MUSTER_OUTPUT may hold."""
+
+_ID_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
+
+
+class BadOutput(Exception):
+    """The file that the process wrote to MUSTER_OUTPUT is not what it must be; says why."""
+
+
+def is_id(text: object) -> bool:
+    """May the text be a job's id, and so the name of a directory?"""
+    return (
+        isinstance(text, str)
+        and 0 < len(text) <= 200
+        and text not in (".", "..")
+        and _ID_LETTERS.issuperset(text)
+    )
+
+
+def path(root: str, job_id: str) -> str:
+    """The directory of the job under the runner's directory `root`. The id must be one."""
+    if not is_id(job_id):
+        raise ValueError(f"{job_id!r} is not a job's id")
+    return os.path.join(root, "jobs", job_id)
+
+
+def claim(directory: str, digest: str, at: float) -> bool:
+    """Takes the job durably. False where it was taken before. OSError where the disk refuses."""
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        pass
+    try:
+        write(directory, "claim", json.dumps({"digest": digest, "at": at}).encode())
+    except FileExistsError:
+        return False
+    # A script may run only after its claim can no longer be lost. On ext4, XFS and btrfs the sync of a
+    # directory also commits the entry in its parent, made just before.
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def is_claimed(directory: str) -> bool:
+    return os.path.exists(os.path.join(directory, "claim"))
+
+
+def write(directory: str, name: str, data: bytes, mode: int = 0o600) -> str:
+    """Creates a file that is not there yet; its path."""
+    target = os.path.join(directory, name)
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        view = memoryview(data)
+        while len(view):
+            view = view[os.write(descriptor, view) :]
+    finally:
+        os.close(descriptor)
+    return target
+
+
+def read_json(directory: str, name: str) -> dict[str, Any] | None:
+    """A JSON object that a runner wrote; None where there is none or a crash left half of one."""
+    try:
+        with open(os.path.join(directory, name), "rb") as file:
+            value = json.loads(file.read())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def exit_record(directory: str) -> dict[str, Any] | None:
+    """How the job ended, or None where it has not ended (or not begun)."""
+    return read_json(directory, "exit.json")
+
+
+def write_exit_record(directory: str, record: dict[str, Any]) -> None:
+    """Writes the exit record whole or not at all, durably. OSError where the disk refuses."""
+    temporary = os.path.join(directory, "exit.json.new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        view = memoryview(json.dumps(record).encode())
+        while len(view):
+            view = view[os.write(descriptor, view) :]
+        # Renamed first, so that one sync commits the bytes and the name. A power cut in between can leave
+        # an empty file under the name: that reads as no record, which is the truth then.
+        os.rename(temporary, os.path.join(directory, "exit.json"))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_output(directory: str) -> dict[str, Any] | None:
+    """The JSON object that the process wrote, None where it wrote nothing. Raises `BadOutput`."""
+    target = os.path.join(directory, "output.json")
+    try:
+        # The script owns this file: it may have put a link or a pipe there.
+        descriptor = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BadOutput(f"the file named by MUSTER_OUTPUT cannot be read: {error.strerror}") from None
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise BadOutput("what MUSTER_OUTPUT names is no longer a regular file")
+        if found.st_size > OUTPUT_LIMIT:
+            raise BadOutput(f"the file named by MUSTER_OUTPUT has {found.st_size} bytes, over {OUTPUT_LIMIT}")
+        data = os.read(descriptor, OUTPUT_LIMIT)
+    finally:
+        os.close(descriptor)
+    return _parse_output(data) if data.strip() else None
+
+
+def _parse_output(data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data, parse_constant=_no_constant)
+        # Half a surrogate pair can be written as JSON but not be sent as UTF-8 later.
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise BadOutput(f"the file named by MUSTER_OUTPUT is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise BadOutput(
+            f"the file named by MUSTER_OUTPUT must hold a JSON object, not {type(value).__name__}"
+        )
+    return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def discard(root: str, job_id: str) -> None:
+    """Takes the job's directory out of the way into `root/trash`; to empty that can take its time."""
+    source = path(root, job_id)
+    for number in range(1000):
+        try:
+            os.rename(source, os.path.join(root, "trash", f"{job_id}.{number}"))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            # The same id was discarded before and the trash has not been emptied since.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            return

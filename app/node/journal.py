@@ -1,0 +1,294 @@
+"""What a node has promised and what came of it: SQLite, DIR/journal.db.
+
+A promise is on the disk when `accept` returns. Jobs are known by (installation, job id). A journal that is
+lost or cannot be read is replaced by a new one with a new epoch: control takes all that was open under the
+old epoch as `unknown`, and orders for the old epoch are refused.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import os
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+SCHEMA = 1
+MAX_CANCELS = 10_000
+"""Cancels that are kept for jobs that have not come; the oldest go first."""
+
+_BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_TABLES = """
+CREATE TABLE meta (
+    epoch TEXT NOT NULL, created_at REAL NOT NULL, sequence INTEGER NOT NULL
+) STRICT;
+CREATE TABLE jobs (
+    installation TEXT NOT NULL, job TEXT NOT NULL, digest TEXT NOT NULL, order_id TEXT NOT NULL,
+    canvas TEXT NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('accepted', 'running', 'ended')), outcome TEXT,
+    published INTEGER NOT NULL DEFAULT 0, accepted_at REAL NOT NULL, ended_at REAL,
+    PRIMARY KEY (installation, job)
+) STRICT;
+CREATE INDEX jobs_open ON jobs (accepted_at) WHERE published = 0;
+CREATE TABLE orders (id TEXT PRIMARY KEY, expires_at REAL NOT NULL) STRICT;
+CREATE TABLE cancels (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, installation TEXT NOT NULL, job TEXT NOT NULL, at REAL NOT NULL,
+    UNIQUE (installation, job)
+) STRICT;
+"""
+
+
+class Accepted(enum.Enum):
+    """What a node does with a job that it is asked to run."""
+
+    FRESH = "fresh"
+    """Not known until now, promised from here on: start it."""
+    RUNNING = "running"
+    """Promised before and not ended: it is being seen to."""
+    ENDED = "ended"
+    """Over: send its outcome again."""
+    OTHER_DIGEST = "other_digest"
+    """Known with another content: refuse it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One journalled job. Times are Unix seconds, `canvas` is JSON text, `outcome` is as `ended` got it."""
+
+    installation: str
+    job: str
+    digest: str
+    order_id: str
+    canvas: str
+    status: str
+    outcome: str | None
+    published: int
+    accepted_at: float
+    ended_at: float | None
+
+
+class Journal:
+    """Opens or makes the journal in `directory`. Every method may be called from any thread.
+
+    Every method raises `Unavailable` where the disk does not take it: then nothing was promised.
+    """
+
+    def __init__(self, directory: str | Path, *, now: float | None = None) -> None:
+        self.path = os.path.join(directory, "journal.db")
+        self._lock = threading.Lock()
+        os.makedirs(directory, 0o700, exist_ok=True)
+        created_at = time.time() if now is None else now
+        try:
+            self._db = _open(self.path, created_at)
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _BROKEN:
+                raise Unavailable(f"the journal {self.path} cannot be opened: {error}") from None
+            aside = _put_aside(self.path, created_at)
+            log.error(
+                "the journal %s is corrupt (%s): kept as %s, a new epoch begins", self.path, error, aside
+            )
+            self._db = _open(self.path, created_at)
+        self._epoch = str(self._db.execute("SELECT epoch FROM meta").fetchone()[0])
+
+    @property
+    def epoch(self) -> str:
+        """Names this journal for ever: 26 letters and digits."""
+        return self._epoch
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    def next_sequence(self) -> int:
+        """The number of the next heartbeat: greater than any that was given out before, restarts included."""
+        with self._transaction() as db:
+            db.execute("UPDATE meta SET sequence = sequence + 1")
+            return int(db.execute("SELECT sequence FROM meta").fetchone()[0])
+
+    def accept(
+        self, installation: str, job_id: str, digest: str, order_id: str, canvas: str, now: float
+    ) -> Accepted:
+        """Promises to run the job, unless it is known. What it returns is on the disk."""
+        values = (installation, job_id, digest, order_id, canvas, now)
+        with self._transaction() as db:
+            inserted = db.execute(
+                "INSERT INTO jobs (installation, job, digest, order_id, canvas, status, accepted_at)"
+                " VALUES (?, ?, ?, ?, ?, 'accepted', ?) ON CONFLICT DO NOTHING",
+                values,
+            ).rowcount
+            if inserted:
+                return Accepted.FRESH
+            row = db.execute(
+                "SELECT digest, status FROM jobs WHERE installation = ? AND job = ?", (installation, job_id)
+            ).fetchone()
+        if row[0] != digest:
+            return Accepted.OTHER_DIGEST
+        return Accepted.ENDED if row[1] == "ended" else Accepted.RUNNING
+
+    def started(self, installation: str, job_id: str) -> None:
+        """The runner has started the job. Changes nothing of one that has ended."""
+        with self._transaction(durable=False) as db:
+            db.execute(
+                "UPDATE jobs SET status = 'running'"
+                " WHERE installation = ? AND job = ? AND status = 'accepted'",
+                (installation, job_id),
+            )
+
+    def ended(self, installation: str, job_id: str, outcome: str, now: float) -> bool:
+        """Stores the outcome to be published. False where the job is unknown or has one: the first stays."""
+        with self._transaction() as db:
+            stored = db.execute(
+                "UPDATE jobs SET status = 'ended', outcome = ?, ended_at = ?"
+                " WHERE installation = ? AND job = ? AND status <> 'ended'",
+                (outcome, now, installation, job_id),
+            ).rowcount
+            db.execute("DELETE FROM cancels WHERE installation = ? AND job = ?", (installation, job_id))
+            return stored == 1
+
+    def find(self, installation: str, job_id: str) -> Entry | None:
+        """What is known of the job."""
+        found = self._entries("WHERE installation = ? AND job = ?", (installation, job_id))
+        return found[0] if found else None
+
+    def unpublished(self) -> list[Entry]:
+        """Ended jobs whose outcome has not been handed to the broker, oldest first."""
+        return self._entries("WHERE published = 0 AND status = 'ended' ORDER BY accepted_at, job")
+
+    def published(self, installation: str, job_id: str) -> None:
+        """The broker has taken the outcome."""
+        with self._transaction(durable=False) as db:
+            db.execute(
+                "UPDATE jobs SET published = 1 WHERE installation = ? AND job = ? AND status = 'ended'",
+                (installation, job_id),
+            )
+
+    def held(self) -> list[Entry]:
+        """Jobs that were accepted and have not ended, oldest first."""
+        return self._entries("WHERE published = 0 AND status <> 'ended' ORDER BY accepted_at, job")
+
+    def cancel_requested(self, installation: str, job_id: str, now: float) -> None:
+        """Remembers that the job is to be cancelled, also one that is not known yet."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO cancels (installation, job, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                (installation, job_id, now),
+            )
+            db.execute(
+                "DELETE FROM cancels WHERE number <= (SELECT max(number) FROM cancels) - ?", (MAX_CANCELS,)
+            )
+
+    def is_cancelled(self, installation: str, job_id: str) -> bool:
+        """Was a cancel of the job asked for?"""
+        with self._transaction() as db:
+            row = db.execute(
+                "SELECT 1 FROM cancels WHERE installation = ? AND job = ?", (installation, job_id)
+            ).fetchone()
+        return row is not None
+
+    def seen_order(self, order_id: str, expires_at: float, now: float) -> bool:
+        """Was the order met before? From now on it was. One that has expired is to be refused without asking.
+
+        An order that runs a job need not ask: `accept` knows the job.
+        """
+        with self._transaction() as db:
+            db.execute("DELETE FROM orders WHERE expires_at < ?", (now,))
+            inserted = db.execute(
+                "INSERT INTO orders (id, expires_at) VALUES (?, ?) ON CONFLICT DO NOTHING",
+                (order_id, expires_at),
+            ).rowcount
+            return inserted == 0
+
+    def prune(self, now: float, keep_seconds: float) -> list[tuple[str, str]]:
+        """Forgets jobs that ended and were published, more than `keep_seconds` ago, and old cancels.
+
+        The (installation, job id) of each job forgotten: the caller forgets them at the runner, too.
+        """
+        before = now - keep_seconds
+        with self._transaction() as db:
+            gone = db.execute(
+                "DELETE FROM jobs WHERE published = 1 AND ended_at < ? RETURNING installation, job", (before,)
+            ).fetchall()
+            db.execute("DELETE FROM cancels WHERE at < ?", (before,))
+            db.execute("DELETE FROM orders WHERE expires_at < ?", (now,))
+        return [(installation, job) for installation, job in gone]
+
+    def _entries(self, where: str, values: tuple[str, ...] = ()) -> list[Entry]:
+        columns = (
+            "installation, job, digest, order_id, canvas, status, outcome, published, accepted_at, ended_at"
+        )
+        with self._transaction() as db:
+            rows = db.execute(f"SELECT {columns} FROM jobs {where}", values).fetchall()
+        return [Entry(*row) for row in rows]
+
+    @contextmanager
+    def _transaction(self, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """One transaction.
+
+        What is not `durable` survives the process but perhaps not a power cut, and costs no sync: for
+        marks whose loss only makes something be said twice.
+        """
+        with self._lock:
+            try:
+                self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                with self._db:
+                    yield self._db
+            except sqlite3.Error as error:
+                message = f"the journal {self.path} does not answer: {error}"
+                raise Unavailable(
+                    message, hint="free disk space, or restart the worker", code="journal"
+                ) from error
+
+
+def _open(path: str, now: float) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=30.0, check_same_thread=False)
+    try:
+        os.chmod(path, 0o600)
+        db.execute("PRAGMA journal_mode = WAL")
+        state = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if state != "ok":
+            raise _corrupt(str(state))
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            first = f"INSERT INTO meta VALUES ('{_new_epoch(now)}', {now!r}, 0);"
+            db.executescript(f"BEGIN IMMEDIATE; {_TABLES} {first} PRAGMA user_version = {SCHEMA}; COMMIT")
+        elif version != SCHEMA:
+            raise Unavailable(
+                f"the journal {path} has schema {version}, this Muster knows {SCHEMA}",
+                hint="start the version of Muster that wrote it, or move the file away for a new epoch",
+            )
+        if db.execute("SELECT count(*) FROM meta").fetchone()[0] != 1:
+            raise _corrupt("it has no epoch")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _corrupt(reason: str) -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError(reason)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
+
+
+def _put_aside(path: str, now: float) -> str:
+    aside = f"{path}.corrupt-{int(now)}-{secrets.token_hex(2)}"
+    for ending in ("", "-wal", "-shm"):
+        if os.path.exists(path + ending):
+            os.rename(path + ending, aside + ending)
+    return aside
+
+
+def _new_epoch(now: float) -> str:
+    number = (int(now * 1000) << 80) | secrets.randbits(80)
+    return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))

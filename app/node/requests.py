@@ -1,0 +1,66 @@
+"""What a request to the runner must look like before anything is done for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.node import jobdir
+
+_NUMBER = (int, float)
+_MAX_OUTPUT = 1 << 30
+
+
+class BadRequest(Exception):
+    """A request that the runner will not serve; `kind` is stable."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def job_id(request: dict[str, Any]) -> str:
+    """The id in a request's `job`. Raises `BadRequest`."""
+    value = request.get("job")
+    if not isinstance(value, str) or not jobdir.is_id(value):
+        raise BadRequest("bad_request", f"{value!r} is not a job's id")
+    return value
+
+
+def job(value: Any) -> dict[str, Any]:
+    """A job to be started, in the JSON form of `messages.Job`, each field that is used of the right type.
+
+    Raises `BadRequest`, which names the field.
+    """
+    if not isinstance(value, dict) or not jobdir.is_id(value.get("id")):
+        raise BadRequest(
+            "bad_request", "a job must be an object with an id of letters, digits, `_`, `.`, `-`"
+        )
+    found = {"shell": "sh", "env": {}, "grace": 10.0, "output_limit": 1 << 20, "ok_codes": (0,), **value}
+    argv, script, env = found.get("argv"), found.get("script"), found["env"]
+    right = {
+        "argv": argv is None or (_is_list(argv, str) and bool(argv) and bool(argv[0])),
+        "script": script is None or isinstance(script, str),
+        "argv or script": (argv is None) != (script is None),
+        "shell": isinstance(found["shell"], str),
+        "env": isinstance(env, dict) and _is_list(list(env.values()), str),
+        "cwd": isinstance(found.get("cwd"), str | None),
+        "stdin": isinstance(found.get("stdin"), str | None),
+        "timeout": found.get("timeout") is None or _is_seconds(found["timeout"]),
+        "grace": _is_seconds(found["grace"]),
+        "output_limit": isinstance(found["output_limit"], int) and 0 < found["output_limit"] <= _MAX_OUTPUT,
+        "ok_codes": _is_list(found["ok_codes"], int),
+        "execution": isinstance(found.get("execution"), str | None),
+        "task": isinstance(found.get("task"), str | None),
+    }
+    for name, is_right in right.items():
+        if not is_right:
+            raise BadRequest("bad_request", f"job {found['id']}: {name} is not what it must be")
+    return found
+
+
+def _is_list(value: object, kind: type) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(item, kind) for item in value)
+
+
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, _NUMBER) and not isinstance(value, bool) and 0 <= value < 1e9

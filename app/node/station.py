@@ -1,0 +1,291 @@
+"""A node at work: orders in, verified and journalled; scripts with the runner; outcomes out.
+
+One job starts at most one process, whatever the broker does: it is in the journal, fsynced, before the runner hears
+of it, and the runner claims it before it starts. Scripts outlive this process; it finds them again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+
+from app.errors import MusterError, NotFound
+from app.node import shells
+from app.node.executor import not_run, outcome_from
+from app.node.identity import Identity, load_identity
+from app.node.journal import Accepted, Entry, Journal
+from app.node.runner_client import Interrupted, RunnerClient
+from app.node.spool import Follower
+from app.node.voice import Heart, Reporter, Sender
+from app.settings import Settings
+from app.transport.gate import Canvas
+from app.transport.messages import Job, Order, Outcome
+from app.transport.output import Chunk, OutputWriter, connect
+from app.transport.sealing import Refused, open_order, seal_outcome
+
+log = logging.getLogger(__name__)
+
+JOURNAL_KEPT = 30 * 86400.0
+"""Seconds that an ended job stays in the journal: longer than any order may be opened."""
+
+PRUNE_EVERY = 3600.0
+
+
+class Station:
+    """Everything a node's worker has, made once per process. Methods may be called from any thread."""
+
+    def __init__(self, settings: Settings, app: Celery) -> None:
+        self.settings = settings
+        self.directory = Path(settings.node_directory)
+        self.identity: Identity = load_identity(self.directory)
+        self.journal = Journal(self.directory)
+        self.runner = RunnerClient(
+            self.directory,
+            self.identity.node,
+            on_started=self._started,
+            on_output=self._output,
+            on_exited=self._exited,
+        )
+        self.sender = Sender(app, self.journal)
+        self.reporter = Reporter(app, self.identity, self.journal.epoch)
+        self.heart = Heart(app, self.identity, self.journal, settings.heartbeat_every, self._state)
+        self.output = OutputWriter(connect(settings.redis_url), self.identity.node)
+        self._followed: set[str] = set()
+        self._lock = threading.Lock()
+        self._busy = 0
+        self._refused = 0
+        self._pruned_at = time.monotonic()
+
+    def open(self) -> None:
+        """Start the runner if none answers, take up what an earlier worker left, and be heard."""
+        self.runner.ensure()
+        for entry in self.journal.held():
+            threading.Thread(
+                target=self._take_up, args=(entry,), name=f"job-{entry.job}", daemon=True
+            ).start()
+        self.sender.start()
+        self.reporter.start()
+        self.heart.start()
+
+    def release(self) -> None:
+        """Blocked threads return at once and send nothing; the scripts go on."""
+        self.runner.release()
+
+    def close(self) -> None:
+        """Say what is left to say, then go. The runner stays."""
+        self.release()
+        self.heart.close()
+        self.reporter.close()
+        self.sender.close()
+        self.output.close()
+        self.runner.close()
+        self.journal.close()
+
+    # orders to run
+
+    def run(self, token: Any, canvas: Canvas) -> None:
+        """One order from the node's queue: verify, journal, run, answer. Never raises for what came in."""
+        order = self._open(token)
+        if order is None or order.kind != "run":
+            return
+        job = order.jobs[0]
+        kept = json.dumps({"canvas": canvas.to_json(), "token": token})
+        state = self.journal.accept(order.installation, job.id, job.digest, order.id, kept, time.time())
+        if state is Accepted.FRESH:
+            self.reporter.say(job.id, "accepted", time.time())
+            self._run(job)
+        elif state is Accepted.ENDED:
+            self.sender.again(self._entry(job.id))
+        elif state is Accepted.OTHER_DIGEST:
+            self._refuse(f"job {job.id} is known with another content")
+
+    def _open(self, token: Any) -> Order | None:
+        identity = self.identity
+        try:
+            return open_order(
+                token,
+                identity.keys,
+                identity.control,
+                installation=identity.installation,
+                node=identity.node,
+                epoch=self.journal.epoch,
+                now=time.time(),
+            )
+        except Refused as refused:
+            self._refuse(f"{refused.code}: {refused.message}")
+            return None
+
+    def _refuse(self, why: str) -> None:
+        with self._lock:
+            self._refused += 1
+        log.warning("refused an order: %s", why)
+
+    def _run(self, job: Job) -> None:
+        with self._lock:
+            self._busy += 1
+        try:
+            outcome = self._outcome(job)
+        except Interrupted:
+            return
+        finally:
+            with self._lock:
+                self._busy -= 1
+        self._answer(job, outcome)
+
+    def _outcome(self, job: Job) -> Outcome:
+        identity, epoch = self.identity, self.journal.epoch
+        if self.journal.is_cancelled(identity.installation, job.id):
+            self.runner.cancel(job.id, "cancelled before it started")
+        try:
+            self.runner.start(job)
+            record = self.runner.wait(job.id)
+        except Interrupted:
+            raise
+        except MusterError as error:
+            log.error("job %s could not be run: %s", job.id, error.message)
+            return not_run(
+                job,
+                "runner",
+                error.message,
+                installation=identity.installation,
+                node=identity.node,
+                epoch=epoch,
+            )
+        return outcome_from(record, job, installation=identity.installation, node=identity.node, epoch=epoch)
+
+    def _answer(self, job: Job, outcome: Outcome) -> None:
+        token = seal_outcome(outcome, self.identity.keys, self.identity.control[0])
+        self.journal.ended(self.identity.installation, job.id, token, time.time())
+        self.reporter.over(job.id)
+        self.sender.wake()
+        self._prune()
+
+    def _take_up(self, entry: Entry) -> None:
+        """A job that an earlier worker process accepted and did not see the end of."""
+        order = self._reopen(entry)
+        if order is not None:
+            self._run(order.jobs[0])
+
+    def _reopen(self, entry: Entry) -> Order | None:
+        identity = self.identity
+        try:
+            return open_order(
+                json.loads(entry.canvas)["token"],
+                identity.keys,
+                identity.control,
+                installation=identity.installation,
+                node=identity.node,
+                epoch=self.journal.epoch,
+                now=entry.accepted_at,
+            )
+        except Refused as refused:
+            log.error("the order of job %s cannot be opened again: %s", entry.job, refused.message)
+            return None
+
+    def _entry(self, job: str) -> Entry:
+        entry = self.journal.find(self.identity.installation, job)
+        if entry is None:
+            raise NotFound(f"job {job} is not in the journal")
+        return entry
+
+    # orders about jobs
+
+    def obey(self, token: Any) -> None:
+        """One order from `.ctl`: cancel, ask or spool. Never raises for what came in."""
+        order = self._open(token)
+        if order is None or order.kind == "run":
+            return
+        if self.journal.seen_order(order.id, order.expires_at, time.time()):
+            return
+        act = {"cancel": self._cancel, "ask": self._tell, "spool": self._spool_again}[order.kind]
+        for job in order.job_ids:
+            try:
+                act(job)
+            except MusterError as error:
+                log.warning("%s of %s: %s", order.kind, job, error.message)
+
+    def _cancel(self, job: str) -> None:
+        entry = self.journal.find(self.identity.installation, job)
+        if entry is not None and entry.status == "ended":
+            self.sender.again(entry)
+            return
+        self.journal.cancel_requested(self.identity.installation, job, time.time())
+        self.runner.cancel(job, "cancelled")
+
+    def _tell(self, job: str) -> None:
+        entry = self.journal.find(self.identity.installation, job)
+        if entry is None:
+            self.reporter.say(job, "not_known", time.time())
+        elif entry.status == "ended":
+            self.sender.again(entry)
+        else:
+            self.reporter.say(job, "running", entry.accepted_at)
+
+    def _spool_again(self, job: str) -> None:
+        with self._lock:
+            self._followed.discard(job)
+        self._output(job)
+        self.output.finish(job)
+
+    # what the runner says
+
+    def _started(self, job: str, pid: int, at: float) -> None:
+        self.journal.started(self.identity.installation, job)
+        self.reporter.say(job, "running", at)
+
+    def _output(self, job: str) -> None:
+        with self._lock:
+            fresh = job not in self._followed
+            self._followed.add(job)
+        if fresh:
+            self.output.follow(job, _Tail(self.runner.spool(job)).read)
+        else:
+            self.output.wake(job)
+
+    def _exited(self, job: str) -> None:
+        with self._lock:
+            followed = job in self._followed
+            self._followed.discard(job)
+        if followed:
+            self.output.finish(job)
+
+    # heartbeats and housekeeping
+
+    def _state(self) -> dict[str, Any]:
+        with self._lock:
+            busy, refused = self._busy, self._refused
+        return {
+            "slots": self.settings.node_slots,
+            "free": max(0, self.settings.node_slots - busy),
+            "shells": shells.available(),
+            "versions": {"refused": str(refused)},
+        }
+
+    def _prune(self) -> None:
+        if time.monotonic() - self._pruned_at < PRUNE_EVERY:
+            return
+        self._pruned_at = time.monotonic()
+        for _, job in self.journal.prune(time.time(), JOURNAL_KEPT):
+            self.runner.forget(job)
+
+
+class _Tail:
+    """Reads both streams of a job as they are written, for the output writer."""
+
+    def __init__(self, directory: str) -> None:
+        self._streams = [(name, Follower(directory, name)) for name in ("stdout", "stderr")]
+
+    def read(self, max_bytes: int) -> Sequence[Chunk]:
+        found: list[Chunk] = []
+        for name, follower in self._streams:
+            offset, data = follower.read(max_bytes)
+            if data:
+                found.append((name, offset, data))
+        return found

@@ -1,0 +1,223 @@
+"""What a node says: outcomes from its journal, reports of what it holds, heartbeats. Each by one thread.
+
+The node publishes to `results` and `heartbeats` and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from celery import Celery
+
+from app.errors import Unavailable
+from app.node.identity import Identity
+from app.node.journal import Entry, Journal
+from app.transport import queues
+from app.transport.gate import Canvas
+from app.transport.messages import Heartbeat, Report
+from app.transport.sealing import sign_heartbeat, sign_report
+
+log = logging.getLogger(__name__)
+
+REPORT_EVERY = 0.05
+"""Seconds between two reports at the least (design 6). A job that is over by then is not reported at all."""
+
+RETRY_FIRST, RETRY_MOST = 0.2, 5.0
+SILENT_FOR = 120.0
+"""Seconds without a heartbeat that got out after which the worker ends itself, for its supervisor to start anew."""
+
+
+class Sender:
+    """Publishes `collect` for every outcome in the journal that has not been: stored → published → marked."""
+
+    def __init__(self, app: Celery, journal: Journal) -> None:
+        self._app = app
+        self._journal = journal
+        self._changed = threading.Condition()
+        self._due = True
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """There may be an outcome to publish."""
+        with self._changed:
+            self._due = True
+            self._changed.notify()
+
+    def again(self, entry: Entry) -> None:
+        """Publish a stored outcome once more: control asked, or its order came again."""
+        self._publish(entry)
+
+    def close(self, seconds: float = 5.0) -> None:
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        wait = RETRY_FIRST
+        while True:
+            with self._changed:
+                while not self._due and not self._stopping:
+                    self._changed.wait()
+                if self._stopping and not self._due:
+                    return
+                self._due = False
+            try:
+                for entry in self._journal.unpublished():
+                    self._publish(entry)
+                    self._journal.published(entry.installation, entry.job)
+                wait = RETRY_FIRST
+            except Exception:  # the edge to the broker's client: kombu raises AttributeError too
+                log.warning("outcomes wait in the journal: the broker does not take them", exc_info=True)
+                with self._changed:
+                    if self._stopping:
+                        return
+                    self._due = True
+                    self._changed.wait_for(lambda: self._stopping, wait)
+                wait = min(2 * wait, RETRY_MOST)
+
+    def _publish(self, entry: Entry) -> None:
+        """`collect`, with the rest of the canvas that came with the order."""
+        canvas = Canvas.from_json(json.loads(entry.canvas)["canvas"])
+        rest = list(canvas.chain or ())
+        options = rest.pop()["options"] if rest else {}
+        self._app.send_task(
+            queues.COLLECT,
+            args=[entry.outcome],
+            task_id=f"{entry.job}.collect",
+            queue=queues.RESULTS,
+            chain=rest or None,
+            chord=options.get("chord"),
+            group_id=options.get("group_id"),
+            ignore_result=True,
+        )
+
+
+class Reporter:
+    """Tells control which jobs are accepted and running, a few at a time; jobs already over are left out."""
+
+    def __init__(self, app: Celery, identity: Identity, epoch: str) -> None:
+        self._app = app
+        self._identity = identity
+        self._epoch = epoch
+        self._said: dict[str, list[tuple[str, float]]] = {}
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def say(self, job: str, status: str, at: float) -> None:
+        """`accepted`, `running` or `not_known`, at Unix time `at`."""
+        with self._changed:
+            self._said.setdefault(job, []).append((status, at))
+            self._changed.notify()
+
+    def over(self, job: str) -> None:
+        """The outcome says all that there is to say."""
+        with self._changed:
+            self._said.pop(job, None)
+
+    def close(self) -> None:
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join(2.0)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._said and not self._stopping:
+                    self._changed.wait()
+                if not self._stopping:
+                    self._changed.wait_for(lambda: self._stopping, REPORT_EVERY)
+                said, self._said = self._said, {}
+                if self._stopping:
+                    return
+            if said:
+                self._send(said)
+
+    def _send(self, said: dict[str, list[tuple[str, float]]]) -> None:
+        jobs = tuple((job, status, at) for job, states in said.items() for status, at in states)
+        identity = self._identity
+        report = Report(identity.installation, identity.node, self._epoch, time.time(), jobs)
+        try:
+            token = sign_report(report, identity.keys)
+            self._app.send_task(queues.REPORT, args=[token], queue=queues.RESULTS, ignore_result=True)
+        except Exception:  # the edge to the broker's client; heartbeats say the same a little later
+            log.warning("a report could not be sent", exc_info=True)
+
+
+class Heart:
+    """Beats: every held job id, free slots, shells, versions. A worker that nobody hears ends itself."""
+
+    def __init__(
+        self,
+        app: Celery,
+        identity: Identity,
+        journal: Journal,
+        every: float,
+        state: Callable[[], dict[str, Any]],
+    ) -> None:
+        self._app = app
+        self._identity = identity
+        self._journal = journal
+        self._every = every
+        self._state = state
+        self._stop = threading.Event()
+        self._started_at = time.time()
+        self._heard = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(2.0)
+
+    def beat(self) -> None:
+        """One heartbeat, now."""
+        identity = self._identity
+        beat = Heartbeat(
+            installation=identity.installation,
+            node=identity.node,
+            epoch=self._journal.epoch,
+            sequence=self._journal.next_sequence(),
+            sent_at=time.time(),
+            held=tuple(entry.job for entry in self._journal.held()),
+            started_at=self._started_at,
+            **self._state(),
+        )
+        token = sign_heartbeat(beat, identity.keys)
+        self._app.send_task(
+            queues.HEARTBEAT, args=[token], queue=queues.HEARTBEATS, ignore_result=True, retry=False
+        )
+        self._heard = time.monotonic()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self.beat()
+            except Unavailable as error:
+                log.error("no heartbeat: %s", error)
+            except Exception:  # the edge to the broker's client
+                log.warning("a heartbeat could not be sent", exc_info=True)
+            if time.monotonic() - self._heard > SILENT_FOR:
+                log.error("no heartbeat got out for %.0f s: this worker ends itself", SILENT_FOR)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            if self._stop.wait(self._every):
+                return
