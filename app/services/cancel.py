@@ -1,0 +1,40 @@
+"""Cancel: a durable intent that beats every race; only `finally` tasks run after it (semantics C2)."""
+
+from __future__ import annotations
+
+from app.engine.events import CancelAsked
+from app.engine.status import EXECUTION_OVER
+from app.errors import Conflict
+from app.services import audit
+from app.services.collect import stop_jobs
+from app.services.control import Control
+from app.services.run import Run
+
+
+def cancel(control: Control, execution: str, person: str, *, forced: bool = False, reason: str = "") -> str:
+    """Ask that an execution ends. A second, forced cancel stops its finally tasks as well.
+
+    Returns the status after it. Raises UnknownExecution, and Conflict when the execution is over. Asking twice
+    changes nothing.
+    """
+    with control.store.write() as connection:
+        run = Run.lock(control, connection, execution)
+        if run.head.state.status in EXECUTION_OVER:
+            raise Conflict(
+                f"execution {execution} is over ({run.head.state.status})",
+                hint="there is nothing left to cancel",
+                code="execution-over",
+            )
+        run.take(CancelAsked(forced, person))
+        stop_jobs(run)
+        audit.record(
+            connection,
+            person,
+            "execution.cancel",
+            execution,
+            "accepted",
+            {"forced": forced, "reason": reason},
+        )
+        status = run.head.state.status
+    control.nudge([execution])
+    return status

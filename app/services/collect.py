@@ -1,0 +1,294 @@
+"""A node's answer comes in: record it, let the engine say what is next, and go on with the chain if that is b.
+
+The rule (prototyped under kill -9 and duplicates): a fresh and foreseen outcome goes on with the chain; one that is
+not fresh goes on only if the broker marked the message redelivered and the next job is still dispatched and
+unaccepted; everything else cuts. A duplicate sends nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, or_, select, update
+
+from app.compiler.canvas import Signature
+from app.engine.events import JobEnded, JobUnknown
+from app.engine.state import JobState
+from app.engine.status import DISPATCHED, JOB_OUT, QUEUED, SUCCEEDED, UNKNOWN
+from app.services import handover, outcomes
+from app.services.control import Control
+from app.services.handover import Parcel
+from app.services.orders import Recipient, Signer
+from app.services.run import Run
+from app.store import executions as rows
+from app.store.tables import DeadLetter, Job, table
+from app.transport.canvas import Member, rest_digest
+from app.transport.gate import Poison
+from app.transport.messages import Job as JobMessage
+from app.transport.messages import Outcome
+from app.transport.output import OutputReader
+from app.transport.sealing import Refused, open_outcome
+
+log = logging.getLogger(__name__)
+jobs, dead_letters = table(Job), table(DeadLetter)
+
+STOPS_AT_ONCE = 5000
+IDS_AN_ORDER = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """A control worker's place: it alone signs and sends.
+
+    `send` takes lines with their sealed first orders, `send_ctl` a node's name and an order about jobs; neither
+    raises for a broker that is away. `streams` reads live output.
+    """
+
+    control: Control
+    signer: Signer
+    node_keys: outcomes.NodeKeys
+    send: Callable[[Sequence[tuple[Member, str]]], None]
+    send_ctl: Callable[[str, str], None]
+    streams: OutputReader
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """What came back with an outcome, taken off the message: links (next one first), and the chord it counts for."""
+
+    rest: Sequence[Signature] = ()
+    body: Signature | None = None
+    group_id: str | None = None
+
+    @property
+    def digest(self) -> str:
+        return rest_digest(self.rest, self.body, self.group_id)
+
+
+@dataclass(slots=True)
+class Collected:
+    """What the `collect` job function is to do: `order` goes to the next link, or the chain is cut.
+
+    `counts` says that the chord may count this member.
+    """
+
+    order: str | None = None
+    counts: bool = False
+    fetch: tuple[str, ...] = ()
+    settle: set[str] = field(default_factory=set)
+
+
+def collect(desk: Desk, token: Any, canvas: Canvas, *, redelivered: bool) -> Collected:
+    """Take in one outcome. Never raises for what a node or a writer on the broker sent."""
+    try:
+        outcome = open_outcome(token, desk.signer.keys, desk.node_keys)
+        if outcome.installation != desk.signer.installation:
+            raise Refused("an outcome of another installation", code="wrong-installation")
+    except Refused as refused:
+        refuse(desk.control, "results", refused.code, str(token))
+        return Collected()
+    parcel, answer = Parcel(), Collected()
+    now = desk.control.clock()
+    with desk.control.store.write() as connection:
+        row = outcomes.job_row(connection, outcome.job)
+        if row is None or not outcomes.belongs(row, outcome):
+            _letter(connection, "results", "no-such-job" if row is None else "other-job", outcome.job, now)
+            return answer
+        genuine = _is_genuine(canvas, row)
+        if not genuine:
+            _letter(connection, "results", "other-canvas", outcome.job, now)
+        answer.counts = canvas.body is not None and genuine
+        if answer.counts and outcome.status != UNKNOWN:
+            _member(connection, row, outcome, now, answer)
+            message = None
+        else:
+            message = _line(
+                desk,
+                connection,
+                row,
+                outcome,
+                canvas if genuine else Canvas(),
+                parcel,
+                redelivered=redelivered,
+            )
+    if message is not None:
+        answer.order = desk.signer.run(message[0], message[1], now)
+    handover.deliver(desk.send, desk.signer, parcel, now)
+    make_room(desk, outcome.node)
+    if outcomes.is_incomplete(outcome):
+        answer.fetch = (outcome.job,)
+    return answer
+
+
+def _is_genuine(canvas: Canvas, row: Any) -> bool:
+    """Whether the canvas that came back is, link for link, the one that went out with the last order.
+
+    A copy of an order that was sent again in the meantime carries an older canvas: that is cut as well.
+    """
+    try:
+        return bool(canvas.digest == row.canvas_digest)
+    except Poison:
+        return False
+
+
+def _member(connection: Connection, row: Any, outcome: Outcome, now: float, answer: Collected) -> None:
+    """A chord's member touches its own row only; the body settles. What cannot wait nudges a settle at once."""
+    if outcomes.record(connection, row, outcome, now) and outcome.status != SUCCEEDED:
+        answer.settle.add(row.execution)
+
+
+def _line(
+    desk: Desk,
+    connection: Connection,
+    row: Any,
+    outcome: Outcome,
+    canvas: Canvas,
+    parcel: Parcel,
+    *,
+    redelivered: bool,
+) -> tuple[JobMessage, Recipient] | None:
+    """The last `collect` of a line settles in its own transaction; in mid-line the chain goes on."""
+    run = Run.lock(desk.control, connection, row.execution)
+    if not outcomes.record(connection, row, outcome, run.now):
+        return _again(run, canvas) if redelivered else None
+    if outcome.status == UNKNOWN:
+        run.take(JobUnknown(row.id))
+    else:
+        run.take(JobEnded(row.id))
+    run.settle()
+    run.dispatch += _next_of(run, row.task)
+    follower = handover.admit(run, parcel, canvas.rest)
+    stop_jobs(run)
+    return parcel.orders.get(follower) if follower else None
+
+
+def _next_of(run: Run, task: str) -> list[JobState]:
+    """The next queued unit of a fan-out that is wider than its window: a place in it has just come free."""
+    if run.plan.tasks[task].kind != "fanout" or run.head.state.halt:
+        return []
+    known = {job.id for job in run.dispatch}
+    query = (
+        select(*(jobs.c[name] for name in rows.JOB_COLUMNS))
+        .where(jobs.c.execution == run.execution, jobs.c.task == task, jobs.c.status == QUEUED)
+        .where(jobs.c.give_up_at.is_(None), jobs.c.id.not_in(known))
+        .order_by(jobs.c.unit)
+        .limit(1)
+    )
+    found = [JobState(**one._mapping) for one in run.connection.execute(query)]
+    for job in found:
+        run.see_job(job)
+    return found
+
+
+def _again(run: Run, canvas: Canvas) -> tuple[JobMessage, Recipient] | None:
+    """A redelivered message whose next job no node has seen: the same job once more."""
+    if not canvas.rest:
+        return None
+    state = rows.load_job(run.connection, canvas.rest[0]["options"]["task_id"])
+    if state is None or state.status != DISPATCHED:
+        return None
+    place = handover.places(run.connection, {state.node}, run.now, run.control.settings.offline_after).get(
+        state.node
+    )
+    return None if place is None else (handover.message_of(run, state), place.recipient)
+
+
+def settle(desk: Desk, execution: str) -> None:
+    """One idempotent fold of every job that is over and unsettled, then whatever may run is handed over."""
+    parcel = Parcel()
+    with desk.control.store.write() as connection:
+        run = Run.lock(desk.control, connection, execution)
+        run.settle()
+        run.wake()
+        run.dispatch += _queued(run)
+        handover.admit(run, parcel)
+        stops = stop_jobs(run) or run.head.state.halt
+    handover.deliver(desk.send, desk.signer, parcel, desk.control.clock())
+    if stops:
+        send_stops(desk)
+
+
+def _queued(run: Run) -> list[JobState]:
+    """Jobs that were born in another process (the API holds no key), or waited."""
+    known = {job.id for job in run.dispatch}
+    query = (
+        select(*(jobs.c[name] for name in rows.JOB_COLUMNS))
+        .where(jobs.c.execution == run.execution, jobs.c.status == QUEUED)
+        .order_by(jobs.c.created_at, jobs.c.unit)
+    )
+    found = [JobState(**row._mapping) for row in run.connection.execute(query)]
+    for job in found:
+        run.see_job(job)
+    return [job for job in found if job.id not in known]
+
+
+def stop_jobs(run: Run) -> int:
+    """Write down which jobs are to be stopped. Returns how many; `send_stops` orders it until the node answers."""
+    stopped, run.stop = run.stop, []
+    for job in stopped:
+        run.connection.execute(
+            update(jobs)
+            .where(jobs.c.id == job.id, jobs.c.stop_asked_at.is_(None))
+            .values(stop_asked_at=run.now)
+        )
+    return len(stopped)
+
+
+def send_stops(desk: Desk) -> None:
+    """Send signed cancels for every job that is to be stopped and has not been told within the last seconds."""
+    now = desk.control.clock()
+    due = now - desk.control.settings.resend_after
+    wanted = (
+        jobs.c.stop_asked_at.is_not(None),
+        jobs.c.status.in_(JOB_OUT),
+        or_(jobs.c.stop_sent_at.is_(None), jobs.c.stop_sent_at < due),
+    )
+    with desk.control.store.read() as connection:
+        if connection.execute(select(jobs.c.id).where(*wanted).limit(1)).first() is None:
+            return
+    with desk.control.store.write() as connection:
+        by_node: dict[str, list[str]] = {}
+        for row in connection.execute(select(jobs.c.id, jobs.c.node).where(*wanted).limit(STOPS_AT_ONCE)):
+            by_node.setdefault(row.node, []).append(row.id)
+        ids = [job for found in by_node.values() for job in found]
+        connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(stop_sent_at=now))
+        where = handover.places(connection, by_node, now, desk.control.settings.offline_after)
+    for node, found in by_node.items():
+        if node in where:
+            tell(desk, "cancel", tuple(found), where[node].recipient)
+
+
+def tell(desk: Desk, kind: str, about: tuple[str, ...], to: Recipient) -> None:
+    """Send a signed order about jobs to a node's `.ctl`; best effort, the tick repeats it."""
+    for start in range(0, len(about), IDS_AN_ORDER):
+        ids = about[start : start + IDS_AN_ORDER]
+        desk.send_ctl(to.name, desk.signer.about(kind, ids, to, desk.control.clock()))
+
+
+def make_room(desk: Desk, node: str) -> None:
+    """A slot of this node is free again: hand over what waits for it, in a transaction of its own."""
+    query = select(func.count()).where(jobs.c.node == node, jobs.c.status == QUEUED)
+    with desk.control.store.read() as connection:
+        waiting = connection.execute(query).scalar_one()
+    if not waiting:
+        return
+    parcel = Parcel()
+    with desk.control.store.write() as connection:
+        handover.promote(desk.control, connection, node, parcel, at_most=waiting)
+    handover.deliver(desk.send, desk.signer, parcel, desk.control.clock())
+    desk.control.nudge(parcel.woken)
+
+
+def refuse(control: Control, queue: str, reason: str, item: str) -> None:
+    """Keep a refused message, cut, with its reason."""
+    with control.store.write() as connection:
+        _letter(connection, queue, reason, item, control.clock())
+    log.warning("refused on %s: %s", queue, reason)
+
+
+def _letter(connection: Connection, queue: str, reason: str, item: str, now: float) -> None:
+    values: Mapping[str, Any] = {"at": now, "queue": queue, "reason": reason[:64], "item": item[:2000]}
+    connection.execute(insert(dead_letters).values(values))

@@ -1,0 +1,31 @@
+"""What every service is handed: settings, the store, how to nudge the control workers, and the clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from app.settings import Settings
+from app.store.db import Store
+
+
+class Nudge(Protocol):
+    """Asks the control workers to settle executions. Best effort: the tick finds what a lost nudge leaves."""
+
+    def __call__(self, executions: Iterable[str]) -> None: ...
+
+
+def no_nudge(executions: Iterable[str]) -> None:
+    """For offline verbs and tests: the tick will find the work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The control side as a process sees it. Holds no key: only control workers sign (`services.orders.Signer`)."""
+
+    settings: Settings
+    store: Store
+    nudge: Nudge = no_nudge
+    clock: Callable[[], float] = field(default=time.time)

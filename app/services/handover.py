@@ -1,0 +1,341 @@
+"""Handing jobs over: who may go now, in which canvas; then, after the commit, signed, sealed and sent.
+
+A job is `queued` until it may go: its node is online, not draining, has fewer than 2 x slots orders outstanding, and
+a wide fan-out has room in its window. `dispatched` is written in the transaction whose order is then sent.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, func, select, update
+
+from app.compiler import canvas
+from app.compiler.plan import Plan
+from app.engine.events import NodeAway
+from app.engine.state import JobState
+from app.engine.status import DISPATCHED, JOB_OUT, QUEUED, RUN
+from app.errors import InvalidInput, TooLarge
+from app.services.control import Control
+from app.services.lost import fail
+from app.services.orders import Recipient, Signer, build_job
+from app.services.run import Run
+from app.store import executions as rows
+from app.store.tables import Execution, Job, Node, Task, table
+from app.transport.canvas import Member, members, rest_digest
+from app.transport.keys import Public
+from app.transport.messages import Job as JobMessage
+from app.transport.messages import canonical
+
+jobs, nodes, tasks, executions = table(Job), table(Node), table(Task), table(Execution)
+
+ORDERS_PER_SLOT = 2
+"""Orders outstanding on a node for each of its slots: one runs, one is ready to follow (design 5)."""
+
+JOB_BYTES = 1_000_000
+"""What a job may be as JSON: sealed and signed it must fit the 2 MB of an order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A node as a handover sees it: how many more orders it may get now."""
+
+    recipient: Recipient
+    online: bool
+    free: int
+
+
+@dataclass(slots=True)
+class Parcel:
+    """Everything that is to leave after the commit.
+
+    `members` are lines to send, `orders` what a chain goes on with, `woken` executions of which a job that waited
+    for its node went out: a settle tells their tasks.
+    """
+
+    members: list[tuple[Member, JobMessage, Recipient]] = field(default_factory=list)
+    orders: dict[str, tuple[JobMessage, Recipient]] = field(default_factory=dict)
+    woken: set[str] = field(default_factory=set)
+
+
+def places(
+    connection: Connection, names: Collection[str], now: float, offline_after: float
+) -> dict[str, Place]:
+    """The nodes by name, with the room each has."""
+    query = select(
+        nodes.c.name, nodes.c.epoch, nodes.c.public_keys, nodes.c.last_seen, nodes.c.state, nodes.c.slots
+    ).where(nodes.c.name.in_(list(names)))
+    found = list(connection.execute(query))
+    outstanding = (
+        select(jobs.c.node, func.count())
+        .where(jobs.c.node.in_(list(names)), jobs.c.status.in_(JOB_OUT))
+        .group_by(jobs.c.node)
+    )
+    out: Counter[str] = Counter({row[0]: row[1] for row in connection.execute(outstanding)})
+    return {
+        row.name: Place(
+            Recipient(row.name, row.epoch, Public.from_json(row.public_keys)),
+            bool(row.last_seen and row.last_seen > now - offline_after and row.state == "active"),
+            max(0, ORDERS_PER_SLOT * row.slots - out[row.name]),
+        )
+        for row in found
+    }
+
+
+def admit(run: Run, parcel: Parcel, follow: Sequence[canvas.Signature] = ()) -> str | None:
+    """Mark the jobs that `run` wants handed over as dispatched where they may go, and put them in the parcel.
+
+    `follow` is the rest of the chain that the caller could go on with, next link first. The id of the job that may
+    go that way is returned: its order is in `parcel.orders`, for the caller to return from `collect`.
+    """
+    following: str | None = None
+    while run.dispatch:
+        wanted, run.dispatch = run.dispatch, []
+        messages = _messages(run, [job for job in wanted if job.status == QUEUED])
+        following = _admit(run, parcel, messages, follow) or following
+    return following
+
+
+def _admit(
+    run: Run,
+    parcel: Parcel,
+    messages: Sequence[tuple[JobState, JobMessage]],
+    follow: Sequence[canvas.Signature],
+) -> str | None:
+    wanted = [job for job, _ in messages]
+    if not wanted:
+        return None
+    said = {job.id: message for job, message in messages}
+    where = places(run.connection, {job.node for job in wanted}, run.now, run.control.settings.offline_after)
+    room = _window_room(run, wanted)
+    go: list[JobState] = []
+    for job in wanted:
+        place = where.get(job.node)
+        if place is None or not place.online:
+            _hold(run, job)
+        elif place.free and room.get(job.task, 1) > 0:
+            where[job.node] = Place(place.recipient, True, place.free - 1)
+            room[job.task] = room.get(job.task, 1 << 30) - 1
+            go.append(job)
+    following = _mark_follower(run, parcel, go, follow, where, said)
+    fresh = [job for job in go if job.id != following]
+    if fresh:
+        _mark(run, parcel, fresh, where, said)
+    return following
+
+
+def _messages(run: Run, wanted: Iterable[JobState]) -> list[tuple[JobState, JobMessage]]:
+    """What each node is to be told. A job that cannot be told fails here and now, before anything is sent."""
+    found = []
+    for job in wanted:
+        try:
+            message = message_of(run, job)
+            size = len(canonical(message.to_json()))
+            if size > JOB_BYTES:
+                raise TooLarge(f"input and script are {size} bytes, a job may have {JOB_BYTES}")
+        except InvalidInput as problem:
+            fail(run, job.id, QUEUED, {"type": "input", "message": problem.message})
+        except TooLarge as problem:
+            fail(run, job.id, QUEUED, {"type": "too_large", "message": problem.message})
+        else:
+            found.append((job, message))
+    return found
+
+
+def _window_room(run: Run, wanted: Iterable[JobState]) -> dict[str, int]:
+    """How many more jobs of each fan-out may be outstanding."""
+    window = run.control.settings.fanout_window
+    wide = {job.task for job in wanted if run.plan.tasks[job.task].kind == "fanout"}
+    if not wide:
+        return {}
+    query = (
+        select(jobs.c.task, func.count())
+        .where(jobs.c.execution == run.execution, jobs.c.task.in_(wide), jobs.c.status.in_(JOB_OUT))
+        .group_by(jobs.c.task)
+    )
+    out: dict[str, int] = {row[0]: row[1] for row in run.connection.execute(query)}
+    return {task: window - out.get(task, 0) for task in wide}
+
+
+def _hold(run: Run, job: JobState) -> None:
+    """The node is away: the job waits as a row, until `queue_timeout`. Said once."""
+    give_up_at = run.now + job.queue_timeout
+    first = run.connection.execute(
+        update(jobs).where(jobs.c.id == job.id, jobs.c.give_up_at.is_(None)).values(give_up_at=give_up_at)
+    ).rowcount
+    if first and run.plan.tasks[job.task].kind == "job" and run.plan.tasks[job.task].parent is None:
+        run.take(NodeAway(job.task))
+
+
+def _mark_follower(
+    run: Run,
+    parcel: Parcel,
+    go: Iterable[JobState],
+    follow: Sequence[canvas.Signature],
+    where: dict[str, Place],
+    said: Mapping[str, JobMessage],
+) -> str | None:
+    """The job that the chain goes on with, if the next link is one that may go."""
+    if not follow:
+        return None
+    named = follow[0]["options"]["task_id"]
+    for job in go:
+        if job.id == named and follow[0]["options"]["queue"] == f"node.{job.node}":
+            message = said[job.id]
+            digest = rest_digest(follow[2:], None, None)
+            _dispatched(run, job, message, digest, where[job.node].recipient)
+            parcel.orders[job.id] = (message, where[job.node].recipient)
+            return job.id
+    return None
+
+
+def _mark(
+    run: Run,
+    parcel: Parcel,
+    go: Sequence[JobState],
+    where: dict[str, Place],
+    said: Mapping[str, JobMessage],
+) -> None:
+    born = {job.id: canvas.Born(job.id, job.task, job.unit, job.attempt, job.node) for job in go}
+    by_id = {job.id: job for job in go}
+    window = run.control.settings.fanout_window
+    for compiled in canvas.compile(run.plan, run.execution, list(born.values()), window=window):
+        for member in members(compiled):
+            job = by_id[member.job]
+            message = said[job.id]
+            recipient = where[job.node].recipient
+            _dispatched(run, job, message, member.digest, recipient)
+            parcel.members.append((member, message, recipient))
+
+
+def message_of(run: Run, job: JobState) -> JobMessage:
+    """What the node is to run for this job."""
+    given, timeout = run.input_of(job.task)
+    return build_job(run.execution, run.plan.tasks[job.task], given, timeout, job, run.control.settings)
+
+
+def _dispatched(run: Run, job: JobState, message: JobMessage, digest: str, to: Recipient) -> None:
+    job.status = DISPATCHED
+    run.connection.execute(
+        update(jobs)
+        .where(jobs.c.id == job.id, jobs.c.status == QUEUED)
+        .values(_dispatch_columns(run.control, message, digest, to, run.now))
+    )
+
+
+def _dispatch_columns(
+    control: Control, message: JobMessage, digest: str, to: Recipient, now: float
+) -> dict[str, Any]:
+    return {
+        "status": DISPATCHED,
+        "digest": message.digest,
+        "canvas_digest": digest,
+        "epoch": to.epoch,
+        "dispatched_at": now,
+        "send_after": now + control.settings.resend_after,
+        "order_expires_at": now + control.settings.order_lifetime,
+        "give_up_at": None,
+        "time_limit": None if message.timeout is None else message.timeout + message.grace,
+    }
+
+
+def promote(control: Control, connection: Connection, node: str, parcel: Parcel, *, at_most: int) -> int:
+    """Hand over the oldest queued jobs of a node that has room again, whatever execution they belong to.
+
+    Returns how many. Takes no execution's lock, so it is a transaction of its own: `queued` → `dispatched` is a
+    compare-and-set, and a cancel has turned the queued jobs of its execution into cancelled ones.
+    """
+    now = control.clock()
+    place = places(connection, {node}, now, control.settings.offline_after).get(node)
+    if place is None or not place.online or not place.free:
+        return 0
+    query = _waiting(node).order_by(jobs.c.created_at, jobs.c.id).limit(min(place.free, at_most))
+    count = 0
+    room: dict[tuple[str, str], int] = {}
+    if connection.dialect.name != "sqlite":
+        query = query.with_for_update(of=jobs, skip_locked=True)
+    for row in connection.execute(query).all():
+        if not _in_window(control, connection, row, room):
+            continue
+        count += _send_alone(control, connection, row, place.recipient, parcel, expected=QUEUED)
+    return count
+
+
+def _in_window(control: Control, connection: Connection, row: Any, room: dict[tuple[str, str], int]) -> bool:
+    """Whether the job's task may have one more outstanding: only fan-outs have a window."""
+    plan = rows.plan(connection, row.plan_digest)
+    if plan.tasks[row.task].kind != "fanout":
+        return True
+    key = (row.execution, row.task)
+    if key not in room:
+        query = select(func.count()).where(
+            jobs.c.execution == row.execution, jobs.c.task == row.task, jobs.c.status.in_(JOB_OUT)
+        )
+        room[key] = control.settings.fanout_window - connection.execute(query).scalar_one()
+    room[key] -= 1
+    return room[key] >= 0
+
+
+def resend(control: Control, connection: Connection, job: str, parcel: Parcel) -> bool:
+    """The same job again, with a fresh order under its id: the node's journal makes a second copy harmless."""
+    row = connection.execute(_loaded().where(jobs.c.id == job, jobs.c.status == DISPATCHED)).first()
+    if row is None:
+        return False
+    place = places(connection, {row.node}, control.clock(), control.settings.offline_after).get(row.node)
+    if place is None or not place.online:
+        return False
+    return bool(_send_alone(control, connection, row, place.recipient, parcel, expected=DISPATCHED))
+
+
+def _loaded() -> Any:
+    columns = [jobs.c[name] for name in rows.JOB_COLUMNS]
+    return (
+        select(
+            *columns, jobs.c.execution, jobs.c.sends, tasks.c.input, tasks.c.timeout, executions.c.plan_digest
+        )
+        .join(tasks, (tasks.c.execution == jobs.c.execution) & (tasks.c.name == jobs.c.task))
+        .join(executions, executions.c.id == jobs.c.execution)
+    )
+
+
+def _waiting(node: str) -> Any:
+    runs = (executions.c.intent == RUN) | tasks.c.is_finally
+    return _loaded().where(jobs.c.node == node, jobs.c.status == QUEUED, runs)
+
+
+def _send_alone(
+    control: Control, connection: Connection, row: Any, to: Recipient, parcel: Parcel, *, expected: str
+) -> int:
+    """One job as a line of its own."""
+    values = {name: row._mapping[name] for name in rows.JOB_COLUMNS}
+    job = JobState(**values)
+    plan: Plan = rows.plan(connection, row.plan_digest)
+    now = control.clock()
+    message = build_job(
+        row.execution, plan.tasks[job.task], row.input or {}, row.timeout, job, control.settings
+    )
+    born = canvas.Born(job.id, job.task, job.unit, job.attempt, job.node)
+    single = plan.tasks[job.task].kind == "job" and job.attempt == 1
+    compiled = canvas.line(plan, row.execution, born) if single else canvas.pair(born)
+    member = next(members(compiled))
+    columns = _dispatch_columns(control, message, member.digest, to, now)
+    columns["sends"] = row.sends + 1
+    columns["send_after"] = now + control.settings.resend_after * 2 ** min(row.sends, 4)
+    changed = connection.execute(
+        update(jobs).where(jobs.c.id == job.id, jobs.c.status == expected).values(columns)
+    ).rowcount
+    if changed:
+        parcel.members.append((member, message, to))
+        parcel.woken.add(row.execution)
+    return int(changed)
+
+
+def deliver(
+    send: Callable[[Sequence[tuple[Member, str]]], None], signer: Signer, parcel: Parcel, now: float
+) -> None:
+    """Sign, seal and send what was marked, after the commit."""
+    if parcel.members:
+        send([(member, signer.run(message, to, now)) for member, message, to in parcel.members])

@@ -1,0 +1,125 @@
+"""From a job's row to what a node is told to run, signed and sealed. Only control workers hold the key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.compiler.plan import FANOUT_ACTION, PlanTask
+from app.engine.state import JobState
+from app.ids import ulid
+from app.language.shelltext import value_text
+from app.services.installation import key_path
+from app.settings import Settings
+from app.transport.keys import KeyPair, Public
+from app.transport.messages import Job, Order
+from app.transport.sealing import seal_order
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """A node as an order needs it: `epoch` is the one of its journal."""
+
+    name: str
+    epoch: str
+    public: Public
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """Signs for one installation. `lifetime` is how long an order may be opened, in seconds."""
+
+    keys: KeyPair
+    installation: str
+    lifetime: float
+
+    @classmethod
+    def load(cls, settings: Settings, installation: str) -> Signer:
+        return cls(KeyPair.load(Path(key_path(settings.data_dir))), installation, settings.order_lifetime)
+
+    def run(self, job: Job, to: Recipient, now: float) -> str:
+        """The sealed order to run one job."""
+        return self._seal(Order(**self._claims("run", to, now), jobs=(job,)), to)
+
+    def about(self, kind: str, jobs: tuple[str, ...], to: Recipient, now: float) -> str:
+        """The sealed order to cancel jobs, to ask about them, or to send their kept output again."""
+        return self._seal(Order(**self._claims(kind, to, now), job_ids=jobs), to)
+
+    def _claims(self, kind: str, to: Recipient, now: float) -> dict[str, Any]:
+        return {
+            "id": ulid(now),
+            "installation": self.installation,
+            "node": to.name,
+            "epoch": to.epoch,
+            "kind": kind,
+            "issued_at": now,
+            "expires_at": now + self.lifetime,
+        }
+
+    def _seal(self, order: Order, to: Recipient) -> str:
+        return seal_order(order, self.keys, to.public)
+
+
+def build_job(
+    execution: str,
+    task: PlanTask,
+    given: Mapping[str, Any],
+    timeout: float | None,
+    job: JobState,
+    settings: Settings,
+) -> Job:
+    """What the node is to run. The same row always gives the same Job, so that its digest is stable.
+
+    `given` is the task's rendered input. Raises InvalidInput where a value cannot be passed (NUL).
+    """
+    argv, script = _what_runs(task, given)
+    env = {str(name): value_text(value) for name, value in (given.get("env") or {}).items()}
+    env.update({name: value_text(value) for name, value in (given.get("bound") or {}).items()})
+    seconds = (
+        timeout if timeout is not None else given.get("timeout") if task.action == FANOUT_ACTION else None
+    )
+    shown = {
+        key: value
+        for key, value in given.items()
+        if key not in ("command", "script", "bound", "queue_timeout")
+    }
+    return Job(
+        id=job.id,
+        execution=execution,
+        task=task.name,
+        unit=job.unit,
+        attempt=job.attempt,
+        action=task.action,
+        argv=argv,
+        script=script,
+        shell=str(given.get("shell") or "sh"),
+        env=env,
+        cwd=given.get("cwd"),
+        stdin=None if given.get("stdin") is None else value_text(given["stdin"]),
+        input=shown,
+        timeout=None if seconds is None else float(seconds),
+        grace=settings.grace,
+        output_limit=int(given.get("output_limit") or settings.output_limit),
+        ok_codes=tuple(given.get("ok_codes") or (0,)),
+    )
+
+
+def _what_runs(task: PlanTask, given: Mapping[str, Any]) -> tuple[tuple[str, ...] | None, str | None]:
+    if task.action == "core.echo":
+        return ("printf", "%s\\n", value_text(given.get("message"))), None
+    command = given.get("command")
+    if isinstance(command, list | tuple):
+        return tuple(value_text(part) for part in command), None
+    script = given.get("script") if command is None else command
+    return None, value_text(script)
+
+
+def result_of(task_action: str, given: Mapping[str, Any], reported: Mapping[str, Any]) -> dict[str, Any]:
+    """What a workflow sees of a job's end: core keys win over what the script wrote to MUSTER_OUTPUT."""
+    core = {key: reported[key] for key in ("exit_code", "stdout", "stderr", "truncated")}
+    own = dict(reported.get("output") or {})
+    if task_action == "core.echo":
+        own = {"message": given.get("message")}
+    return {**own, **core}

@@ -1,0 +1,174 @@
+"""Recording what a node answered: once, by compare-and-set; whatever comes later is kept and changes nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from app.engine.status import CANCELLED, JOB_OVER, UNKNOWN
+from app.services.orders import result_of
+from app.store import executions as rows
+from app.store.tables import Execution, Job, Node, Output, Task, table
+from app.transport.keys import Public
+from app.transport.messages import Outcome, Stream
+from app.transport.sealing import Signer as NodeSigner
+
+jobs, nodes, outputs = table(Job), table(Node), table(Output)
+tasks, executions = table(Task), table(Execution)
+
+STREAMS = ("stdout", "stderr")
+_CACHE_SECONDS = 5.0
+
+
+class NodeKeys:
+    """Whose key a kid is, as the `nodes` table says; asked for at most every few seconds a key.
+
+    The epoch is left open here: each service compares it with the job's row, and a heartbeat may bring a new one.
+    """
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self._known: dict[str, tuple[float, NodeSigner | None]] = {}
+
+    def __call__(self, kid: str) -> NodeSigner | None:
+        read_at, signer = self._known.get(kid, (0.0, None))
+        if time.monotonic() - read_at > _CACHE_SECONDS:
+            signer = self._read(kid)
+            if len(self._known) > 10_000:
+                self._known.clear()
+            self._known[kid] = (time.monotonic(), signer)
+        return signer
+
+    def forget(self) -> None:
+        self._known.clear()
+
+    def _read(self, kid: str) -> NodeSigner | None:
+        query = select(nodes.c.name, nodes.c.public_keys, nodes.c.state).where(nodes.c.sign_kid == kid)
+        with self._store.read() as connection:
+            row = connection.execute(query).first()
+        if row is None or row.state == "removed":
+            return None
+        return NodeSigner(row.name, None, Public.from_json(row.public_keys))
+
+
+def job_row(connection: Connection, job: str) -> Row[Any] | None:
+    """A job with what recording its outcome needs to know."""
+    query = (
+        select(jobs, tasks.c.input, executions.c.plan_digest)
+        .join(tasks, (tasks.c.execution == jobs.c.execution) & (tasks.c.name == jobs.c.task))
+        .join(executions, executions.c.id == jobs.c.execution)
+        .where(jobs.c.id == job)
+    )
+    return connection.execute(query).first()
+
+
+def belongs(row: Row[Any], outcome: Outcome) -> bool:
+    """Whether the outcome is about what this row handed over: same node, epoch and digest."""
+    return bool((row.node, row.epoch, row.digest) == (outcome.node, outcome.epoch, outcome.digest))
+
+
+def record(connection: Connection, row: Row[Any], outcome: Outcome, now: float) -> bool:
+    """Write the outcome if the job has none. Returns whether this was the first.
+
+    A job that waits as `unknown` takes a late outcome; one that was settled as unknown keeps it beside, as `late`.
+    """
+    plan = rows.plan(connection, row.plan_digest)
+    reported = {
+        "exit_code": outcome.exit_code,
+        "stdout": text_of(outcome.stdout),
+        "stderr": text_of(outcome.stderr),
+        "truncated": outcome.stdout.truncated or outcome.stderr.truncated,
+        "output": outcome.output,
+    }
+    status = outcome.status
+    columns = {
+        "status": status,
+        "exit_code": outcome.exit_code,
+        "result": result_of(plan.tasks[row.task].action, row.input or {}, reported),
+        "error": dict(outcome.error) if outcome.error else None,
+        "started_at": outcome.started_at,
+        "ended_at": outcome.ended_at or now,
+        "recorded_at": now,
+    }
+    if status == UNKNOWN:
+        return _record_unknown(connection, row, columns)
+    fresh = connection.execute(
+        update(jobs)
+        .where(jobs.c.id == row.id, jobs.c.settled.is_(False), jobs.c.status.not_in(JOB_OVER))
+        .values(columns)
+    ).rowcount
+    if not fresh:
+        _keep_late(connection, row, columns)
+        return False
+    _keep_output(connection, row, outcome)
+    return True
+
+
+def _record_unknown(connection: Connection, row: Row[Any], columns: dict[str, Any]) -> bool:
+    """The node itself does not know what became of the script: the engine decides what that means."""
+    error = columns["error"] or {"type": "unknown", "message": "the node lost track of the script"}
+    changed = connection.execute(
+        update(jobs)
+        .where(jobs.c.id == row.id, jobs.c.settled.is_(False), jobs.c.status.not_in({*JOB_OVER, UNKNOWN}))
+        .values(error=error, result=columns["result"], started_at=columns["started_at"])
+    ).rowcount
+    return bool(changed)
+
+
+def _keep_late(connection: Connection, row: Row[Any], columns: Mapping[str, Any]) -> None:
+    if row.late is None and (row.status == UNKNOWN or (row.status == CANCELLED and row.effect_unknown)):
+        late = {key: columns[key] for key in ("status", "exit_code", "error", "ended_at")}
+        connection.execute(update(jobs).where(jobs.c.id == row.id).values(late=late))
+
+
+def text_of(stream: Stream) -> str:
+    """The first and last 8 kB of a stream as text, without trailing newlines, as `$(…)` would give it."""
+    if not stream.bytes:
+        return ""
+    head, tail = base64.b64decode(stream.head), base64.b64decode(stream.tail)
+    left = stream.kept - len(head) - len(tail)
+    gap = f"\n… {left} bytes more in the stored output …\n".encode() if left > 0 else b""
+    return (head + gap + tail).decode("utf-8", "backslashreplace").replace("\0", "\\x00").rstrip("\n")
+
+
+def _keep_output(connection: Connection, row: Row[Any], outcome: Outcome) -> None:
+    """Output that the outcome holds whole is stored at once; the rest is fetched from its stream afterwards."""
+    for name in STREAMS:
+        stream: Stream = getattr(outcome, name)
+        if stream.bytes:
+            store_output(connection, row, name, stream, whole_of(stream))
+
+
+def whole_of(stream: Stream) -> bytes | None:
+    """All kept bytes, where head and tail are everything (they never overlap): the digest says so."""
+    body = base64.b64decode(stream.head) + base64.b64decode(stream.tail)
+    return body if hashlib.sha256(body).hexdigest() == stream.sha256 else None
+
+
+def store_output(
+    connection: Connection, row: Row[Any], name: str, stream: Stream, content: bytes | None
+) -> None:
+    """`content` is None where it has still to be fetched."""
+    values = {
+        "job": row.id,
+        "stream": name,
+        "execution": row.execution,
+        "bytes": stream.bytes,
+        "kept": stream.kept,
+        "sha256": stream.sha256,
+        "truncated": stream.truncated,
+        "verified": content is not None,
+        "content": content or b"",
+    }
+    connection.execute(insert(outputs).values(values))
+
+
+def is_incomplete(outcome: Outcome) -> bool:
+    """Whether some kept output has still to be fetched from its stream or the node's spool."""
+    streams = (outcome.stdout, outcome.stderr)
+    return any(stream.bytes and whole_of(stream) is None for stream in streams)

@@ -1,0 +1,234 @@
+"""Answers about executions and their units. Each takes a bounded number of statements, whatever it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, and_, func, select
+
+from app.compiler.plan import Plan
+from app.engine.status import (
+    EXECUTION_OVER,
+    FAILED,
+    NOT_REACHED,
+    PENDING,
+    SKIPPED,
+    SUCCEEDED,
+    TASK_LIVE,
+    TASK_OVER,
+    TIMED_OUT,
+    WAITING,
+)
+from app.errors import NotFound
+from app.store import executions as rows
+from app.store.tables import Execution, Job, Task, Variable
+
+executions, tasks, jobs = Execution.__table__, Task.__table__, Job.__table__
+variables = Variable.__table__
+
+HIDDEN = "********"
+"""What is shown for the value of a secret parameter."""
+
+_SUMMARY = tuple(
+    executions.c[name]
+    for name in (
+        "id",
+        "workflow_ref",
+        "workflow_revision",
+        "requester",
+        "status",
+        "intent",
+        "degraded",
+        "error_message",
+        "created_at",
+        "started_at",
+        "ended_at",
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How far an execution is: `events` counts what happened so far."""
+
+    status: str
+    degraded: bool
+    events: int
+
+    @property
+    def over(self) -> bool:
+        return self.status in EXECUTION_OVER
+
+
+def list_executions(
+    connection: Connection,
+    *,
+    limit: int,
+    before: str | None = None,
+    statuses: Sequence[str] = (),
+    workflow: str | None = None,
+) -> list[RowMapping]:
+    """Executions, the newest first, those with an id less than `before`."""
+    query = select(*_SUMMARY).order_by(executions.c.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(executions.c.id < before)
+    if statuses:
+        query = query.where(executions.c.status.in_(statuses))
+    if workflow is not None:
+        query = query.where(executions.c.workflow_ref == workflow)
+    return list(connection.execute(query).mappings())
+
+
+def state(connection: Connection, execution: str) -> State:
+    """Raises NotFound."""
+    query = select(executions.c.status, executions.c.degraded, executions.c.event_seq)
+    row = connection.execute(query.where(executions.c.id == execution)).first()
+    if row is None:
+        raise unknown(execution)
+    return State(*row)
+
+
+def execution(connection: Connection, id_: str) -> dict[str, Any]:
+    """One execution whole, but for its units and output. Raises NotFound. At most four statements."""
+    query = select(*_SUMMARY, executions.c.parameters, executions.c.output, executions.c.plan_digest)
+    row = connection.execute(query.where(executions.c.id == id_)).mappings().first()
+    if row is None:
+        raise unknown(id_)
+    plan = rows.plan(connection, row["plan_digest"])
+    of_tasks = (
+        select(tasks.c.name, tasks.c.status).where(tasks.c.execution == id_).order_by(tasks.c.task_index)
+    )
+    by_status: dict[str, list[str]] = {}
+    for name, status in connection.execute(of_tasks):
+        by_status.setdefault(status, []).append(name)
+    return {
+        **row,
+        "parameters": _without_secrets(plan, row["parameters"]),
+        "variables": _variables(connection, id_),
+        "current_tasks": _named(by_status, TASK_LIVE),
+        "completed_tasks": _named(by_status, (SUCCEEDED, SKIPPED)),
+        "failed_tasks": _named(by_status, (FAILED, TIMED_OUT)),
+        "task_graph": graph(plan),
+    }
+
+
+def unknown(execution: str) -> NotFound:
+    return NotFound(
+        f"there is no execution {execution}",
+        hint="list them: `muster execution list`",
+        code="unknown-execution",
+    )
+
+
+def _named(by_status: Mapping[str, list[str]], wanted: Any) -> list[str]:
+    return [name for status in wanted for name in by_status.get(status, ())]
+
+
+def _without_secrets(plan: Plan, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    secret = {one["name"] for one in plan.parameters if one["type"] == "secret"}
+    return {
+        name: HIDDEN if name in secret and value is not None else value for name, value in parameters.items()
+    }
+
+
+def _variables(connection: Connection, execution: str) -> dict[str, Any]:
+    newest = (
+        select(func.max(variables.c.seq)).where(variables.c.execution == execution).group_by(variables.c.name)
+    )
+    query = select(variables.c.name, variables.c.value).where(
+        variables.c.execution == execution, variables.c.seq.in_(newest)
+    )
+    return {row.name: row.value for row in connection.execute(query.order_by(variables.c.name))}
+
+
+def graph(plan: Plan) -> dict[str, list[dict[str, str]]]:
+    """Adjacency: for each task where it leads, and on what (a transition, `decision`, `child` of a block)."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for name, task in plan.tasks.items():
+        edges = [
+            (target, on)
+            for on in ("on_success", "on_failure", "on_complete", "on_timeout", "on_skip")
+            for target in getattr(task, on)
+        ]
+        edges += [(target, "decision") for _, targets in task.decision or () for target in targets]
+        edges += [(child, "child") for child in task.children]
+        found[name] = [{"to": target, "on": on} for target, on in dict.fromkeys(edges)]
+    return found
+
+
+def units(connection: Connection, execution: str) -> list[dict[str, Any]]:
+    """A row for every unit of every task, in the order of the workflow. Raises NotFound. Three statements."""
+    state(connection, execution)
+    of_tasks = select(tasks).where(tasks.c.execution == execution).order_by(tasks.c.task_index)
+    latest = (
+        select(jobs.c.task, jobs.c.unit, func.max(jobs.c.attempt).label("attempt"))
+        .where(jobs.c.execution == execution)
+        .group_by(jobs.c.task, jobs.c.unit)
+        .subquery()
+    )
+    of_jobs = select(jobs).join(
+        latest,
+        and_(jobs.c.task == latest.c.task, jobs.c.unit == latest.c.unit, jobs.c.attempt == latest.c.attempt),
+    )
+    found: dict[str, dict[int, RowMapping]] = {}
+    for job in connection.execute(of_jobs.where(jobs.c.execution == execution)).mappings():
+        found.setdefault(job["task"], {})[job["unit"]] = job
+    return [
+        unit
+        for task in connection.execute(of_tasks).mappings()
+        for unit in _units_of(task, found.get(task["name"], {}))
+    ]
+
+
+def _units_of(task: RowMapping, by_unit: Mapping[int, RowMapping]) -> list[dict[str, Any]]:
+    if task["nodes"]:
+        return [_unit(task, unit, node, by_unit.get(unit)) for unit, node in enumerate(task["nodes"])]
+    return [_single(task, by_unit.get(max(by_unit, default=0)))]
+
+
+def _single(task: RowMapping, job: RowMapping | None) -> dict[str, Any]:
+    """A task of one job, or of none: what the task says counts, where it says more than its job."""
+    settled = task["status"] in TASK_OVER or task["status"] == WAITING or job is None
+    row = _row(task, job["unit"] if job else 0, job)
+    return {
+        **row,
+        "node": job["node"] if job else None,
+        "status": task["status"] if settled or job is None else job["status"],
+        "wait_reason": task["wait_reason"],
+        "error": task["error"] if task["error"] is not None else row["error"],
+        "result": task["result"] if task["result"] is not None else row["result"],
+        "retry_count": task["retry_count"],
+        **_times(row["started_at"] or task["started_at"], task["ended_at"] or row["ended_at"]),
+    }
+
+
+def _unit(task: RowMapping, unit: int, node: str, job: RowMapping | None) -> dict[str, Any]:
+    not_begun = NOT_REACHED if task["status"] in TASK_OVER else PENDING
+    return {
+        **_row(task, unit, job),
+        "node": node,
+        "status": job["status"] if job else not_begun,
+        "wait_reason": "",
+        "retry_count": job["attempt"] - task["first_attempt"] if job else 0,
+    }
+
+
+def _row(task: RowMapping, unit: int, job: RowMapping | None) -> dict[str, Any]:
+    job_columns = ("attempt", "exit_code", "error", "result")
+    return {
+        "task": task["name"],
+        "task_index": task["task_index"],
+        "unit": unit,
+        "max_retries": task["max_retries"],
+        "job": job["id"] if job else None,
+        "effect_unknown": bool(job and job["effect_unknown"]),
+        **{name: job[name] if job else None for name in job_columns},
+        **_times(job["started_at"] if job else None, job["ended_at"] if job else None),
+    }
+
+
+def _times(started: float | None, ended: float | None) -> dict[str, float | None]:
+    duration = max(0.0, ended - started) if started is not None and ended is not None else None
+    return {"started_at": started, "ended_at": ended, "duration": duration}

@@ -1,0 +1,92 @@
+"""What is kept and for how long: executions with all that hangs on them, output, keys, dead letters, plans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import delete, exists, or_, select, update
+
+from app.engine.status import EXECUTION_OVER
+from app.services.collect import Desk
+from app.services.control import Control
+from app.store.tables import (
+    DeadLetter,
+    EnrolmentToken,
+    Execution,
+    IdempotencyKey,
+    Installation,
+    Output,
+    StoredPlan,
+    WorkflowVersion,
+    table,
+)
+
+executions, outputs, plans = table(Execution), table(Output), table(StoredPlan)
+keys, letters, tokens = table(IdempotencyKey), table(DeadLetter), table(EnrolmentToken)
+versions, installations = table(WorkflowVersion), table(Installation)
+
+HOUR = 3600.0
+DAY = 86400.0
+AT_ONCE = 200
+"""Executions deleted in one transaction: a long delete would hold writers up."""
+
+KEY_LIFETIME = DAY
+"""How long an Idempotency-Key answers with its execution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """How many rows of each kind went."""
+
+    executions: int
+    outputs: int
+    others: int
+
+
+def prune(control: Control, *, older_than: float | None = None) -> Pruned:
+    """Delete what its retention no longer keeps. `older_than`: seconds for executions instead of the setting's."""
+    settings, now = control.settings, control.clock()
+    before = now - (settings.retention if older_than is None else older_than)
+    gone = 0
+    while True:
+        old = select(executions.c.id).where(
+            executions.c.ended_at < before, executions.c.status.in_(EXECUTION_OVER)
+        )
+        with control.store.write() as connection:
+            ids = list(connection.execute(old.limit(AT_ONCE)).scalars())
+            if ids:
+                connection.execute(delete(outputs).where(outputs.c.execution.in_(ids)))
+                gone += connection.execute(delete(executions).where(executions.c.id.in_(ids))).rowcount
+        if len(ids) < AT_ONCE:
+            break
+    aged = select(executions.c.id).where(executions.c.ended_at < now - settings.output_retention)
+    with control.store.write() as connection:
+        streams = connection.execute(delete(outputs).where(outputs.c.execution.in_(aged))).rowcount
+        others = sum(connection.execute(query).rowcount for query in _rest(now, before))
+    return Pruned(gone, streams, others)
+
+
+def _rest(now: float, before: float) -> list[Any]:
+    unused = ~or_(
+        exists().where(executions.c.plan_digest == plans.c.digest),
+        exists().where(versions.c.plan_digest == plans.c.digest),
+    )
+    return [
+        delete(keys).where(keys.c.created_at < now - KEY_LIFETIME),
+        delete(letters).where(letters.c.at < before),
+        delete(tokens).where(tokens.c.expires_at < now - DAY),
+        delete(plans).where(plans.c.used_at < now - DAY, unused),
+    ]
+
+
+def hourly(desk: Desk) -> None:
+    """`prune`, if the last one is an hour ago. The caller holds the tick's lease."""
+    now = desk.control.clock()
+    with desk.control.store.read() as connection:
+        last = connection.execute(select(installations.c.pruned_at)).scalar()
+    if last is not None and last > now - HOUR:
+        return
+    with desk.control.store.write() as connection:
+        connection.execute(update(installations).values(pruned_at=now))
+    prune(desk.control)

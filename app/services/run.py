@@ -1,0 +1,183 @@
+"""The one mutator: an execution locked in a transaction, moved by events through the engine, written back.
+
+with control.store.write() as connection:
+    run = Run.lock(control, connection, execution)
+    run.take(JobEnded(job))          # as often as wanted
+...                                   # after the commit: sign and send what `run.dispatch` and `run.stop` hold
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from app.compiler.plan import Plan
+from app.engine import events as engine_events
+from app.engine.advance import advance
+from app.engine.draft import view
+from app.engine.events import Event, JobEnded, NodeBack
+from app.engine.state import Changes, Commands, JobState, Limits, Need, Node, Slice, Step
+from app.engine.status import NOT_REACHED, PENDING
+from app.services.control import Control
+from app.store import executions as rows
+from app.store.executions import Head
+from app.store.tables import Node as NodeRow
+from app.store.tables import table
+
+MAX_NEEDS = 64
+"""How often a step may ask for more before something is wrong: each answer is complete for what was asked."""
+
+nodes = table(NodeRow)
+
+
+class Run:
+    """One locked execution. `dispatch` and `stop` collect what its steps commanded."""
+
+    def __init__(self, control: Control, connection: Connection, head: Head, plan: Plan) -> None:
+        self.control = control
+        self.connection = connection
+        self.head = head
+        self.plan = plan
+        self.now = control.clock()
+        self.dispatch: list[JobState] = []
+        self.stop: list[JobState] = []
+        self.finished = False
+        limits = Limits(control.settings.queue_timeout, control.settings.fanout_queue_timeout)
+        self.slice = Slice(plan, head.state, limits=limits)
+
+    @classmethod
+    def lock(cls, control: Control, connection: Connection, execution: str) -> Run:
+        """Raises UnknownExecution."""
+        head = rows.lock(connection, execution)
+        return cls(control, connection, head, rows.plan(connection, head.plan_digest))
+
+    @property
+    def execution(self) -> str:
+        return self.head.state.id
+
+    def take(self, event: Event) -> Commands:
+        """Put one event through the engine and write what it changed."""
+        self._preload(event)
+        step = self._advance(event)
+        rows.save(self.connection, self.head, step.changes, self.now)
+        data = {"input": engine_events.to_json(event), "log": step.changes.log}
+        rows.record_event(self.connection, self.head, event.kind, data, self.now)
+        self._remember(step.changes)
+        self.dispatch += step.commands.dispatch
+        self.stop += step.commands.stop
+        self.finished = self.finished or step.commands.finished
+        return step.commands
+
+    def settle(self) -> None:
+        """Fold every job that is over and that no settle has folded. Idempotent."""
+        while waiting := rows.unsettled(self.connection, self.execution):
+            for job in waiting:
+                self.take(JobEnded(job))
+
+    def see_job(self, job: JobState) -> None:
+        """The caller has just written this row: use it instead of reading it again."""
+        self.slice.jobs[job.id] = job
+
+    def input_of(self, task: str) -> tuple[dict[str, Any], float | None]:
+        """A task's rendered input and timeout in seconds."""
+        self._load_tasks({task})
+        state = self.slice.tasks[task]
+        return state.input or {}, state.timeout
+
+    def wake(self) -> None:
+        """Tasks that wait for a node whose job has left in the meantime run again."""
+        if self.head.state.waiting:
+            for task in rows.woken_tasks(self.connection, self.execution):
+                self.take(NodeBack(task))
+
+    def _preload(self, event: Event) -> None:
+        """What the event is sure to touch, in as few statements as possible."""
+        if not self.slice.fleet:
+            self.slice.fleet = fleet(self.connection)
+        job_id = getattr(event, "job", None)
+        if job_id is not None and job_id not in self.slice.jobs:
+            job = rows.load_job(self.connection, job_id)
+            if job is not None:
+                self.slice.jobs[job_id] = job
+        if isinstance(event, engine_events.Submitted):
+            self._load_tasks(self.plan.tasks)
+            return
+        touched = getattr(event, "task", None) or (self.slice.jobs[job_id].task if job_id else None)
+        if touched is not None:
+            self._load_tasks(self._neighbours(touched))
+
+    def _neighbours(self, name: str) -> set[str]:
+        task = self.plan.tasks[name]
+        wanted = {name, *task.out}
+        if task.parent:
+            wanted |= {task.parent, *self.plan.tasks[task.parent].out}
+        for one in list(wanted):
+            wanted.update(self.plan.tasks[one].refs)
+        return wanted & self.plan.tasks.keys()
+
+    def _load_tasks(self, names: Iterable[str]) -> None:
+        missing = set(names) - self.slice.tasks.keys()
+        if missing:
+            self.slice.tasks.update(rows.load_tasks(self.connection, self.execution, missing))
+
+    def _advance(self, event: Event) -> Step:
+        for _ in range(MAX_NEEDS):
+            answer = advance(self.slice, event, self.now)
+            if isinstance(answer, Step):
+                return answer
+            self._fetch(answer)
+        raise RuntimeError(f"the engine asked for more {MAX_NEEDS} times at {event} of {self.execution}")
+
+    def _fetch(self, need: Need) -> None:
+        run = self.slice
+        if need.tasks:
+            self._load_tasks(set().union(*(self._neighbours(name) for name in need.tasks)))
+        if need.results:
+            run.results.update(rows.load_results(self.connection, self.execution, need.results))
+        if need.vars:
+            run.vars.update(rows.load_vars(self.connection, self.execution, need.vars))
+            run.vars_loaded |= need.vars
+        jobs_of = set(need.jobs_of)
+        if need.live:
+            live = rows.live_names(self.connection, self.execution)
+            live |= {child for name in live for child in self.plan.tasks[name].children}
+            self._load_tasks(live)
+            jobs_of |= {name for name in live if self.plan.tasks[name].kind in ("job", "fanout")}
+            run.live_loaded = True
+        if jobs_of:
+            loaded = rows.load_jobs_of(self.connection, self.execution, jobs_of)
+            run.jobs.update({id_: job for id_, job in loaded.items() if id_ not in run.jobs})
+            run.jobs_loaded |= jobs_of
+
+    def _remember(self, changes: Changes) -> None:
+        """Carry a step's changes into the slice, for the next event of this transaction."""
+        run = self.slice
+        for name, value in changes.execution.items():
+            setattr(run.execution, name, value)
+        for task, columns in changes.tasks.items():
+            for name, value in columns.items():
+                setattr(run.tasks[task], name, value)
+        for job, columns in changes.jobs.items():
+            for name, value in columns.items():
+                setattr(run.jobs[job], name, value)
+        run.jobs.update({job.id: job for job in changes.new_jobs})
+        run.vars.update({name: value for _, name, value, _ in changes.published})
+        run.results.update({name: view(task) for name, task in run.tasks.items() if name in run.results})
+        run.live_loaded = False
+        if changes.sweep_pending:
+            for name, state in run.tasks.items():
+                spared = changes.sweep_pending == "main" and self.plan.tasks[name].is_finally
+                if state.status == PENDING and not spared:
+                    state.status = NOT_REACHED
+
+
+def fleet(connection: Connection) -> dict[str, Node]:
+    """Every node as the engine sees it. `local` takes any shell until its first heartbeat says which it has."""
+    found = {}
+    query = select(nodes.c.name, nodes.c.shells, nodes.c.labels, nodes.c.address, nodes.c.state)
+    for row in connection.execute(query):
+        shells = tuple(row.shells or ("bash", "sh"))
+        found[row.name] = Node(row.name, shells, row.labels or {}, row.address, row.state)
+    return found

@@ -1,0 +1,130 @@
+"""A workflow is asked for: one transaction makes the execution, its tasks and its first jobs. The answer means kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, select
+from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from app.compiler.build import static_node
+from app.compiler.plan import LOCAL, PLAN_VERSION, Plan
+from app.engine.events import Submitted
+from app.engine.status import SCHEDULING
+from app.errors import Conflict, InvalidInput
+from app.ids import ulid
+from app.language.model import Parameter
+from app.language.parameters import bind
+from app.services import audit
+from app.services.control import Control
+from app.services.run import Run
+from app.store import executions as rows
+from app.store.tables import IdempotencyKey, table
+
+keys = table(IdempotencyKey)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What is asked for, by whom. `request_sha256` is the digest of the request that carried the key."""
+
+    plan: Plan
+    source: str
+    requester: str
+    parameters: Mapping[str, Any]
+    revision: int | None = None
+    idempotency_key: str = ""
+    request_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """`created` is False where an Idempotency-Key named an execution that was there already."""
+
+    execution: str
+    created: bool
+
+
+def submit(control: Control, submission: Submission) -> Accepted:
+    """Commit a new execution and nudge the control workers.
+
+    Raises InvalidInput (parameters, or `local` where it is switched off) and Conflict (the key came with another
+    request). When it returns, the execution is on disk.
+    """
+    plan = submission.plan
+    parameters = bind(_parameters(plan), submission.parameters)
+    _refuse_local(control, plan)
+    now = control.clock()
+    execution = ulid(now)
+    with control.store.write() as connection:
+        known = _claim_key(connection, submission, execution, now)
+        if known is not None:
+            return Accepted(known, created=False)
+        digest = rows.store_plan(connection, plan, submission.source, PLAN_VERSION, now)
+        values = {
+            "id": execution,
+            "workflow_ref": plan.ref,
+            "workflow_revision": submission.revision,
+            "plan_digest": digest,
+            "requester": submission.requester,
+            "status": SCHEDULING,
+            "parameters": parameters,
+            "created_at": now,
+        }
+        rows.create(connection, values, plan, now)
+        detail = {"workflow": plan.ref, "revision": submission.revision}
+        audit.record(connection, submission.requester, "execution.submit", execution, "accepted", detail)
+        Run.lock(control, connection, execution).take(Submitted())
+    control.nudge([execution])
+    return Accepted(execution, created=True)
+
+
+def _parameters(plan: Plan) -> tuple[Parameter, ...]:
+    return tuple(
+        Parameter(**{**one, "enum": None if one["enum"] is None else tuple(one["enum"])})
+        for one in plan.parameters
+    )
+
+
+def _refuse_local(control: Control, plan: Plan) -> None:
+    if control.settings.local_node:
+        return
+    for task in plan.tasks.values():
+        if task.kind == "job" and static_node(task) == LOCAL:
+            raise InvalidInput(
+                f"task {task.name} would run on `local`, which is switched off here",
+                hint="give the task `delegate_to`, or set MUSTER_LOCAL_NODE=1",
+                code="no-local",
+            )
+
+
+def _claim_key(connection: Connection, submission: Submission, execution: str, now: float) -> str | None:
+    """The execution that this key made before, or None: then the key is now this execution's."""
+    if not submission.idempotency_key:
+        return None
+    values = {
+        "person": submission.requester,
+        "key": submission.idempotency_key,
+        "request_sha256": submission.request_sha256,
+        "execution": execution,
+        "created_at": now,
+    }
+    on_conflict = sqlite_insert if connection.dialect.name == "sqlite" else postgres_insert
+    claimed = connection.execute(on_conflict(keys).values(values).on_conflict_do_nothing())
+    if claimed.rowcount == 1:
+        return None
+    row = connection.execute(
+        select(keys.c.execution, keys.c.request_sha256).where(
+            keys.c.person == submission.requester, keys.c.key == submission.idempotency_key
+        )
+    ).one()
+    if row.request_sha256 != submission.request_sha256:
+        raise Conflict(
+            "this Idempotency-Key came with another request before",
+            hint="use a new key for a new request",
+            code="idempotency-key-reused",
+        )
+    return str(row.execution)

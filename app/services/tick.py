@@ -1,0 +1,247 @@
+"""What happens because time passes: due timers, unsent jobs, lost nodes, unsettled executions, retention.
+
+Every part is idempotent and bounded, reads before it takes a write lock, and does its work in small transactions:
+a tick that dies half way leaves the rest to the next one. One holder at a time, by a lease row.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from sqlalchemy import Connection, or_, select, update
+
+from app.engine.events import TimerDue
+from app.engine.status import (
+    ACCEPTED,
+    CANCELLED,
+    EXECUTION_OVER,
+    JOB_HELD,
+    JOB_OUT,
+    JOB_OVER,
+    QUEUED,
+    RUNNING,
+    SUSPECT,
+    TIMED_OUT,
+    UNKNOWN,
+)
+from app.services import collect, lost, output, retention
+from app.services.collect import Desk
+from app.services.run import Run
+from app.store.tables import Execution, Installation, Job, Node, Output, Timer, table
+
+log = logging.getLogger(__name__)
+
+jobs, nodes, timers = table(Job), table(Node), table(Timer)
+executions, installations, outputs = table(Execution), table(Installation), table(Output)
+
+LEASE = 5.0
+"""Seconds that one worker holds the tick; the tick itself is due every second."""
+
+AT_ONCE = 500
+"""Rows that one part of one tick takes on, so that a tick stays short."""
+
+SETTLE_AFTER = 1.0
+"""Seconds after which a job that is over and unsettled means that a nudge was lost."""
+
+KEEP_TRYING = 120.0
+"""Seconds after a job's end in which output that does not fit its digest is looked for again."""
+
+
+def tick(desk: Desk, holder: str) -> bool:
+    """One round. Returns whether this worker held the lease."""
+    if not _lease(desk, holder):
+        return False
+    parts: tuple[Callable[[Desk], None], ...] = (
+        _timers,
+        _unsettled,
+        _queued,
+        _given_up,
+        _away,
+        _backstops,
+        _unstoppable,
+        collect.send_stops,
+        _unverified,
+        retention.hourly,
+    )
+    for part in parts:
+        part(desk)
+    return True
+
+
+def _unverified(desk: Desk) -> None:
+    """Output that was not complete in its stream when its outcome came."""
+    since = desk.control.clock() - KEEP_TRYING
+    query = (
+        select(outputs.c.job)
+        .join(jobs, jobs.c.id == outputs.c.job)
+        .where(outputs.c.verified.is_(False), jobs.c.recorded_at > since)
+        .distinct()
+    )
+    for row in _rows(desk, query):
+        output.keep(desk, row.job)
+
+
+def _lease(desk: Desk, holder: str) -> bool:
+    now = desk.control.clock()
+    with desk.control.store.read() as connection:
+        row = connection.execute(select(installations.c.tick_holder, installations.c.tick_until)).one()
+    if row.tick_holder != holder and row.tick_until is not None and row.tick_until > now:
+        return False
+    with desk.control.store.write() as connection:
+        mine = or_(
+            installations.c.tick_holder == holder,
+            installations.c.tick_until.is_(None),
+            installations.c.tick_until <= now,
+        )
+        values = {"tick_holder": holder, "tick_until": now + LEASE}
+        return bool(connection.execute(update(installations).where(mine).values(values)).rowcount)
+
+
+def _each(desk: Desk, found: Iterable[str], what: Callable[[Run], None]) -> None:
+    """Do something to executions, each locked in a transaction of its own, then hand over what may run."""
+    for execution in dict.fromkeys(found):
+        with desk.control.store.write() as connection:
+            what(Run.lock(desk.control, connection, execution))
+        collect.settle(desk, execution)
+
+
+def _rows(desk: Desk, query: Any) -> list[Any]:
+    with desk.control.store.read() as connection:
+        return list(connection.execute(query.limit(AT_ONCE)).all())
+
+
+def _timers(desk: Desk) -> None:
+    now = desk.control.clock()
+    query = (
+        select(timers.c.execution, timers.c.task, timers.c.unit, timers.c.kind)
+        .join(executions, executions.c.id == timers.c.execution)
+        .where(timers.c.due_at <= now, executions.c.status.not_in(EXECUTION_OVER))
+        .order_by(timers.c.due_at)
+    )
+    due = _rows(desk, query)
+
+    def fire(run: Run) -> None:
+        for row in due:
+            if row.execution == run.execution and _still_set(run.connection, row):
+                run.take(TimerDue(row.task, row.unit, row.kind))
+        collect.stop_jobs(run)
+
+    _each(desk, (row.execution for row in due), fire)
+
+
+def _still_set(connection: Connection, row: Any) -> bool:
+    query = select(timers.c.due_at).where(
+        timers.c.execution == row.execution,
+        timers.c.task == row.task,
+        timers.c.unit == row.unit,
+        timers.c.kind == row.kind,
+    )
+    return connection.execute(query).first() is not None
+
+
+def _unsettled(desk: Desk) -> None:
+    """Jobs that are over and that no settle has folded: a chord body that never came."""
+    before = desk.control.clock() - SETTLE_AFTER
+    query = (
+        select(jobs.c.execution)
+        .where(jobs.c.settled.is_(False), jobs.c.status.in_(JOB_OVER), jobs.c.recorded_at < before)
+        .distinct()
+    )
+    for row in _rows(desk, query):
+        collect.settle(desk, row.execution)
+
+
+def _queued(desk: Desk) -> None:
+    """Jobs that wait, on nodes that are online: rows whose sending was lost, and slots that came free."""
+    seen = desk.control.clock() - desk.control.settings.offline_after
+    query = (
+        select(jobs.c.node)
+        .join(nodes, nodes.c.name == jobs.c.node)
+        .where(jobs.c.status == QUEUED, nodes.c.last_seen > seen, nodes.c.state == "active")
+        .distinct()
+    )
+    for row in _rows(desk, query):
+        collect.make_room(desk, row.node)
+
+
+def _given_up(desk: Desk) -> None:
+    """`queue_timeout`: the node stayed away for too long."""
+    now = desk.control.clock()
+    query = select(jobs.c.id, jobs.c.execution, jobs.c.node).where(
+        jobs.c.status == QUEUED, jobs.c.give_up_at <= now
+    )
+    due = _rows(desk, query)
+
+    def give_up(run: Run) -> None:
+        for row in due:
+            if row.execution == run.execution:
+                message = f"node {row.node} was offline for as long as queue_timeout allows"
+                lost.fail(run, row.id, QUEUED, {"type": "node_offline", "message": message})
+
+    _each(desk, (row.execution for row in due), give_up)
+
+
+def _away(desk: Desk) -> None:
+    """Nodes that are silent: their jobs are suspect, after `lost_after` lost."""
+    settings, now = desk.control.settings, desk.control.clock()
+    silent = or_(nodes.c.last_seen.is_(None), nodes.c.last_seen <= now - settings.offline_after)
+    query = (
+        select(jobs.c.id, jobs.c.execution, jobs.c.status, nodes.c.last_seen)
+        .join(nodes, nodes.c.name == jobs.c.node)
+        .where(jobs.c.status.in_(JOB_OUT), silent)
+    )
+    found = _rows(desk, query)
+    suspects = [row.id for row in found if row.status in (ACCEPTED, RUNNING)]
+    if suspects:
+        with desk.control.store.write() as connection:
+            moved = update(jobs).where(jobs.c.id.in_(suspects), jobs.c.status.in_((ACCEPTED, RUNNING)))
+            connection.execute(moved.values(status=SUSPECT))
+    gone = [row for row in found if row.last_seen is None or row.last_seen <= now - settings.lost_after]
+
+    def lose(run: Run) -> None:
+        for row in gone:
+            if row.execution == run.execution:
+                lost.lose(run, row.id)
+
+    _each(desk, (row.execution for row in gone), lose)
+
+
+def _backstops(desk: Desk) -> None:
+    """A script that should have been ended by its node long ago, and no word of it."""
+    now = desk.control.clock()
+    query = select(jobs.c.id, jobs.c.execution, jobs.c.status).where(
+        jobs.c.status.in_(JOB_HELD), jobs.c.backstop_at <= now
+    )
+    due = _rows(desk, query)
+
+    def end(run: Run) -> None:
+        for row in due:
+            if row.execution == run.execution:
+                message = "the timeout is over and the node did not report an end"
+                error = {"type": "timeout", "message": message}
+                lost.fail(run, row.id, row.status, error, status=TIMED_OUT, effect_unknown=True)
+
+    _each(desk, (row.execution for row in due), end)
+
+
+def _unstoppable(desk: Desk) -> None:
+    """A cancel that a node never confirmed: cancelled all the same, and said so."""
+    before = desk.control.clock() - desk.control.settings.cancel_patience
+    query = (
+        select(jobs.c.id, jobs.c.execution, jobs.c.status, jobs.c.node)
+        .join(nodes, nodes.c.name == jobs.c.node)
+        .where(jobs.c.status.in_((*JOB_OUT, UNKNOWN)), jobs.c.stop_asked_at <= before)
+        .where(or_(nodes.c.last_seen.is_(None), nodes.c.last_seen <= before))
+    )
+    due = _rows(desk, query)
+
+    def give_up(run: Run) -> None:
+        for row in due:
+            if row.execution == run.execution:
+                message = f"node {row.node} cannot be reached; the script may still run"
+                error = {"type": "cancelled", "message": message}
+                lost.fail(run, row.id, row.status, error, status=CANCELLED, effect_unknown=True)
+
+    _each(desk, (row.execution for row in due), give_up)

@@ -1,0 +1,396 @@
+"""Every table of the first version.
+
+Column types are spelled out here: a migration must not change when the code does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects.postgresql import JSONB
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+JSON = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+
+EXECUTION_STATUSES = (
+    "status IN ('requested', 'scheduling', 'running', 'waiting', 'pausing', 'paused', 'cancelling', "
+    "'completed', 'failed', 'cancelled', 'rejected')"
+)
+TASK_STATUSES = (
+    "status IN ('pending', 'running', 'waiting', 'succeeded', 'failed', 'timed_out', 'skipped', "
+    "'cancelled', 'not_reached')"
+)
+JOB_STATUSES = (
+    "status IN ('queued', 'dispatched', 'accepted', 'running', 'suspect', 'unknown', 'succeeded', 'failed', "
+    "'timed_out', 'cancelled', 'skipped', 'not_reached')"
+)
+
+
+def _columns(kind: Any, names: tuple[str, ...], null: bool) -> list[Any]:
+    return [sa.Column(name, kind, nullable=null) for name in names]
+
+
+def _texts(length: int | None, *names: str) -> list[Any]:
+    return _columns(sa.String(length) if length else sa.Text(), names, False)
+
+
+def _numbers(*names: str, null: bool = False) -> list[Any]:
+    return _columns(sa.Integer(), names, null)
+
+
+def _flags(*names: str) -> list[Any]:
+    return _columns(sa.Boolean(), names, False)
+
+
+def _doubles(*names: str, null: bool = False) -> list[Any]:
+    return _columns(sa.Double(), names, null)
+
+
+def _moments(*names: str, null: bool = False) -> list[Any]:
+    return _columns(sa.DateTime(timezone=True), names, null)
+
+
+def _json(*names: str, null: bool = False) -> list[Any]:
+    return _columns(JSON, names, null)
+
+
+def upgrade() -> None:
+    _people()
+    _audit()
+    _fleet()
+    _library()
+    _executions()
+    _tasks()
+    _jobs()
+    _history()
+
+
+def downgrade() -> None:
+    for table in (
+        "outputs", "events", "timers", "variables", "jobs", "tasks", "executions", "workflow_versions",
+        "workflow_definitions", "plans", "packs", "enrolment_tokens", "nodes", "installation",
+        "dead_letters", "audit_entries", "idempotency_keys", "tokens", "users",
+    ):  # fmt: skip
+        op.drop_table(table)
+
+
+def _people() -> None:
+    """Who may ask."""
+    op.create_table(
+        "users",
+        *_numbers("id"),
+        *_texts(64, "login"),
+        *_texts(16, "role"),
+        *_flags("enabled"),
+        *_moments("created_at"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
+        sa.UniqueConstraint("login", name=op.f("uq_users_login")),
+    )
+    op.create_table(
+        "tokens",
+        *_texts(26, "id"),
+        *_texts(64, "sha256"),
+        *_numbers("user_id"),
+        *_texts(64, "name"),
+        *_moments("created_at"),
+        *_moments("expires_at", "revoked_at", "used_at", null=True),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name=op.f("fk_tokens_user_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_tokens")),
+        sa.UniqueConstraint("sha256", name=op.f("uq_tokens_sha256")),
+    )
+    op.create_index(op.f("ix_tokens_user_id"), "tokens", ["user_id"])
+
+
+def _audit() -> None:
+    """What was asked and refused."""
+    op.create_table(
+        "idempotency_keys",
+        *_texts(64, "person"),
+        *_texts(128, "key"),
+        *_texts(64, "request_sha256"),
+        *_texts(26, "execution"),
+        *_moments("created_at"),
+        sa.PrimaryKeyConstraint("person", "key", name=op.f("pk_idempotency_keys")),
+    )
+    op.create_index(op.f("ix_idempotency_keys_created_at"), "idempotency_keys", ["created_at"])
+    op.create_table(
+        "audit_entries",
+        *_numbers("id"),
+        *_moments("at"),
+        *_texts(64, "person", "action"),
+        *_texts(255, "subject"),
+        *_texts(16, "outcome"),
+        *_json("detail"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_entries")),
+    )
+    op.create_index(op.f("ix_audit_entries_action"), "audit_entries", ["action"])
+    op.create_index(op.f("ix_audit_entries_at"), "audit_entries", ["at"])
+    op.create_table(
+        "dead_letters",
+        *_numbers("id"),
+        *_moments("at"),
+        *_texts(128, "queue"),
+        *_texts(64, "reason"),
+        *_texts(128, "worker"),
+        *_texts(None, "item"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_dead_letters")),
+    )
+    op.create_index(op.f("ix_dead_letters_at"), "dead_letters", ["at"])
+
+
+def _fleet() -> None:
+    """The machines and this installation."""
+    op.create_table(
+        "installation",
+        *_texts(26, "id"),
+        *_json("control_keys"),
+        *_moments("created_at"),
+        *_texts(64, "tick_holder"),
+        *_moments("tick_until", "pruned_at", null=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_installation")),
+    )
+    op.create_table(
+        "nodes",
+        *_texts(64, "name"),
+        *_texts(8, "transport"),
+        *_texts(16, "state"),
+        *_json("labels"),
+        *_texts(255, "address"),
+        *_json("public_keys"),
+        *_texts(64, "sign_kid", "epoch"),
+        *_numbers("sequence", "slots", "free"),
+        *_json("shells", "versions"),
+        *_moments("last_seen", "heard_at", null=True),
+        *_moments("enrolled_at"),
+        *_texts(64, "enrolled_by"),
+        sa.CheckConstraint("state IN ('active', 'draining', 'removed')", name=op.f("ck_nodes_state")),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_nodes")),
+    )
+    op.create_index(op.f("ix_nodes_sign_kid"), "nodes", ["sign_kid"])
+    op.create_table(
+        "enrolment_tokens",
+        *_texts(64, "sha256", "node"),
+        *_json("labels"),
+        *_flags("replaces"),
+        *_texts(64, "created_by"),
+        *_moments("created_at", "expires_at"),
+        *_moments("used_at", null=True),
+        *_texts(None, "note"),
+        sa.PrimaryKeyConstraint("sha256", name=op.f("pk_enrolment_tokens")),
+    )
+
+
+def _library() -> None:
+    """What is kept to be run."""
+    op.create_table(
+        "packs",
+        *_numbers("id"),
+        *_texts(64, "ref"),
+        *_texts(255, "label"),
+        *_moments("created_at"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_packs")),
+        sa.UniqueConstraint("ref", name=op.f("uq_packs_ref")),
+    )
+    op.create_table(
+        "plans",
+        *_texts(64, "digest"),
+        *_numbers("plan_version"),
+        *_texts(None, "body", "source"),
+        *_moments("used_at"),
+        sa.PrimaryKeyConstraint("digest", name=op.f("pk_plans")),
+    )
+    op.create_index("ix_plans_used_at", "plans", ["used_at"])
+    op.create_table(
+        "workflow_definitions",
+        *_numbers("id"),
+        *_texts(129, "ref"),
+        *_numbers("pack_id"),
+        *_texts(64, "pack_ref"),
+        *_texts(255, "label"),
+        *_texts(None, "description"),
+        *_texts(50, "version"),
+        *_numbers("revision"),
+        *_json("tags", "param_schema"),
+        *_json("out_schema", null=True),
+        *_flags("enabled"),
+        *_moments("created_at", "updated_at"),
+        sa.ForeignKeyConstraint(
+            ["pack_id"], ["packs.id"], name=op.f("fk_workflow_definitions_pack_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_workflow_definitions")),
+        sa.UniqueConstraint("ref", name=op.f("uq_workflow_definitions_ref")),
+    )
+    op.create_index(op.f("ix_workflow_definitions_pack_id"), "workflow_definitions", ["pack_id"])
+    op.create_table(
+        "workflow_versions",
+        *_numbers("id", "workflow_id", "revision"),
+        *_texts(50, "version"),
+        *_texts(None, "source"),
+        *_texts(64, "plan_digest", "author"),
+        *_moments("created_at"),
+        sa.ForeignKeyConstraint(
+            ["plan_digest"], ["plans.digest"], name=op.f("fk_workflow_versions_plan_digest")
+        ),
+        sa.ForeignKeyConstraint(
+            ["workflow_id"],
+            ["workflow_definitions.id"],
+            name=op.f("fk_workflow_versions_workflow_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_workflow_versions")),
+        sa.UniqueConstraint(
+            "workflow_id", "revision", name=op.f("uq_workflow_versions_workflow_id_revision")
+        ),
+    )
+
+
+def _executions() -> None:
+    """Executions."""
+    op.create_table(
+        "executions",
+        *_texts(26, "id"),
+        *_texts(129, "workflow_ref"),
+        *_numbers("workflow_revision", null=True),
+        *_texts(64, "plan_digest", "requester"),
+        *_texts(16, "status"),
+        *_texts(8, "intent"),
+        *_texts(16, "halt"),
+        *_numbers("live", "waiting", "unhandled", "handled"),
+        *_texts(16, "ended_badly"),
+        *_texts(None, "error_message"),
+        *_numbers("finally_at", "var_seq", "event_seq"),
+        *_json("parameters"),
+        *_json("output", null=True),
+        *_flags("degraded"),
+        *_moments("created_at"),
+        *_moments("started_at", "ended_at", null=True),
+        sa.CheckConstraint(EXECUTION_STATUSES, name=op.f("ck_executions_status")),
+        sa.ForeignKeyConstraint(["plan_digest"], ["plans.digest"], name=op.f("fk_executions_plan_digest")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_executions")),
+    )
+    op.create_index("ix_executions_ended_at", "executions", ["ended_at"])
+    op.create_index("ix_executions_status_id", "executions", ["status", "id"])
+    op.create_index("ix_executions_workflow_ref_id", "executions", ["workflow_ref", "id"])
+
+
+def _tasks() -> None:
+    """Tasks of executions."""
+    op.create_table(
+        "tasks",
+        *_texts(26, "execution"),
+        *_texts(64, "name"),
+        *_numbers("task_index"),
+        *_flags("is_finally"),
+        *_texts(16, "status", "wait_reason"),
+        *_numbers("open", "fired", "units", "started", "over", "succeeded", "failed", "skipped", "cancelled"),
+        *_texts(16, "stopping"),
+        *_json("input", "nodes", null=True),
+        *_doubles("timeout", null=True),
+        *_json("result", "error", null=True),
+        *_moments("started_at", "ended_at", null=True),
+        *_numbers("first_attempt", "retry_count", "max_retries"),
+        sa.CheckConstraint(TASK_STATUSES, name=op.f("ck_tasks_status")),
+        sa.ForeignKeyConstraint(
+            ["execution"], ["executions.id"], name=op.f("fk_tasks_execution"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("execution", "name", name=op.f("pk_tasks")),
+    )
+
+
+def _jobs() -> None:
+    """What travels through queues."""
+    op.create_table(
+        "jobs",
+        *_texts(200, "id"),
+        *_texts(26, "execution"),
+        *_texts(64, "task"),
+        *_numbers("unit", "attempt"),
+        *_texts(64, "node"),
+        *_texts(16, "status"),
+        *_flags("settled"),
+        *_texts(64, "digest", "canvas_digest", "epoch"),
+        *_numbers("sends"),
+        *_moments("send_after", "order_expires_at", null=True),
+        *_doubles("queue_timeout"),
+        *_moments("give_up_at", null=True),
+        *_numbers("missing"),
+        *_moments("stop_asked_at", "stop_sent_at", null=True),
+        *_flags("effect_unknown"),
+        *_numbers("exit_code", null=True),
+        *_json("result", "error", "late", null=True),
+        *_moments("created_at"),
+        *_moments("dispatched_at", "accepted_at", "started_at", null=True),
+        *_doubles("time_limit", null=True),
+        *_moments("backstop_at", "ended_at", "recorded_at", null=True),
+        sa.CheckConstraint(JOB_STATUSES, name=op.f("ck_jobs_status")),
+        sa.ForeignKeyConstraint(
+            ["execution"], ["executions.id"], name=op.f("fk_jobs_execution"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
+    )
+    op.create_index("ix_jobs_execution_task", "jobs", ["execution", "task"])
+    op.create_index("ix_jobs_node_status", "jobs", ["node", "status"])
+    op.create_index("ix_jobs_settled_status", "jobs", ["settled", "status"])
+
+
+def _history() -> None:
+    """Variables, timers, events and output of an execution."""
+    op.create_table(
+        "variables",
+        *_texts(26, "execution"),
+        *_numbers("seq"),
+        *_texts(64, "name"),
+        *_json("value", null=True),
+        *_texts(64, "task"),
+        sa.ForeignKeyConstraint(
+            ["execution"], ["executions.id"], name=op.f("fk_variables_execution"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("execution", "seq", name=op.f("pk_variables")),
+    )
+    op.create_index("ix_variables_execution_name_seq", "variables", ["execution", "name", "seq"])
+    op.create_table(
+        "timers",
+        *_texts(26, "execution"),
+        *_texts(64, "task"),
+        *_numbers("unit"),
+        *_texts(16, "kind"),
+        *_moments("due_at"),
+        sa.ForeignKeyConstraint(
+            ["execution"], ["executions.id"], name=op.f("fk_timers_execution"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("execution", "task", "unit", "kind", name=op.f("pk_timers")),
+    )
+    op.create_index(op.f("ix_timers_due_at"), "timers", ["due_at"])
+    op.create_table(
+        "events",
+        *_texts(26, "execution"),
+        *_numbers("seq"),
+        *_texts(32, "kind"),
+        *_moments("at"),
+        *_json("data"),
+        sa.ForeignKeyConstraint(
+            ["execution"], ["executions.id"], name=op.f("fk_events_execution"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("execution", "seq", name=op.f("pk_events")),
+    )
+    op.create_table(
+        "outputs",
+        *_texts(200, "job"),
+        *_texts(8, "stream"),
+        *_texts(26, "execution"),
+        *_numbers("bytes", "kept"),
+        *_texts(64, "sha256"),
+        *_flags("truncated", "verified"),
+        sa.Column("content", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(["job"], ["jobs.id"], name=op.f("fk_outputs_job"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("job", "stream", name=op.f("pk_outputs")),
+    )
+    op.create_index(op.f("ix_outputs_execution"), "outputs", ["execution"])

@@ -1,0 +1,28 @@
+"""`celery -A workers.beat beat`: one entry, a tick every second. Two of them do no harm."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from app.settings import from_environment
+from app.transport import queues
+from app.transport.celery_app import make_celery
+
+settings = from_environment()
+logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+TICK_EVERY = 1.0
+TICK_EXPIRES = 2.0
+"""Seconds: a tick that waited longer is dropped, so that ticks never pile up behind an outage."""
+
+celery = make_celery("beat", broker_url=settings.broker, name="beat", queues=(queues.TICK,))
+celery.conf.beat_schedule = {
+    "tick": {
+        "task": queues.TICK_TASK,
+        "schedule": TICK_EVERY,
+        "options": {"queue": queues.TICK, "expires": TICK_EXPIRES},
+    }
+}
+celery.conf.beat_schedule_filename = str(Path(settings.data_dir) / "beat.schedule")
+celery.conf.beat_max_loop_interval = 1

@@ -1,0 +1,71 @@
+"""`celery -A workers.node worker`: consumes the orders of one machine, and nothing else.
+
+The node's name comes from its identity, in MUSTER_NODE_DIR (or MUSTER_DATA_DIR/nodes/MUSTER_NODE).
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from typing import Any
+
+from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
+
+from app.node.ctl import CtlConsumer
+from app.node.identity import load_identity
+from app.node.station import Station
+from app.settings import from_environment
+from app.transport import gate, queues
+from app.transport.celery_app import make_celery
+
+settings = from_environment()
+logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+identity = load_identity(settings.node_directory)
+celery = make_celery(
+    "node",
+    broker_url=settings.broker,
+    name=f"node-{identity.node}",
+    queues=(queues.node_queue(identity.node),),
+    concurrency=settings.node_slots,
+    state_dir=settings.node_directory,
+)
+
+
+@cache
+def station() -> Station:
+    return Station(settings, celery)
+
+
+@cache
+def ctl() -> CtlConsumer:
+    return CtlConsumer(celery, queues.node_ctl_queue(identity.node), station().obey)
+
+
+@worker_init.connect(weak=False)
+def _init(**_: Any) -> None:
+    """Cancels that came while the node was away are known before any order is taken."""
+    station().open()
+    ctl().drain()
+
+
+@worker_ready.connect(weak=False)
+def _ready(**_: Any) -> None:
+    ctl().start()
+
+
+@worker_shutting_down.connect(weak=False)
+def _leaving(**_: Any) -> None:
+    station().release()
+
+
+@worker_shutdown.connect(weak=False)
+def _gone(**_: Any) -> None:
+    ctl().close()
+    station().close()
+
+
+@celery.task(name=queues.NODE_ORDER, bind=True)
+def order(self: Any, token: str) -> None:
+    """Run one job. The rest of the canvas is taken off: the node's sender publishes it from the journal."""
+    station().run(token, gate.take_canvas(self.request))
