@@ -80,6 +80,11 @@ class PlanTask:
         """Starts with the execution unless `start` says otherwise (semantics E1)."""
         return not self.incoming and self.parent is None and not self.is_finally
 
+    @property
+    def may_have_timers(self) -> bool:
+        """Whether anything of this task ever waits for time to pass."""
+        return self.delay is not None or self.retry is not None or self.kind in ("block", "engine")
+
     def handles(self, outcome: str) -> bool:
         """Whether a failure of this kind is declared as handled (semantics E6)."""
         return bool(self.on_timeout if outcome == "timed_out" and self.on_timeout else self.on_failure)

@@ -38,7 +38,8 @@ def settle(
     outcome = _publish(draft, task, outcome)
     draft.set_status(name, outcome)
     state.ended_at = draft.now
-    draft.disarm(name)
+    if task.may_have_timers:
+        draft.disarm(name)
     if task.parent is not None:
         _child_over(draft, task.parent, outcome)
         return

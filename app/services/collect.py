@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
 from app.compiler.canvas import Signature
 from app.engine.events import JobEnded, JobUnknown
@@ -34,6 +34,8 @@ from app.transport.sealing import Refused, open_outcome
 
 log = logging.getLogger(__name__)
 jobs, dead_letters = table(Job), table(DeadLetter)
+
+_count_queued = select(func.count()).where(jobs.c.node == bindparam("node"), jobs.c.status == QUEUED)
 
 STOPS_AT_ONCE = 5000
 IDS_AN_ORDER = 500
@@ -114,10 +116,12 @@ def collect(desk: Desk, token: Any, canvas: Canvas, *, redelivered: bool) -> Col
                 parcel,
                 redelivered=redelivered,
             )
+        waiting = connection.execute(_count_queued, {"node": outcome.node}).scalar_one()
     if message is not None:
         answer.order = desk.signer.run(message[0], message[1], now)
     handover.deliver(desk.send, desk.signer, parcel, now)
-    make_room(desk, outcome.node)
+    if waiting:
+        make_room(desk, outcome.node)
     if outcomes.is_incomplete(outcome):
         answer.fetch = (outcome.job,)
     return answer
@@ -152,17 +156,24 @@ def _line(
 ) -> tuple[JobMessage, Recipient] | None:
     """The last `collect` of a line settles in its own transaction; in mid-line the chain goes on."""
     run = Run.lock(desk.control, connection, row.execution)
-    if not outcomes.record(connection, row, outcome, run.now):
+    written = outcomes.record(connection, row, outcome, run.now)
+    if written is None:
         return _again(run, canvas) if redelivered else None
     if outcome.status == UNKNOWN:
         run.take(JobUnknown(row.id))
     else:
+        run.see_job(_as_state(row, written))
         run.take(JobEnded(row.id))
-    run.settle()
     run.dispatch += _next_of(run, row.task)
     follower = handover.admit(run, parcel, canvas.rest)
     stop_jobs(run)
     return parcel.orders.get(follower) if follower else None
+
+
+def _as_state(row: Any, written: Mapping[str, Any]) -> JobState:
+    """The job as it stands now: as it was read, with what was written since."""
+    values = {name: row._mapping[name] for name in rows.JOB_COLUMNS}
+    return JobState(**{**values, **{name: value for name, value in written.items() if name in values}})
 
 
 def _next_of(run: Run, task: str) -> list[JobState]:
@@ -270,9 +281,8 @@ def tell(desk: Desk, kind: str, about: tuple[str, ...], to: Recipient) -> None:
 
 def make_room(desk: Desk, node: str) -> None:
     """A slot of this node is free again: hand over what waits for it, in a transaction of its own."""
-    query = select(func.count()).where(jobs.c.node == node, jobs.c.status == QUEUED)
     with desk.control.store.read() as connection:
-        waiting = connection.execute(query).scalar_one()
+        waiting = connection.execute(_count_queued, {"node": node}).scalar_one()
     if not waiting:
         return
     parcel = Parcel()

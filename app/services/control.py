@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from app.services.roster import Roster
 from app.settings import Settings
 from app.store.db import Store
 
@@ -29,3 +30,4 @@ class Control:
     store: Store
     nudge: Nudge = no_nudge
     clock: Callable[[], float] = field(default=time.time)
+    roster: Roster = field(default_factory=Roster)

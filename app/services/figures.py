@@ -24,8 +24,12 @@ class Figures:
 
 def figures(control: Control, connection: Connection) -> Figures:
     """Four statements, each answered from an index."""
-    by_execution = select(executions.c.status, func.count()).group_by(executions.c.status)
-    by_job = select(jobs.c.status, func.count()).where(jobs.c.settled.is_(False)).group_by(jobs.c.status)
+    by_execution = select(executions.c.status, func.count().label("number")).group_by(executions.c.status)
+    by_job = (
+        select(jobs.c.status, func.count().label("number"))
+        .where(jobs.c.settled.is_(False))
+        .group_by(jobs.c.status)
+    )
     dead = select(func.count()).select_from(DeadLetter.__table__)
     oldest = control.clock() - control.settings.offline_after
     found = {"online": 0, "offline": 0, "draining": 0}
@@ -33,8 +37,8 @@ def figures(control: Control, connection: Connection) -> Figures:
         found["online" if row.last_seen is not None and row.last_seen > oldest else "offline"] += 1
         found["draining"] += row.state == "draining"
     return Figures(
-        executions=dict(connection.execute(by_execution).tuples()),
-        jobs=dict(connection.execute(by_job).tuples()),
+        executions={row.status: row.number for row in connection.execute(by_execution)},
+        jobs={row.status: row.number for row in connection.execute(by_job)},
         nodes=found,
         dead_letters=connection.execute(dead).scalar_one(),
     )

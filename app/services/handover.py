@@ -6,12 +6,11 @@ a wide fan-out has room in its window. `dispatched` is written in the transactio
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 
 from app.compiler import canvas
 from app.compiler.plan import Plan
@@ -24,6 +23,7 @@ from app.services.lost import fail
 from app.services.orders import Recipient, Signer, build_job
 from app.services.run import Run
 from app.store import executions as rows
+from app.store.statements import set_columns
 from app.store.tables import Execution, Job, Node, Task, table
 from app.transport.canvas import Member, members, rest_digest
 from app.transport.keys import Public
@@ -61,27 +61,34 @@ class Parcel:
     woken: set[str] = field(default_factory=set)
 
 
+_outstanding = (
+    select(func.count())
+    .where(jobs.c.node == nodes.c.name, jobs.c.status.in_(sorted(JOB_OUT)))
+    .correlate(nodes)
+    .scalar_subquery()
+)
+_select_places = select(
+    nodes.c.name,
+    nodes.c.epoch,
+    nodes.c.public_keys,
+    nodes.c.last_seen,
+    nodes.c.state,
+    nodes.c.slots,
+    _outstanding.label("out"),
+).where(nodes.c.name.in_(bindparam("names", expanding=True)))
+
+
 def places(
     connection: Connection, names: Collection[str], now: float, offline_after: float
 ) -> dict[str, Place]:
     """The nodes by name, with the room each has."""
-    query = select(
-        nodes.c.name, nodes.c.epoch, nodes.c.public_keys, nodes.c.last_seen, nodes.c.state, nodes.c.slots
-    ).where(nodes.c.name.in_(list(names)))
-    found = list(connection.execute(query))
-    outstanding = (
-        select(jobs.c.node, func.count())
-        .where(jobs.c.node.in_(list(names)), jobs.c.status.in_(JOB_OUT))
-        .group_by(jobs.c.node)
-    )
-    out: Counter[str] = Counter({row[0]: row[1] for row in connection.execute(outstanding)})
     return {
         row.name: Place(
             Recipient(row.name, row.epoch, Public.from_json(row.public_keys)),
             bool(row.last_seen and row.last_seen > now - offline_after and row.state == "active"),
-            max(0, ORDERS_PER_SLOT * row.slots - out[row.name]),
+            max(0, ORDERS_PER_SLOT * row.slots - row.out),
         )
-        for row in found
+        for row in connection.execute(_select_places, {"names": list(names)})
     }
 
 
@@ -219,11 +226,8 @@ def message_of(run: Run, job: JobState) -> JobMessage:
 
 def _dispatched(run: Run, job: JobState, message: JobMessage, digest: str, to: Recipient) -> None:
     job.status = DISPATCHED
-    run.connection.execute(
-        update(jobs)
-        .where(jobs.c.id == job.id, jobs.c.status == QUEUED)
-        .values(_dispatch_columns(run.control, message, digest, to, run.now))
-    )
+    columns = _dispatch_columns(run.control, message, digest, to, run.now)
+    set_columns(run.connection, jobs, columns, id=job.id, status=QUEUED)
 
 
 def _dispatch_columns(
@@ -324,9 +328,7 @@ def _send_alone(
     columns = _dispatch_columns(control, message, member.digest, to, now)
     columns["sends"] = row.sends + 1
     columns["send_after"] = now + control.settings.resend_after * 2 ** min(row.sends, 4)
-    changed = connection.execute(
-        update(jobs).where(jobs.c.id == job.id, jobs.c.status == expected).values(columns)
-    ).rowcount
+    changed = set_columns(connection, jobs, columns, id=job.id, status=expected)
     if changed:
         parcel.members.append((member, message, to))
         parcel.woken.add(row.execution)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from app.engine.status import CANCELLED, JOB_OVER, UNKNOWN
 from app.services.orders import result_of
@@ -56,15 +56,27 @@ class NodeKeys:
         return NodeSigner(row.name, None, Public.from_json(row.public_keys))
 
 
+_select_job = (
+    select(jobs, tasks.c.input, executions.c.plan_digest)
+    .join(tasks, (tasks.c.execution == jobs.c.execution) & (tasks.c.name == jobs.c.task))
+    .join(executions, executions.c.id == jobs.c.execution)
+    .where(jobs.c.id == bindparam("job"))
+)
+_OUTCOME = ("status", "exit_code", "result", "error", "started_at", "ended_at", "recorded_at")
+_record = (
+    update(jobs)
+    .where(
+        jobs.c.id == bindparam("job"),
+        jobs.c.settled.is_(False),
+        jobs.c.status.not_in(sorted(JOB_OVER)),
+    )
+    .values({name: bindparam(name) for name in _OUTCOME})
+)
+
+
 def job_row(connection: Connection, job: str) -> Row[Any] | None:
     """A job with what recording its outcome needs to know."""
-    query = (
-        select(jobs, tasks.c.input, executions.c.plan_digest)
-        .join(tasks, (tasks.c.execution == jobs.c.execution) & (tasks.c.name == jobs.c.task))
-        .join(executions, executions.c.id == jobs.c.execution)
-        .where(jobs.c.id == job)
-    )
-    return connection.execute(query).first()
+    return connection.execute(_select_job, {"job": job}).first()
 
 
 def belongs(row: Row[Any], outcome: Outcome) -> bool:
@@ -72,8 +84,8 @@ def belongs(row: Row[Any], outcome: Outcome) -> bool:
     return bool((row.node, row.epoch, row.digest) == (outcome.node, outcome.epoch, outcome.digest))
 
 
-def record(connection: Connection, row: Row[Any], outcome: Outcome, now: float) -> bool:
-    """Write the outcome if the job has none. Returns whether this was the first.
+def record(connection: Connection, row: Row[Any], outcome: Outcome, now: float) -> dict[str, Any] | None:
+    """Write the outcome if the job has none. Returns the columns written if this was the first.
 
     A job that waits as `unknown` takes a late outcome; one that was settled as unknown keeps it beside, as `late`.
     """
@@ -96,17 +108,12 @@ def record(connection: Connection, row: Row[Any], outcome: Outcome, now: float) 
         "recorded_at": now,
     }
     if status == UNKNOWN:
-        return _record_unknown(connection, row, columns)
-    fresh = connection.execute(
-        update(jobs)
-        .where(jobs.c.id == row.id, jobs.c.settled.is_(False), jobs.c.status.not_in(JOB_OVER))
-        .values(columns)
-    ).rowcount
-    if not fresh:
+        return columns if _record_unknown(connection, row, columns) else None
+    if not connection.execute(_record, {"job": row.id, **columns}).rowcount:
         _keep_late(connection, row, columns)
-        return False
+        return None
     _keep_output(connection, row, outcome)
-    return True
+    return columns
 
 
 def _record_unknown(connection: Connection, row: Row[Any], columns: dict[str, Any]) -> bool:

@@ -11,25 +11,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from app.compiler.plan import Plan
 from app.engine import events as engine_events
 from app.engine.advance import advance
 from app.engine.draft import view
 from app.engine.events import Event, JobEnded, NodeBack
-from app.engine.state import Changes, Commands, JobState, Limits, Need, Node, Slice, Step
+from app.engine.state import Changes, Commands, JobState, Limits, Need, Slice, Step
 from app.engine.status import NOT_REACHED, PENDING
 from app.services.control import Control
 from app.store import executions as rows
 from app.store.executions import Head
-from app.store.tables import Node as NodeRow
-from app.store.tables import table
 
 MAX_NEEDS = 64
 """How often a step may ask for more before something is wrong: each answer is complete for what was asked."""
-
-nodes = table(NodeRow)
 
 
 class Run:
@@ -61,9 +57,8 @@ class Run:
         """Put one event through the engine and write what it changed."""
         self._preload(event)
         step = self._advance(event)
-        rows.save(self.connection, self.head, step.changes, self.now)
         data = {"input": engine_events.to_json(event), "log": step.changes.log}
-        rows.record_event(self.connection, self.head, event.kind, data, self.now)
+        rows.save(self.connection, self.head, step.changes, (event.kind, data), self.now)
         self._remember(step.changes)
         self.dispatch += step.commands.dispatch
         self.stop += step.commands.stop
@@ -94,14 +89,15 @@ class Run:
 
     def _preload(self, event: Event) -> None:
         """What the event is sure to touch, in as few statements as possible."""
-        if not self.slice.fleet:
-            self.slice.fleet = fleet(self.connection)
+        submitted = isinstance(event, engine_events.Submitted)
+        if submitted or not self.slice.fleet:
+            self.slice.fleet = self.control.roster.nodes(self.connection, anew=submitted)
         job_id = getattr(event, "job", None)
         if job_id is not None and job_id not in self.slice.jobs:
             job = rows.load_job(self.connection, job_id)
             if job is not None:
                 self.slice.jobs[job_id] = job
-        if isinstance(event, engine_events.Submitted):
+        if submitted:
             self._load_tasks(self.plan.tasks)
             return
         touched = getattr(event, "task", None) or (self.slice.jobs[job_id].task if job_id else None)
@@ -171,13 +167,3 @@ class Run:
                 spared = changes.sweep_pending == "main" and self.plan.tasks[name].is_finally
                 if state.status == PENDING and not spared:
                     state.status = NOT_REACHED
-
-
-def fleet(connection: Connection) -> dict[str, Node]:
-    """Every node as the engine sees it. `local` takes any shell until its first heartbeat says which it has."""
-    found = {}
-    query = select(nodes.c.name, nodes.c.shells, nodes.c.labels, nodes.c.address, nodes.c.state)
-    for row in connection.execute(query):
-        shells = tuple(row.shells or ("bash", "sh"))
-        found[row.name] = Node(row.name, shells, row.labels or {}, row.address, row.state)
-    return found

@@ -20,6 +20,7 @@ from app.engine.draft import view
 from app.engine.state import Changes, ExecutionState, JobState, TaskState
 from app.engine.status import JOB_OUT, JOB_OVER, NOT_REACHED, PENDING, TASK_LIVE
 from app.errors import NotFound
+from app.store.statements import add_row, set_columns
 from app.store.tables import Event, Execution, Job, StoredPlan, Task, Timer, Variable, table
 
 executions, tasks, jobs = table(Execution), table(Task), table(Job)
@@ -44,6 +45,19 @@ _select_jobs = select(*(jobs.c[name] for name in JOB_COLUMNS)).where(
     jobs.c.execution == bindparam("execution"), jobs.c.task.in_(bindparam("names", expanding=True))
 )
 _select_job = select(*(jobs.c[name] for name in JOB_COLUMNS)).where(jobs.c.id == bindparam("id"))
+
+_insert_jobs, _insert_variables = insert(jobs), insert(variables)
+_select_vars = (
+    select(variables.c.name, variables.c.value)
+    .where(
+        variables.c.execution == bindparam("execution"),
+        variables.c.name.in_(bindparam("names", expanding=True)),
+    )
+    .order_by(variables.c.seq)
+)
+_drop_task_timers = delete(timers).where(
+    timers.c.execution == bindparam("execution"), timers.c.task == bindparam("task")
+)
 
 
 class UnknownExecution(NotFound):
@@ -133,10 +147,12 @@ def live_names(connection: Connection, execution: str) -> set[str]:
 
 def load_vars(connection: Connection, execution: str, names: Collection[str]) -> dict[str, Any]:
     """The current variables by name; every one where names hold "*"."""
-    query = select(variables.c.name, variables.c.value).where(variables.c.execution == execution)
     if "*" not in names:
-        query = query.where(variables.c.name.in_(list(names)))
-    return {name: value for name, value in connection.execute(query.order_by(variables.c.seq))}
+        found = connection.execute(_select_vars, {"execution": execution, "names": list(names)})
+    else:
+        everything = select(variables.c.name, variables.c.value).where(variables.c.execution == execution)
+        found = connection.execute(everything.order_by(variables.c.seq))
+    return {name: value for name, value in found}
 
 
 def woken_tasks(connection: Connection, execution: str) -> list[str]:
@@ -159,30 +175,38 @@ def unsettled(connection: Connection, execution: str) -> list[str]:
     return list(connection.execute(query).scalars())
 
 
-def save(connection: Connection, head: Head, changes: Changes, now: float) -> None:
-    """Write what a step changed. The caller holds the execution's lock."""
+def save(connection: Connection, head: Head, changes: Changes, event: tuple[str, Any], now: float) -> None:
+    """Write what a step changed, and the event that it answered. The caller holds the execution's lock.
+
+    Event numbers have no gaps because of that lock.
+    """
     execution = head.state.id
     for name, columns in changes.tasks.items():
-        connection.execute(
-            update(tasks)
-            .where(tasks.c.execution == execution, tasks.c.name == name)
-            .values({key: _listed(value) for key, value in columns.items()})
+        set_columns(
+            connection,
+            tasks,
+            {key: _listed(value) for key, value in columns.items()},
+            execution=execution,
+            name=name,
         )
     for job, columns in changes.jobs.items():
-        connection.execute(update(jobs).where(jobs.c.id == job).values(columns))
+        set_columns(connection, jobs, columns, id=job)
     if changes.new_jobs:
-        connection.execute(insert(jobs), [_job_row(execution, job, now) for job in changes.new_jobs])
+        connection.execute(_insert_jobs, [_job_row(execution, job, now) for job in changes.new_jobs])
     if changes.published:
         rows = [
             {"execution": execution, "seq": seq, "name": name, "value": value, "task": task}
             for seq, name, value, task in changes.published
         ]
-        connection.execute(insert(variables), rows)
+        connection.execute(_insert_variables, rows)
     _save_timers(connection, execution, changes)
     if changes.sweep_pending:
         _sweep(connection, execution, changes.sweep_pending, now)
-    if changes.execution:
-        connection.execute(update(executions).where(executions.c.id == execution).values(changes.execution))
+    head.event_seq += 1
+    kind, data = event
+    row = {"execution": execution, "seq": head.event_seq, "kind": kind, "at": now, "data": data}
+    add_row(connection, events, row)
+    set_columns(connection, executions, {**changes.execution, "event_seq": head.event_seq}, id=execution)
 
 
 def _listed(value: Any) -> Any:
@@ -196,7 +220,7 @@ def _job_row(execution: str, job: JobState, now: float) -> dict[str, Any]:
 
 def _save_timers(connection: Connection, execution: str, changes: Changes) -> None:
     for task in changes.dropped_task_timers:
-        connection.execute(delete(timers).where(timers.c.execution == execution, timers.c.task == task))
+        connection.execute(_drop_task_timers, {"execution": execution, "task": task})
     for task, unit, kind in changes.dropped_timers:
         connection.execute(
             delete(timers).where(
@@ -219,18 +243,6 @@ def _sweep(connection: Connection, execution: str, which: str, now: float) -> No
     if which == "main":
         query = query.where(tasks.c.is_finally.is_(False))
     connection.execute(query.values(status=NOT_REACHED, ended_at=now))
-
-
-def record_event(connection: Connection, head: Head, kind: str, data: Mapping[str, Any], now: float) -> None:
-    """Append one event; sequence numbers have no gaps because the caller holds the lock."""
-    head.event_seq += 1
-    connection.execute(
-        insert(events),
-        {"execution": head.state.id, "seq": head.event_seq, "kind": kind, "at": now, "data": dict(data)},
-    )
-    connection.execute(
-        update(executions).where(executions.c.id == head.state.id).values(event_seq=head.event_seq)
-    )
 
 
 def create(connection: Connection, values: Mapping[str, Any], plan_: Plan, now: float) -> None:

@@ -64,7 +64,7 @@ class Job:
     ok_codes: tuple[int, ...] = (0,)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: getattr(self, name) for name in self.__slots__}
 
     @property
     def digest(self) -> str:
@@ -114,7 +114,10 @@ class Order:
     order_version: int = ORDER_VERSION
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "digests": [job.digest for job in self.jobs]}
+        own = {name: getattr(self, name) for name in self.__slots__}
+        jobs = [job.to_json() for job in self.jobs]
+        digests = [hashlib.sha256(canonical(job)).hexdigest() for job in jobs]
+        return {**own, "jobs": jobs, "digests": digests}
 
     @classmethod
     def from_json(cls, data: Any) -> Order:

@@ -1,0 +1,38 @@
+"""Statements built once for each shape: building one with SQLAlchemy costs more than running it.
+
+A shape is a table, the columns that are set and those that select the row. Values come in as parameters: those of
+the key are named `key_<column>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Connection, Insert, Table, Update, bindparam, insert, update
+
+SHAPES = 512
+
+
+@lru_cache(maxsize=SHAPES)
+def _update(table: Table, columns: tuple[str, ...], keys: tuple[str, ...]) -> Update:
+    where = [table.c[name] == bindparam(f"key_{name}", type_=table.c[name].type) for name in keys]
+    return update(table).where(*where).values({name: bindparam(name) for name in columns})
+
+
+@lru_cache(maxsize=SHAPES)
+def _insert(table: Table, columns: tuple[str, ...]) -> Insert:
+    return insert(table).values({name: bindparam(name) for name in columns})
+
+
+def set_columns(connection: Connection, table: Table, values: Mapping[str, Any], **key: Any) -> int:
+    """Set columns of the rows whose key columns have these values; how many rows there were."""
+    statement = _update(table, tuple(values), tuple(key))
+    parameters = {**values, **{f"key_{name}": value for name, value in key.items()}}
+    return int(connection.execute(statement, parameters).rowcount)
+
+
+def add_row(connection: Connection, table: Table, values: Mapping[str, Any]) -> None:
+    """Insert one row."""
+    connection.execute(_insert(table, tuple(values)), dict(values))
