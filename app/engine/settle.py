@@ -192,7 +192,7 @@ def _child_over(draft: Draft, block: str, outcome: str) -> None:
         return
     draft.want(task.children)
     children = {child: draft.task(child) for child in task.children}
-    result = {child: {**view(one), "status": one.status} for child, one in children.items()}
+    result = {child: one.result for child, one in children.items()}
     if state.stopping == "timed_out":
         settle(draft, block, TIMED_OUT, result=result, error=error("timeout", f"{block} took too long"))
     elif state.failed:

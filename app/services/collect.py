@@ -15,12 +15,13 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
 from app.compiler.canvas import Signature
-from app.engine.events import JobEnded, JobUnknown
+from app.engine.events import JobEnded
 from app.engine.state import JobState
 from app.engine.status import DISPATCHED, JOB_OUT, QUEUED, SUCCEEDED, UNKNOWN
 from app.services import handover, outcomes
 from app.services.control import Control
 from app.services.handover import Parcel
+from app.services.lost import lose
 from app.services.orders import Recipient, Signer
 from app.services.run import Run
 from app.store import executions as rows
@@ -160,7 +161,7 @@ def _line(
     if written is None:
         return _again(run, canvas) if redelivered else None
     if outcome.status == UNKNOWN:
-        run.take(JobUnknown(row.id))
+        lose(run, row.id)
     else:
         run.see_job(_as_state(row, written))
         run.take(JobEnded(row.id))

@@ -1,0 +1,76 @@
+"""The HTTP API. `create_app` makes it: `flask --app app.api …`, `gunicorn "app.api:create_app()"`."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from flask import Flask, Response
+
+from app import settings as environment
+from app.api import gate, paths, problems, shown, wiring
+from app.api.executions import executions
+from app.api.history import history
+from app.api.nodes import nodes
+from app.api.people import people
+from app.api.strict import StrictJson
+from app.api.system import documents, system
+from app.api.workflows import workflows
+from app.services.control import Control
+from app.settings import Settings
+
+PREFIX = "/api/v1"
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def create_app(settings: Settings | None = None, *, control: Control | None = None) -> Flask:
+    """The API as a WSGI application; settings come from the environment unless they or a `control` are given.
+
+    Raises BadSetting, and UngatedRoute for a route that does not say who may use it.
+    """
+    made = control or wiring.make_control(settings or environment.from_environment())
+    app = Flask("app.api", static_folder=None)
+    app.json = StrictJson(app)
+    app.config.update(
+        API_TITLE="Muster",
+        API_VERSION="v1",
+        OPENAPI_VERSION="3.1.0",
+        MAX_CONTENT_LENGTH=made.settings.body_limit,
+        PROPAGATE_EXCEPTIONS=False,
+        API_SPEC_OPTIONS={
+            "info": {"description": f"Muster {version('muster')}", "license": {"name": "Apache-2.0"}},
+            "servers": [{"url": "/"}],
+            "security": [{"bearer": []}],
+        },
+    )
+    wiring.register(app, made)
+    paths.register(app)
+    gate.register(app)
+    app.after_request(_protect)
+    _add_routes(app)
+    gate.check(app)
+    return app
+
+
+def _add_routes(app: Flask) -> None:
+    api = problems.ProblemApi(app)
+    problems.register(app)
+    paths.document(api)
+    shown.document(api)
+    api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
+    api.register_blueprint(system)
+    for blueprint in (documents, workflows, executions, history, nodes, people):
+        api.register_blueprint(blueprint, url_prefix=PREFIX)
+
+
+def _protect(response: Response) -> Response:
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response

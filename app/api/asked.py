@@ -1,0 +1,165 @@
+"""What may come in, by request. Names that are not listed here are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from marshmallow import Schema, ValidationError, fields, validate
+from webargs.fields import DelimitedList
+
+from app.engine.status import EXECUTION_STATUSES
+from app.language import names
+from app.services.fleet import LIFETIME, LONGEST_LIFETIME
+from app.services.people import LOGIN, LOGIN_RULE, LONGEST_LIFE, ROLES
+from app.services.resolve import OUTCOMES
+
+LARGEST_NUMBER = 2**31 - 1
+LONGEST_CURSOR = 400
+
+_PLAIN = validate.Regexp(
+    r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z", error="Control characters are not allowed."
+)
+
+
+def _plain_text(longest: int, **options: Any) -> fields.String:
+    return fields.String(validate=[validate.Length(max=longest), _PLAIN], **options)
+
+
+def _named(pattern: str, rule: str) -> validate.Regexp:
+    # marshmallow formats the message, so what is in braces would count as fields.
+    return validate.Regexp(pattern, error=rule.replace("{", "{{").replace("}", "}}"))
+
+
+class VersionField(fields.Field):
+    """A version as text, or the number of a revision."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str | int:
+        if isinstance(value, str) and 1 <= len(value) <= 50 and value.isprintable():
+            return value
+        if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_NUMBER:
+            return value
+        raise ValidationError("Give a version as a text, or a revision as a number.")
+
+
+class DefinitionField(fields.Field):
+    """A workflow as YAML text, or as a JSON object of the same form."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str | dict[str, Any]:
+        if isinstance(value, (str, dict)):
+            return value
+        raise ValidationError("Give the workflow as YAML text, or as an object.")
+
+
+class StoreSchema(Schema):
+    definition = DefinitionField(required=True)
+
+
+class ExecuteSchema(Schema):
+    parameters = fields.Dict(keys=fields.String(), load_default=dict)
+    version = VersionField(load_default=None, allow_none=True)
+
+
+class InlineSchema(Schema):
+    definition = DefinitionField(required=True)
+    parameters = fields.Dict(keys=fields.String(), load_default=dict)
+
+
+class WaitQuery(Schema):
+    wait = fields.Float(
+        load_default=0.0,
+        validate=validate.Range(min=0, max=60),
+        metadata={"description": "Seconds to wait for the end before answering with 202"},
+    )
+
+
+class IdempotencySchema(Schema):
+    """Other headers are none of its business."""
+
+    class Meta:
+        unknown = "exclude"
+
+    key = fields.String(
+        data_key="Idempotency-Key",
+        load_default=None,
+        validate=validate.Regexp(
+            r"^[\x21-\x7e]{1,128}$(?!\n)", error="Give 1 to 128 visible ASCII characters."
+        ),
+        metadata={"description": "Up to 128 visible characters; the same key gives the same execution"},
+    )
+
+
+class PageQuery(Schema):
+    limit = fields.Integer(load_default=50, validate=validate.Range(min=1, max=200))
+    cursor = fields.String(load_default=None, validate=validate.Length(max=LONGEST_CURSOR))
+
+
+class OfWorkflowQuery(PageQuery):
+    status = DelimitedList(fields.String(validate=validate.OneOf(EXECUTION_STATUSES)), load_default=list)
+
+
+class ExecutionsQuery(OfWorkflowQuery):
+    workflow = fields.String(load_default=None, validate=_named(names.REF, names.REF_RULE))
+
+
+class RevisionQuery(Schema):
+    revision = fields.Integer(load_default=None, validate=validate.Range(min=1, max=LARGEST_NUMBER))
+
+
+class OutputQuery(PageQuery):
+    task = fields.String(load_default=None, validate=_named(names.TASK, names.TASK_RULE))
+    node = fields.String(load_default=None, validate=_named(names.NODE, names.NODE_RULE))
+    stream = fields.String(load_default=None, validate=validate.OneOf(("stdout", "stderr")))
+
+
+class EventsQuery(Schema):
+    after = fields.Integer(load_default=None, validate=validate.Range(min=0, max=LARGEST_NUMBER))
+    limit = fields.Integer(load_default=200, validate=validate.Range(min=1, max=1000))
+    output = fields.Boolean(
+        load_default=False, metadata={"description": "With the live output, as server-sent events only"}
+    )
+
+
+class CancelSchema(Schema):
+    force = fields.Boolean(load_default=False, truthy={True}, falsy={False})
+    reason = _plain_text(1000, load_default="")
+
+
+class ResolveSchema(Schema):
+    unit = fields.Integer(load_default=0, strict=True, validate=validate.Range(min=0, max=1_000_000))
+    outcome = fields.String(required=True, validate=validate.OneOf(OUTCOMES))
+    reason = _plain_text(1000, required=True)
+
+
+class NodeTokenSchema(Schema):
+    node = fields.String(required=True, validate=_named(names.NODE, names.NODE_RULE))
+    labels = fields.Dict(keys=fields.String(), values=fields.String(), load_default=dict)
+    lifetime = fields.Float(load_default=LIFETIME, validate=validate.Range(min=1, max=LONGEST_LIFETIME))
+    replace = fields.Boolean(load_default=False, truthy={True}, falsy={False})
+
+
+class EnrollSchema(Schema):
+    node = fields.String(required=True, validate=_named(names.NODE, names.NODE_RULE))
+    token = fields.String(required=True, validate=validate.Regexp(r"^[A-Za-z0-9_-]{1,128}$(?!\n)"))
+    public_keys = fields.Dict(keys=fields.String(), required=True)
+    proof = fields.String(required=True, validate=validate.Length(max=4096))
+
+
+class DrainSchema(Schema):
+    drain = fields.Boolean(load_default=True, truthy={True}, falsy={False})
+
+
+class ForceQuery(Schema):
+    force = fields.Boolean(load_default=False)
+
+
+class UserSchema(Schema):
+    login = fields.String(required=True, validate=_named(rf"^{LOGIN.pattern}$(?!\n)", LOGIN_RULE))
+    role = fields.String(required=True, validate=validate.OneOf(ROLES))
+
+
+class TokenSchema(Schema):
+    login = fields.String(required=True, validate=_named(rf"^{LOGIN.pattern}$(?!\n)", LOGIN_RULE))
+    name = _plain_text(64, load_default="")
+    expires_in = fields.Float(
+        load_default=None, allow_none=True, validate=validate.Range(min=1, max=LONGEST_LIFE)
+    )

@@ -1,0 +1,190 @@
+"""Executions: started, looked at, cancelled, resolved."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from typing import Any
+
+from flask import Response, jsonify, url_for
+from flask_smorest import Blueprint
+
+from app.api import asked, definitions, paging, shown
+from app.api.gate import needs, person
+from app.api.strict import Parser
+from app.api.wiring import control, reading, wiring
+from app.services import library, queries
+from app.services.cancel import cancel as ask_to_cancel
+from app.services.resolve import resolve as resolve_job
+from app.services.submit import Accepted, Submission, submit
+
+executions = Blueprint("executions", __name__, description="Invocations of workflows.")
+executions.ARGUMENTS_PARSER = Parser()
+
+_FIRST_LOOK, _LONGEST_LOOK = 0.02, 0.5
+_shown = shown.ExecutionSchema()
+_STARTED = {
+    "headers": {
+        "Location": {"description": "Where the execution is", "schema": {"type": "string"}},
+        "Idempotent-Replay": {
+            "description": "`true` where the key had made it before",
+            "schema": {"type": "string"},
+        },
+    }
+}
+
+
+@executions.route("/workflows/<ref:ref>/execute", methods=["POST"])
+@needs("operator")
+@executions.arguments(asked.ExecuteSchema)
+@executions.arguments(asked.WaitQuery, location="query")
+@executions.arguments(asked.IdempotencySchema, location="headers")
+@executions.response(201, shown.ExecutionSchema, **_STARTED)
+@executions.alt_response(
+    200, schema=shown.ExecutionSchema, description="The key had made it before", success=True
+)
+@executions.alt_response(202, schema=shown.ExecutionSchema, description="It goes on", success=True)
+def execute(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any], ref: str) -> Response:
+    """Execute a stored workflow."""
+    runnable = library.runnable(control(), ref, body["version"])
+    return _start(runnable, body["parameters"], headers["key"] or "", {"ref": ref, **body}, query["wait"])
+
+
+@executions.route("/workflow-executions", methods=["POST"])
+@needs("author")
+@executions.arguments(asked.InlineSchema)
+@executions.arguments(asked.WaitQuery, location="query")
+@executions.arguments(asked.IdempotencySchema, location="headers")
+@executions.response(201, shown.ExecutionSchema, **_STARTED)
+@executions.alt_response(
+    200, schema=shown.ExecutionSchema, description="The key had made it before", success=True
+)
+@executions.alt_response(202, schema=shown.ExecutionSchema, description="It goes on", success=True)
+def execute_inline(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any]) -> Response:
+    """Execute a workflow that is not stored."""
+    runnable = library.inline(definitions.text_of(body["definition"]))
+    return _start(runnable, body["parameters"], headers["key"] or "", body, query["wait"])
+
+
+def _start(
+    runnable: library.Runnable, parameters: dict[str, Any], key: str, asked_for: dict[str, Any], wait: float
+) -> Response:
+    submission = Submission(
+        plan=runnable.plan,
+        source=runnable.source,
+        requester=person().login,
+        parameters=parameters,
+        revision=runnable.revision,
+        idempotency_key=key,
+        request_sha256=_digest(asked_for) if key else "",
+    )
+    accepted = submit(control(), submission)
+    finished = bool(wait) and _wait(accepted.execution, wait)
+    return _answer(accepted, waited=bool(wait), finished=finished)
+
+
+def _digest(asked_for: dict[str, Any]) -> str:
+    text = json.dumps(asked_for, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _wait(execution: str, seconds: float) -> bool:
+    """Wait for the end with looks farther and farther apart; nothing is held in between but a seat, if there is one."""
+    deadline = time.monotonic() + min(seconds, control().settings.execute_wait)
+    pause = _FIRST_LOOK
+    if not wiring().seats.take():
+        return False
+    try:
+        while True:
+            with reading() as connection:
+                if queries.state(connection, execution).over:
+                    return True
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, _LONGEST_LOOK)
+    finally:
+        wiring().seats.give_back()
+
+
+def _answer(accepted: Accepted, *, waited: bool, finished: bool) -> Response:
+    with reading() as connection:
+        found = queries.execution(connection, accepted.execution)
+    response = jsonify(_shown.dump(found))
+    response.status_code = 202 if waited and not finished else 201 if accepted.created else 200
+    response.headers["Location"] = url_for("executions.get_execution", id=accepted.execution)
+    if not accepted.created:
+        response.headers["Idempotent-Replay"] = "true"
+    return response
+
+
+@executions.route("/workflow-executions", methods=["GET"])
+@needs("viewer")
+@executions.arguments(asked.ExecutionsQuery, location="query")
+@executions.response(200, shown.ExecutionsSchema)
+def list_executions(query: dict[str, Any]) -> Any:
+    """Executions, the newest first."""
+    return _list(query, query["workflow"])
+
+
+@executions.route("/workflows/<ref:ref>/executions", methods=["GET"])
+@needs("viewer")
+@executions.arguments(asked.OfWorkflowQuery, location="query")
+@executions.response(200, shown.ExecutionsSchema)
+def list_of_workflow(query: dict[str, Any], ref: str) -> Any:
+    """The executions of one workflow, the newest first; also of one that was deleted."""
+    return _list(query, ref)
+
+
+def _list(query: dict[str, Any], workflow: str | None) -> Any:
+    before = paging.behind(query["cursor"], str)
+    with reading() as connection:
+        found = queries.list_executions(
+            connection,
+            limit=query["limit"] + 1,
+            before=before,
+            statuses=query["status"],
+            workflow=workflow,
+        )
+    return paging.answer(found, query["limit"], lambda row: [row["id"]])
+
+
+@executions.route("/workflow-executions/<ulid:id>", methods=["GET"])
+@needs("viewer")
+@executions.response(200, shown.ExecutionSchema)
+def get_execution(id: str) -> dict[str, Any]:
+    """An execution with its parameters, variables and the graph of its tasks."""
+    with reading() as connection:
+        return queries.execution(connection, id)
+
+
+@executions.route("/workflow-executions/<ulid:id>/tasks", methods=["GET"])
+@needs("viewer")
+@executions.response(200, shown.UnitsSchema)
+def list_units(id: str) -> dict[str, Any]:
+    """A row for every unit of every task."""
+    with reading() as connection:
+        return {"items": queries.units(connection, id)}
+
+
+@executions.route("/workflow-executions/<ulid:id>/cancel", methods=["POST"])
+@needs("operator")
+@executions.arguments(asked.CancelSchema)
+@executions.response(202, shown.StatusSchema)
+def cancel(body: dict[str, Any], id: str) -> dict[str, str]:
+    """Ask that an execution ends; asking twice changes nothing, with `force` its finally tasks are stopped too."""
+    status = ask_to_cancel(control(), id, person().login, forced=body["force"], reason=body["reason"])
+    return {"status": status}
+
+
+@executions.route("/workflow-executions/<ulid:id>/tasks/<task:name>/resolve", methods=["POST"])
+@needs("operator")
+@executions.arguments(asked.ResolveSchema)
+@executions.response(202, shown.StatusSchema)
+def resolve(body: dict[str, Any], id: str, name: str) -> dict[str, str]:
+    """Say what became of a job that nobody knows about."""
+    resolve_job(control(), id, name, body["unit"], body["outcome"], body["reason"], person().login)
+    with reading() as connection:
+        return {"status": queries.state(connection, id).status}

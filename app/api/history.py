@@ -1,0 +1,108 @@
+"""What an execution left behind and what it says while it runs: output and events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response, request
+from flask_smorest import Blueprint
+
+from app.api import asked, paging, shown
+from app.api.gate import needs
+from app.api.live import Follower, Listener
+from app.api.strict import Parser
+from app.api.wiring import control, reading, wiring
+from app.errors import InvalidInput, Unavailable
+from app.services import history as service
+from app.services import queries
+
+history = Blueprint("history", __name__, description="Output and events of executions.")
+history.ARGUMENTS_PARSER = Parser()
+
+_EVENTS = "text/event-stream"
+
+
+@history.route("/workflow-executions/<ulid:id>/output", methods=["GET"])
+@needs("viewer")
+@history.arguments(asked.OutputQuery, location="query")
+@history.response(200, shown.OutputsSchema)
+def list_output(query: dict[str, Any], id: str) -> Any:
+    """What was kept of every job's output, as text; large executions come in pages of a few MB."""
+    after = paging.decode(query["cursor"], int, int, int, str)
+    wanted = service.OutputFilter(query["task"], query["node"], query["stream"])
+    place = (after[0], after[1], after[2], after[3]) if after else None
+    with reading() as connection:
+        items, following = service.list_output(connection, id, wanted, limit=query["limit"], after=place)
+    return paging.answer_to(items, following)
+
+
+@history.route("/workflow-executions/<ulid:id>/jobs/<job:job>/output/<stream:stream>", methods=["GET"])
+@needs("viewer")
+@history.response(200, {"type": "string", "format": "binary"}, content_type="application/octet-stream")
+def raw_output(id: str, job: str, stream: str) -> Response:
+    """Every byte that was kept of one stream, to be saved, never to be shown by a browser."""
+    with reading() as connection:
+        content = service.raw_output(connection, id, job, stream)
+    response = Response(content, content_type="application/octet-stream")
+    response.headers["Content-Disposition"] = f'attachment; filename="{job}.{stream}"'
+    return response
+
+
+@history.route("/workflow-executions/<ulid:id>/events", methods=["GET"])
+@needs("viewer")
+@history.doc(
+    parameters=[
+        {
+            "name": "Last-Event-ID",
+            "in": "header",
+            "description": "The number of the last event seen; wins over `after`",
+            "schema": {"type": "string"},
+        }
+    ]
+)
+@history.arguments(asked.EventsQuery, location="query")
+@history.response(200, shown.EventsSchema)
+@history.alt_response(200, schema={"type": "string"}, content_type=_EVENTS, success=True)
+def events(query: dict[str, Any], id: str) -> Any:
+    """What happened, in order: a list, or server-sent events until the execution is over.
+
+    With `Accept: text/event-stream` there are `event` (a row, its `id` the number to go on from), with `output=1`
+    also `output`, and at last `end`.
+    """
+    after = _last_seen(query["after"])
+    with reading() as connection:
+        queries.state(connection, id)
+        if (
+            request.method == "HEAD"
+            or request.accept_mimetypes.best_match(["application/json", _EVENTS]) != _EVENTS
+        ):
+            return {"items": service.list_events(connection, id, after=after, limit=query["limit"])}
+    store = control().store
+    listener = Listener(store, wiring().redis, id) if query["output"] else None
+    return _stream(Follower(store, id, after, listener))
+
+
+def _stream(follower: Follower) -> Response:
+    seats = wiring().seats
+    if not seats.take():
+        raise Unavailable(
+            "too many are following already",
+            hint="try again in a moment, or raise MUSTER_API_THREADS",
+            code="busy",
+        )
+    response = Response(follower.frames(), content_type=f"{_EVENTS}; charset=utf-8")
+    # Also where the client is gone before the first frame: a generator that never began would not notice.
+    response.call_on_close(seats.give_back)
+    # For proxies that would hold it back until it is whole.
+    response.headers["X-Accel-Buffering"] = "no"
+    return response
+
+
+def _last_seen(after: int | None) -> int:
+    given = request.headers.get("Last-Event-ID", "")
+    if not given:
+        return after or 0
+    if not given.isascii() or not given.isdigit() or len(given) > 10 or int(given) > asked.LARGEST_NUMBER:
+        detail = "Last-Event-ID must be the number of an event"
+        raise InvalidInput(detail, hint="send the last `id` that you got", code="bad-event-id")
+    return int(given)

@@ -1,0 +1,275 @@
+"""What goes out. Moments are ISO 8601 in UTC, with their offset."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from flask_smorest import Api
+from marshmallow import Schema, fields
+
+
+class Moment(fields.Field):
+    """Unix seconds inside, ISO 8601 outside."""
+
+    def _serialize(self, value: Any, attr: Any, obj: Any, **kwargs: Any) -> str | None:
+        return None if value is None else moment(value)
+
+
+def moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def document(api: Api) -> None:
+    """Say the form of our own fields in the OpenAPI document."""
+    api.register_field(Moment, "string", "date-time")
+
+
+class PackSchema(Schema):
+    ref = fields.String()
+    label = fields.String()
+    workflows = fields.Integer()
+    created_at = Moment()
+
+
+class PacksSchema(Schema):
+    items = fields.List(fields.Nested(PackSchema))
+    next_cursor = fields.String(allow_none=True)
+
+
+class WorkflowSummarySchema(Schema):
+    ref = fields.String()
+    pack = fields.String(attribute="pack_ref")
+    label = fields.String()
+    description = fields.String()
+    tags = fields.List(fields.String())
+    enabled = fields.Boolean()
+    version = fields.String()
+    revision = fields.Integer()
+    parameters = fields.Raw(attribute="param_schema")
+    output = fields.Raw(attribute="out_schema", allow_none=True)
+    created_at = Moment()
+    updated_at = Moment()
+
+
+class WorkflowSchema(WorkflowSummarySchema):
+    author = fields.String()
+    source = fields.String()
+
+
+class WorkflowsSchema(Schema):
+    items = fields.List(fields.Nested(WorkflowSummarySchema))
+    next_cursor = fields.String(allow_none=True)
+
+
+class VersionSchema(Schema):
+    revision = fields.Integer()
+    version = fields.String()
+    author = fields.String()
+    created_at = Moment()
+
+
+class VersionsSchema(Schema):
+    items = fields.List(fields.Nested(VersionSchema))
+    next_cursor = fields.String(allow_none=True)
+
+
+class ExecutionSummarySchema(Schema):
+    id = fields.String()
+    workflow = fields.String(attribute="workflow_ref")
+    revision = fields.Integer(attribute="workflow_revision", allow_none=True)
+    status = fields.String()
+    intent = fields.String()
+    degraded = fields.Boolean()
+    requester = fields.String()
+    error_message = fields.String()
+    created_at = Moment()
+    started_at = Moment(allow_none=True)
+    ended_at = Moment(allow_none=True)
+
+
+class EdgeSchema(Schema):
+    to = fields.String()
+    on = fields.String()
+
+
+class ExecutionSchema(ExecutionSummarySchema):
+    parameters = fields.Dict()
+    variables = fields.Dict()
+    current_tasks = fields.List(fields.String())
+    completed_tasks = fields.List(fields.String())
+    failed_tasks = fields.List(fields.String())
+    task_graph = fields.Dict(keys=fields.String(), values=fields.List(fields.Nested(EdgeSchema)))
+    output = fields.Raw(allow_none=True)
+
+
+class ExecutionsSchema(Schema):
+    items = fields.List(fields.Nested(ExecutionSummarySchema))
+    next_cursor = fields.String(allow_none=True)
+
+
+class UnitSchema(Schema):
+    """A unit of a task. `duration` is in seconds."""
+
+    task = fields.String()
+    task_index = fields.Integer()
+    unit = fields.Integer()
+    node = fields.String(allow_none=True)
+    status = fields.String()
+    wait_reason = fields.String()
+    attempt = fields.Integer(allow_none=True)
+    retry_count = fields.Integer()
+    max_retries = fields.Integer()
+    exit_code = fields.Integer(allow_none=True)
+    error = fields.Raw(allow_none=True)
+    result = fields.Raw(allow_none=True)
+    started_at = Moment(allow_none=True)
+    ended_at = Moment(allow_none=True)
+    duration = fields.Float(allow_none=True)
+    job = fields.String(allow_none=True)
+    effect_unknown = fields.Boolean()
+
+
+class UnitsSchema(Schema):
+    items = fields.List(fields.Nested(UnitSchema))
+
+
+class OutputSchema(Schema):
+    """What was kept of one stream. `bytes` were written, `kept` of them are here; `text` is for reading."""
+
+    job = fields.String()
+    task = fields.String()
+    unit = fields.Integer()
+    attempt = fields.Integer()
+    node = fields.String()
+    stream = fields.String()
+    bytes = fields.Integer()
+    kept = fields.Integer()
+    truncated = fields.Boolean()
+    verified = fields.Boolean()
+    text = fields.Function(lambda row: row["content"].decode("utf-8", "backslashreplace"))
+
+
+class OutputsSchema(Schema):
+    items = fields.List(fields.Nested(OutputSchema))
+    next_cursor = fields.String(allow_none=True)
+
+
+class EventSchema(Schema):
+    seq = fields.Integer()
+    kind = fields.String()
+    at = Moment()
+    log = fields.List(fields.Dict())
+
+
+class EventsSchema(Schema):
+    items = fields.List(fields.Nested(EventSchema))
+
+
+class StatusSchema(Schema):
+    status = fields.String()
+
+
+class NodeSchema(Schema):
+    name = fields.String()
+    transport = fields.String()
+    state = fields.String()
+    online = fields.Boolean()
+    labels = fields.Dict(keys=fields.String(), values=fields.String())
+    slots = fields.Integer()
+    free = fields.Integer()
+    shells = fields.List(fields.String())
+    versions = fields.Dict()
+    last_seen = Moment(allow_none=True)
+    epoch = fields.String()
+    open_jobs = fields.Integer()
+    enrolled_at = Moment()
+    enrolled_by = fields.String()
+
+
+class NodesSchema(Schema):
+    items = fields.List(fields.Nested(NodeSchema))
+
+
+class NewNodeTokenSchema(Schema):
+    """Shown once. `control` is the fingerprint of the control keys, for the machine to compare."""
+
+    token = fields.String()
+    node = fields.String()
+    expires_at = Moment()
+    control = fields.String()
+    installation = fields.String()
+
+
+class EnrolledSchema(Schema):
+    node = fields.String()
+    installation = fields.String()
+    control_keys = fields.Dict()
+
+
+class NodeStateSchema(Schema):
+    name = fields.String()
+    state = fields.String()
+
+
+class PersonSchema(Schema):
+    login = fields.String()
+    role = fields.String()
+    enabled = fields.Boolean()
+    created_at = Moment()
+
+
+class PeopleSchema(Schema):
+    items = fields.List(fields.Nested(PersonSchema))
+
+
+class TokenRowSchema(Schema):
+    id = fields.String()
+    login = fields.String()
+    role = fields.String()
+    name = fields.String()
+    created_at = Moment()
+    expires_at = Moment(allow_none=True)
+    used_at = Moment(allow_none=True)
+    revoked_at = Moment(allow_none=True)
+
+
+class NewTokenSchema(TokenRowSchema):
+    """Shown once."""
+
+    token = fields.String()
+
+
+class TokensSchema(Schema):
+    items = fields.List(fields.Nested(TokenRowSchema))
+    next_cursor = fields.String(allow_none=True)
+
+
+class AuditEntrySchema(Schema):
+    id = fields.Integer()
+    at = Moment()
+    person = fields.String()
+    action = fields.String()
+    subject = fields.String()
+    outcome = fields.String()
+    detail = fields.Dict()
+
+
+class AuditSchema(Schema):
+    items = fields.List(fields.Nested(AuditEntrySchema))
+    next_cursor = fields.String(allow_none=True)
+
+
+class HealthSchema(Schema):
+    status = fields.String()
+
+
+class ReadySchema(Schema):
+    status = fields.String()
+    checks = fields.Dict(keys=fields.String(), values=fields.String())
+
+
+class AboutSchema(Schema):
+    version = fields.String()
+    api = fields.String()
+    celery = fields.String()

@@ -1,0 +1,121 @@
+"""How the server does: alive, ready, figures, versions, and the documents that describe it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any
+
+import redis
+from flask import Response, current_app
+from flask_smorest import Blueprint
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.api import shown
+from app.api.gate import OPEN, needs
+from app.api.wiring import control, reading, wiring
+from app.errors import MusterError
+from app.language.schema import workflow_schema
+from app.services.figures import Figures, figures
+from app.store import migrate
+
+system = Blueprint("system", __name__, description="How the server does.")
+documents = Blueprint("documents", __name__, description="What describes the API and the language.")
+
+
+@system.route("/healthz")
+@needs(OPEN)
+@system.response(200, shown.HealthSchema)
+def healthz() -> dict[str, str]:
+    """The process answers; nothing else is looked at."""
+    return {"status": "ok"}
+
+
+@system.route("/readyz")
+@needs("viewer")
+@system.response(200, shown.ReadySchema)
+@system.alt_response(503, schema=shown.ReadySchema, description="A part does not answer")
+def readyz() -> tuple[dict[str, Any], int]:
+    """Whether the database, its schema and Redis are as they must be."""
+    checks = {"database": _database(), "redis": _redis()}
+    ready = all(found == "ok" for found in checks.values())
+    return {"status": "ok" if ready else "unavailable", "checks": checks}, 200 if ready else 503
+
+
+def _database() -> str:
+    try:
+        migrate.require(control().store)
+    except MusterError as error:
+        return error.message
+    except SQLAlchemyError as error:
+        return f"does not answer ({type(error).__name__})"
+    return "ok"
+
+
+def _redis() -> str:
+    try:
+        wiring().redis.ping()
+    except (redis.RedisError, OSError) as error:
+        return f"does not answer ({type(error).__name__})"
+    return "ok"
+
+
+@system.route("/version")
+@needs("viewer")
+@system.response(200, shown.AboutSchema)
+def about() -> dict[str, str]:
+    """The versions of Muster, of this API and of Celery."""
+    return {"version": version("muster"), "api": "v1", "celery": version("celery")}
+
+
+@system.route("/metrics")
+@needs("viewer")
+@system.response(200, {"type": "string"}, content_type="text/plain")
+def metrics() -> Response:
+    """Figures for Prometheus, counted in the database as it is now."""
+    with reading() as connection:
+        found = figures(control(), connection)
+    registry = CollectorRegistry()
+    registry.register(_Collected(found))
+    return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+
+class _Collected(Collector):
+    def __init__(self, found: Figures) -> None:
+        self._found = found
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Gauges by status. What retention removed is not counted any more."""
+        for name, about_it, label, values in (
+            ("muster_executions", "Executions by status", "status", self._found.executions),
+            ("muster_jobs", "Jobs that no settle has folded yet, by status", "status", self._found.jobs),
+            ("muster_nodes", "Nodes by what they are", "state", self._found.nodes),
+        ):
+            family = GaugeMetricFamily(name, about_it, labels=[label])
+            for value, count in sorted(values.items()):
+                family.add_metric([value], count)
+            yield family
+        yield GaugeMetricFamily(
+            "muster_dead_letters", "Messages refused and kept", value=self._found.dead_letters
+        )
+
+
+@documents.route("/schemas/workflow.json")
+@needs("viewer")
+@documents.response(200, {"type": "object"}, content_type="application/schema+json")
+def schema() -> Response:
+    """The JSON Schema of a workflow file."""
+    return Response(current_app.json.dumps(workflow_schema()), content_type="application/schema+json")
+
+
+@documents.route("/openapi.json")
+@needs("viewer")
+@documents.response(200, {"type": "object"})
+def openapi() -> Response:
+    """This document."""
+    api = current_app.extensions["flask-smorest"]["apis"][""]["ext_obj"]
+    return Response(current_app.json.dumps(api.spec.to_dict()), content_type="application/json")

@@ -1,0 +1,132 @@
+"""What the API is made of: settings, the store, the nudge, Redis; and the session that views read by."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, cast
+
+from flask import Flask, current_app
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import Connection, Engine
+
+from app.services.control import Control
+from app.settings import Settings
+from app.store.db import Store
+from app.store.tables import Base
+from app.transport.celery_app import make_celery
+from app.transport.output import connect
+from app.transport.send import Sender
+
+log = logging.getLogger(__name__)
+
+_NUDGES = 10_000
+_OTHER_THREADS = 4
+
+
+class Nudger:
+    """Sends nudges from a thread of its own, so that no answer ever waits for the broker.
+
+    The thread starts with the first nudge, thus behind a fork. What does not fit is dropped: the tick finds it.
+    """
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+        self._waiting: queue.Queue[str] = queue.Queue(_NUDGES)
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def __call__(self, executions: Iterable[str]) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="nudge", daemon=True)
+                self._thread.start()
+        for execution in executions:
+            try:
+                self._waiting.put_nowait(execution)
+            except queue.Full:
+                log.warning("a nudge was dropped; the tick finds its work")
+                return
+
+    def _run(self) -> None:
+        while True:
+            self._sender.settle([self._waiting.get()])
+
+
+class Seats:
+    """How many requests may be held open (streams, waits), so that threads are left for the others."""
+
+    def __init__(self, number: int) -> None:
+        self._free = threading.Semaphore(number)
+
+    def take(self) -> bool:
+        """False if there is none. One that was taken must be given back."""
+        return self._free.acquire(blocking=False)
+
+    def give_back(self) -> None:
+        self._free.release()
+
+
+@dataclass
+class Wiring:
+    """One per app, in `app.extensions["muster"]`."""
+
+    control: Control
+    seats: Seats = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.seats = Seats(max(1, self.control.settings.api_threads - _OTHER_THREADS))
+
+    @cached_property
+    def redis(self) -> Any:
+        """A client of the Redis that holds live output; connects when it is used."""
+        return connect(self.control.settings.redis_url)
+
+
+def make_control(settings: Settings) -> Control:
+    """The control side as the API has it: it may read, write and nudge, and holds no key."""
+    sender = Sender(make_celery("sender", broker_url=settings.broker, name="api"))
+    return Control(settings, Store(settings.database), Nudger(sender))
+
+
+class _Database(SQLAlchemy):
+    """Flask-SQLAlchemy on the store's engine, which begins transactions as SQLite needs it."""
+
+    def _make_engine(self, bind_key: str | None, options: dict[str, Any], app: Flask) -> Engine:
+        return cast(Wiring, app.extensions["muster"]).control.store.engine
+
+
+db = _Database(metadata=Base.metadata, session_options={"expire_on_commit": False}, add_models_to_shell=False)
+
+
+def register(app: Flask, control: Control) -> None:
+    """Give the app its wiring and its sessions."""
+    app.extensions["muster"] = Wiring(control)
+    # Only for the check that there is one: the engine is the store's.
+    app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite://"
+    db.init_app(app)
+
+
+def wiring() -> Wiring:
+    """That of the current app."""
+    return cast(Wiring, current_app.extensions["muster"])
+
+
+def control() -> Control:
+    """That of the current app."""
+    return wiring().control
+
+
+@contextmanager
+def reading() -> Iterator[Connection]:
+    """The request's session for a few reads. It holds no transaction behind them, so that the next reads see what
+    was written in between."""
+    try:
+        yield db.session.connection()
+    finally:
+        db.session.rollback()

@@ -1,0 +1,107 @@
+"""Each test has a database of its own: SQLite, and PostgreSQL where MUSTER_TEST_DATABASE_URL names a server."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import api_world
+import pytest
+import redis
+from sqlalchemy import create_engine, make_url, text
+
+from app.store import migrate
+from app.store.db import Store
+from app.store.tables import Base
+from app.transport.output import connect
+
+SERVER = os.environ.get("MUSTER_TEST_DATABASE_URL", "")
+BACKENDS = ["sqlite", *([pytest.param("postgres", marks=pytest.mark.postgres)] if SERVER else [])]
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated, empty SQLite file, to be copied."""
+    path = tmp_path_factory.mktemp("template") / "muster.db"
+    store = Store(f"sqlite:///{path}")
+    migrate.upgrade(store)
+    with store.engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    store.close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A migrated database on the server named, dropped at the end."""
+    server = make_url(SERVER).set(drivername="postgresql+psycopg")
+    name = f"muster_test_{secrets.token_hex(4)}"
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    url = server.set(database=name).render_as_string(hide_password=False)
+    store = Store(url)
+    migrate.upgrade(store)
+    store.close()
+    yield url
+    with engine.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
+
+
+@pytest.fixture(params=BACKENDS)
+def database_url(request: pytest.FixtureRequest, tmp_path: Path, sqlite_template: Path) -> str:
+    """The URL of a migrated database without a row."""
+    if request.param == "sqlite":
+        shutil.copy(sqlite_template, tmp_path / "muster.db")
+        return f"sqlite:///{tmp_path / 'muster.db'}"
+    url: str = request.getfixturevalue("postgres_url")
+    store = Store(url)
+    with store.write() as connection:
+        tables = ", ".join(Base.metadata.tables)
+        connection.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+    store.close()
+    return url
+
+
+@pytest.fixture
+def world(database_url: str, tmp_path: Path) -> Iterator[api_world.World]:
+    made = api_world.build(database_url, tmp_path)
+    yield made
+    made.control.store.close()
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A server of its own on a unix socket."""
+    directory = Path(tempfile.mkdtemp(prefix="ma-"))
+    beside = shutil.which("redis-server", path=str(Path(sys.executable).parent))
+    program = beside or shutil.which("redis-server") or "redis-server"
+    socket = directory / "r.sock"
+    process = subprocess.Popen(
+        [program, "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(directory)],
+        stdout=subprocess.DEVNULL,
+    )
+    url = f"redis+socket://{socket}"
+    client = connect(url)
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            client.ping()
+            break
+        except redis.RedisError:
+            assert time.monotonic() < deadline, "redis-server did not start"
+            threading.Event().wait(0.01)
+    yield url
+    process.terminate()
+    process.wait()
+    client.close()
+    shutil.rmtree(directory)
