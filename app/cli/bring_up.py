@@ -1,0 +1,136 @@
+"""Brings a fleet up on this machine: what is started in which order, and when it counts as ready."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from app.cli import environment, parts, redis_server
+from app.cli.client import Client, api
+from app.cli.environment import Environments
+from app.cli.failures import TimedOut
+from app.cli.prepare import prepare
+from app.cli.supervisor import Supervisor
+from app.compiler.plan import LOCAL
+from app.errors import Conflict, MusterError, Unavailable
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """`port` 0 takes a free one; `external` uses the broker and database that the environment names.
+    `temporary` is a directory that goes with the fleet, even if that is killed.
+    """
+
+    nodes: tuple[str, ...] = ()
+    port: int = 0
+    flower: bool = False
+    external: bool = False
+    temporary: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A fleet that answers: `nodes` are all of its nodes."""
+
+    url: str
+    token: str = field(repr=False)
+    nodes: tuple[str, ...]
+    flower: str = ""
+
+
+def bring_up(supervisor: Supervisor, wanted: Wanted, given: Mapping[str, str]) -> Ready:
+    """Starts everything and waits until every node is online. `given` is the caller's environment.
+
+    Raises Unavailable with the end of the log of what does not come up, Conflict for a port in use, Stopped.
+    """
+    home = supervisor.home
+    with _listen(wanted.port) as listener:
+        environments = _broker(supervisor, wanted, given)
+        settings = environments.settings()
+        names = (*([LOCAL] if settings.local_node else []), *wanted.nodes)
+        prepared = prepare(settings, home, names)
+        if environments.redis_url:
+            socket_path = environments.redis_url.removeprefix(_SCHEME)
+            supervisor.wait_until(lambda: redis_server.answers(socket_path), "the broker")
+        descriptor = os.dup(listener.fileno())
+        supervisor.start(
+            parts.api(home, environments, descriptor, settings.api_threads),
+            parts.control(home, environments, wanted.flower),
+            *(parts.node(name, home, environments, wanted.flower) for name in names),
+            parts.beat(home, environments),
+        )
+        url = f"http://{HOST}:{listener.getsockname()[1]}"
+    client = Client(url, prepared.token, timeout=5.0)
+    supervisor.wait_until(lambda: _is_healthy(client), "the API")
+    supervisor.wait_until(lambda: set(names) <= _online(client), "the nodes")
+    home.write_client_file(url, prepared.token)
+    flower = ""
+    if wanted.flower:
+        # After the workers: it looks at them when it starts.
+        port = _free_port()
+        supervisor.start(parts.flower(port, home, environments))
+        flower = f"http://{HOST}:{port}"
+    return Ready(url, prepared.token, names, flower)
+
+
+_SCHEME = "redis+socket://"
+
+
+def _broker(supervisor: Supervisor, wanted: Wanted, given: Mapping[str, str]) -> Environments:
+    home = supervisor.home
+    if wanted.external:
+        supervisor.guard()
+        return environment.external(given, home.root)
+    server = redis_server.find()
+    sockets = home.socket_directory()
+    supervisor.guard(sockets, *([wanted.temporary] if wanted.temporary else []))
+    environments = Environments(given, home.root, f"{_SCHEME}{sockets / 'redis.sock'}")
+    configuration = home.redis / "redis.conf"
+    redis_server.write_configuration(configuration, str(sockets / "redis.sock"), home.redis)
+    supervisor.start(parts.broker(server.path, configuration, home, environments))
+    return environments
+
+
+def _listen(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+    except OSError as error:
+        listener.close()
+        raise Conflict(
+            f"{HOST}:{port} cannot be listened on: {error.strerror}",
+            hint="give another --port, or leave it out for a free one",
+            code="port-in-use",
+        ) from None
+    listener.listen(128)
+    return listener
+
+
+def _free_port() -> int:
+    with _listen(0) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def _is_healthy(client: Client) -> bool:
+    try:
+        return client.call("GET", "/healthz").status == 200
+    except (Unavailable, TimedOut):
+        return False
+
+
+def _online(client: Client) -> set[str]:
+    """The names of the nodes that are online; none while the API is not ready."""
+    try:
+        found = client.items(api("nodes"))
+    except MusterError as error:
+        if error.status < 500 and not isinstance(error, TimedOut):
+            raise
+        return set()
+    return {str(one["name"]) for one in found if one.get("online")}

@@ -1,0 +1,173 @@
+"""`muster execution`: what was started, how it goes, and what a person may do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from app.cli import follow as live
+from app.cli import run as running
+from app.cli.client import api
+from app.cli.connection import Call, calls_api
+from app.cli.plain import cell, safe, seconds
+from app.cli.terminal import Screen, rows_of
+
+_LIST = ("id", "workflow", "status", "degraded", "requester", "created_at", "ended_at")
+_TASKS = ("task", "unit", "node", "status", "wait_reason", "attempt", "exit_code", "duration", "error")
+_PAGE = 100
+
+
+@click.group(short_help="Look at executions, follow, cancel and resolve them.")
+def execution() -> None:
+    """Look at executions, follow, cancel and resolve them."""
+
+
+@execution.command("list")
+@click.option("--status", help="Only with this status.")
+@click.option("--workflow", "ref", help="Only of this workflow.")
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many, newest first."
+)
+@calls_api
+def list_(call: Call, status: str | None, ref: str | None, limit: int) -> None:
+    """List executions, the newest first."""
+    items: list[Mapping[str, Any]] = []
+    cursor = None
+    while len(items) < limit:
+        size = min(limit - len(items), _PAGE)
+        page = call.client.get(
+            api("workflow-executions"), status=status, workflow=ref, limit=size, cursor=cursor
+        )
+        items += page.get("items") or ()
+        cursor = page.get("next_cursor")
+        if not cursor:
+            break
+    if call.json:
+        call.show({"items": items, "next_cursor": cursor}, str)
+    else:
+        Screen().table(_LIST, rows_of(items, _LIST))
+
+
+@execution.command("show")
+@click.argument("id_", metavar="ID")
+@calls_api
+def show(call: Call, id_: str) -> None:
+    """Show one execution: status, parameters, variables, what runs and what failed."""
+    found = call.client.get(api("workflow-executions", id_))
+    if call.json:
+        call.show(found, str)
+        return
+    screen = Screen()
+    screen.facts(
+        {name: value for name, value in found.items() if name != "task_graph" and value not in (None, {}, [])}
+    )
+    for task, edges in sorted((found.get("task_graph") or {}).items()):
+        for edge in edges:
+            screen.line(f"{safe(str(task))} ─{safe(str(edge.get('on')))}→ {safe(str(edge.get('to')))}")
+
+
+@execution.command("tasks")
+@click.argument("id_", metavar="ID")
+@calls_api
+def tasks(call: Call, id_: str) -> None:
+    """List the tasks of an execution, a fan-out's units each in a row of its own."""
+    items = call.client.items(api("workflow-executions", id_, "tasks"))
+    if call.json:
+        call.show({"items": items}, str)
+        return
+    Screen().table(_TASKS, [[_task_value(item, name) for name in _TASKS] for item in items])
+
+
+def _task_value(item: Mapping[str, Any], name: str) -> Any:
+    if name == "duration":
+        return seconds(item.get(name))
+    if name == "error" and isinstance(item.get(name), dict):
+        error = item[name]
+        return f"{error.get('type')}: {error.get('message')}"
+    return item.get(name)
+
+
+@execution.command("output")
+@click.argument("id_", metavar="ID")
+@click.option("--task", help="Only of this task.")
+@click.option("--node", help="Only of this node.")
+@click.option("--stream", type=click.Choice(["stdout", "stderr"]), help="Only this stream.")
+@calls_api
+def output(call: Call, id_: str, task: str | None, node: str | None, stream: str | None) -> None:
+    """Print what the scripts of an execution wrote."""
+    items = call.client.items(api("workflow-executions", id_, "output"), task=task, node=node, stream=stream)
+    if call.json:
+        call.show({"items": items}, str)
+        return
+    screen = Screen()
+    for item in items:
+        notes = [
+            f"{item.get('bytes')} bytes",
+            *(["cut"] if item.get("truncated") else []),
+            *([] if item.get("verified", True) else ["unverified"]),
+        ]
+        place = " ".join(cell(item.get(name)) for name in ("task", "node", "stream"))
+        screen.line(screen.paint(f"── {place} ({', '.join(notes)})", dim=True))
+        for line in str(item.get("text") or "").splitlines():
+            screen.line(safe(line))
+
+
+@execution.command("follow")
+@click.argument("id_", metavar="ID")
+@click.option("--timeout", type=float, help="Stop following after so many seconds (exit code 124).")
+@calls_api
+def follow(call: Call, id_: str, timeout: float | None) -> int:
+    """Follow an execution live until it is over. Ctrl-C stops following only."""
+    return running.show_until_over(call, id_, timeout)
+
+
+@execution.command("cancel")
+@click.argument("id_", metavar="ID")
+@click.option("--force", is_flag=True, help="A second, forced cancel: ends `finally` tasks too.")
+@click.option("--reason", default="", help="Why; kept in the audit trail.")
+@calls_api
+def cancel(call: Call, id_: str, force: bool, reason: str) -> None:
+    """Cancel an execution: running scripts are ended, `finally` tasks still run."""
+    found = call.client.post(api("workflow-executions", id_, "cancel"), {"force": force, "reason": reason})
+    call.show(found, lambda one: f"execution={safe(id_)} status={safe(str(one.get('status')))}")
+
+
+@execution.command("resolve")
+@click.argument("id_", metavar="ID")
+@click.argument("task")
+@click.option(
+    "--outcome", type=click.Choice(["succeeded", "failed", "again"]), required=True, help="What is true."
+)
+@click.option("--reason", required=True, help="How you know; kept in the audit trail.")
+@click.option("--unit", type=click.IntRange(0), default=0, show_default=True, help="Which unit of a fan-out.")
+@calls_api
+def resolve(call: Call, id_: str, task: str, outcome: str, reason: str, unit: int) -> None:
+    """Decide a job that nobody knows the end of: its node vanished while it ran.
+
+    `again` starts it once more: only say that if a second run does no harm.
+    """
+    body = {"unit": unit, "outcome": outcome, "reason": reason}
+    found = call.client.post(api("workflow-executions", id_, "tasks", task, "resolve"), body)
+    call.show(found or {"task": task, "outcome": outcome}, lambda one: f"resolved: {safe(task)} {outcome}")
+
+
+@execution.command("events")
+@click.argument("id_", metavar="ID")
+@click.option("--after", type=click.IntRange(0), default=0, help="Only those after this number.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=200, show_default=True, help="How many.")
+@calls_api
+def events(call: Call, id_: str, after: int, limit: int) -> None:
+    """List what happened to an execution, in order."""
+    items = call.client.items(api("workflow-executions", id_, "events"), after=after, limit=limit)
+    if call.json:
+        call.show({"items": items}, str)
+        return
+    rows = [[item.get("seq"), item.get("at"), item.get("kind"), _log(item.get("log"))] for item in items]
+    Screen().table(("seq", "at", "kind", "what came of it"), rows)
+
+
+def _log(entries: Any) -> str:
+    told = (live.told(entry) for entry in entries or () if isinstance(entry, dict))
+    return "; ".join(text for text in told if text)

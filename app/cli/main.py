@@ -1,0 +1,67 @@
+"""The `muster` command.
+
+Exit codes: 0 ok, 1 failed, 2 usage or validation, 3 not allowed, 4 not found, 5 conflict, 124 timeout,
+130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from app.cli.failures import exit_code, render
+from app.cli.lazy import LazyGroup
+from app.errors import MusterError
+
+COMMANDS = {
+    "up": ("app.cli.up:up", "Run a whole fleet on this machine."),
+    "demo": ("app.cli.up:demo", "Start a fleet of three nodes, run a workflow across it, stop it."),
+    "validate": ("app.cli.offline:validate", "Check workflow files; nothing is sent anywhere."),
+    "compile": ("app.cli.compiling:compile_", "Print the Celery canvas that a workflow becomes."),
+    "schema": ("app.cli.offline:schema", "Print the JSON Schema of workflow files, for editors."),
+    "run": ("app.cli.run:run", "Execute a workflow file or a stored workflow and follow it."),
+    "workflow": ("app.cli.workflow:workflow", "Store, show and execute workflows."),
+    "execution": ("app.cli.execution:execution", "Look at executions, follow, cancel and resolve them."),
+    "node": ("app.cli.node:node", "Enrol nodes, list, drain and remove them."),
+    "token": ("app.cli.token:token", "Create, list and revoke the tokens of people."),
+    "doctor": ("app.cli.doctor:doctor", "Check this machine and the server, and say what to do next."),
+}
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="MUSTER_URL and MUSTER_TOKEN say which server to talk to; `muster up` writes both.",
+)
+@click.version_option(package_name="muster", message="muster %(version)s")
+def cli() -> None:
+    """Muster: YAML workflows, compiled to Celery canvases, run on your machines."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; its exit code. Errors for people go to stderr as message and hint."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = cli.main(args=given, prog_name="muster", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except MusterError as error:
+        click.echo(render(error, as_json="--json" in given), err=True)
+        return exit_code(error)
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has left (`| head`): nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

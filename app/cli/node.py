@@ -1,0 +1,140 @@
+"""`muster node`: the machines of the fleet."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from app.cli.client import api
+from app.cli.connection import Call, calls_api
+from app.cli.lazy import LazyGroup
+from app.cli.plain import safe
+from app.cli.terminal import Screen
+from app.errors import InvalidInput
+
+_LIST = ("name", "online", "state", "transport", "slots", "free", "open_jobs", "labels", "last_seen")
+
+COMMANDS = {
+    "token": ("app.cli.node:token", "Make a one-time token that enrols one node."),
+    "enroll": ("app.cli.enroll:enroll", "Make this machine a node: keys, proof, identity."),
+    "list": ("app.cli.node:list_", "List the nodes."),
+    "show": ("app.cli.node:show", "Show one node."),
+    "drain": ("app.cli.node:drain", "Give a node nothing new; what runs goes on."),
+    "undrain": ("app.cli.node:undrain", "Give a drained node work again."),
+    "remove": ("app.cli.node:remove", "Remove a node; its keys are no longer trusted."),
+}
+
+
+@click.group(cls=LazyGroup, lazy=COMMANDS, short_help="Enrol nodes, list, drain and remove them.")
+def node() -> None:
+    """Enrol nodes, list, drain and remove them."""
+
+
+@click.command("token", short_help="Make a one-time token that enrols one node.")
+@click.argument("name")
+@click.option(
+    "--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label of the node; may be repeated."
+)
+@click.option(
+    "--lifetime", type=click.IntRange(1), default=900, show_default=True, help="Seconds that it is valid."
+)
+@click.option("--replace", is_flag=True, help="The node is known already and gets new keys.")
+@calls_api
+def token(call: Call, name: str, labels: Sequence[str], lifetime: int, replace: bool) -> None:
+    """Make a one-time token that enrols one node; shown once. Prints the command to type on that machine."""
+    body = {"node": name, "labels": _labels(labels), "lifetime": lifetime, "replace": replace}
+    found = call.client.post(api("nodes", "tokens"), body)
+    call.show(found, lambda one: _told(call.client.url, one))
+
+
+def _told(url: str, found: dict[str, Any]) -> str:
+    words = [
+        "muster",
+        "node",
+        "enroll",
+        str(found.get("node")),
+        "--url",
+        url,
+        "--token",
+        str(found.get("token")),
+    ]
+    if found.get("control"):
+        words += ["--control", str(found["control"])]
+    command = safe(shlex.join([*words, "--dir", "/var/lib/muster"]))
+    return f"on the node, before {safe(str(found.get('expires_at')))}:\n\n  {command}\n"
+
+
+def _labels(pairs: Sequence[str]) -> dict[str, str]:
+    labels = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise InvalidInput(f"--label {pair!r} is not KEY=VALUE", hint="for example --label role=web")
+        labels[key] = value
+    return labels
+
+
+@click.command("list", short_help="List the nodes.")
+@calls_api
+def list_(call: Call) -> None:
+    """List the nodes: whether they are online, what they hold, when they were last heard of."""
+    items = call.client.items(api("nodes"))
+    if call.json:
+        call.show({"items": items}, str)
+        return
+    screen = Screen()
+    rows = [
+        [
+            ("online" if one.get("online") else "offline") if name == "online" else one.get(name)
+            for name in _LIST
+        ]
+        for one in items
+    ]
+    screen.table(_LIST, rows)
+
+
+@click.command("show", short_help="Show one node.")
+@click.argument("name")
+@calls_api
+def show(call: Call, name: str) -> None:
+    """Show one node."""
+    found = call.client.get(api("nodes", name))
+    if call.json:
+        call.show(found, str)
+    else:
+        Screen().facts(found)
+
+
+@click.command("drain", short_help="Give a node nothing new; what runs goes on.")
+@click.argument("name")
+@calls_api
+def drain(call: Call, name: str) -> None:
+    """Give a node nothing new; what runs there goes on."""
+    _drain(call, name, True)
+
+
+@click.command("undrain", short_help="Give a drained node work again.")
+@click.argument("name")
+@calls_api
+def undrain(call: Call, name: str) -> None:
+    """Give a drained node work again."""
+    _drain(call, name, False)
+
+
+def _drain(call: Call, name: str, wanted: bool) -> None:
+    found = call.client.post(api("nodes", name, "drain"), {"drain": wanted})
+    word = "draining" if wanted else "active"
+    call.show(found or {"name": name, "state": word}, lambda one: f"node={safe(name)} state={word}")
+
+
+@click.command("remove", short_help="Remove a node; its keys are no longer trusted.")
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Though it holds jobs: nobody will know how they end.")
+@calls_api
+def remove(call: Call, name: str, force: bool) -> None:
+    """Remove a node; its keys are no longer trusted. Refused while it holds jobs, unless --force."""
+    call.client.call("DELETE", api("nodes", name), query={"force": 1 if force else None})
+    call.show({"name": name, "removed": True}, lambda one: f"removed: {safe(name)}")

@@ -1,0 +1,64 @@
+"""The processes of a fleet on one machine, as they are started."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from app.cli.environment import Environments
+from app.cli.home import Home
+from app.cli.processes import Spec
+
+WORKERS, SERVERS, BROKER = range(3)
+"""Stages: what depends on nothing that comes before it in the list, in the order in which they are ended."""
+API_THREADS = 64
+"""At the least: every stream that somebody follows holds one."""
+
+
+def broker(program: str, configuration: Path, home: Home, environments: Environments) -> Spec:
+    """The embedded Redis."""
+    return _spec("redis", [program, str(configuration)], home, environments.control(), BROKER)
+
+
+def api(home: Home, environments: Environments, listener: int, threads: int) -> Spec:
+    """The API on a socket that the supervisor holds, so that its port outlives every restart."""
+    argv = [
+        *(sys.executable, "-m", "gunicorn", "app.api:create_app()"),
+        *("--bind", f"fd://{listener}", "--worker-class", "gthread", "--workers", "1"),
+        *("--threads", str(max(API_THREADS, threads)), "--timeout", "60", "--graceful-timeout", "2"),
+        *("--no-control-socket", "--log-level", "warning"),
+    ]
+    return _spec("api", argv, home, environments.control(), SERVERS, pass_fds=(listener,))
+
+
+def control(home: Home, environments: Environments, events: bool) -> Spec:
+    """The worker that collects, settles and ticks."""
+    return _spec("control", _celery("control", "worker", events), home, environments.control(), SERVERS)
+
+
+def beat(home: Home, environments: Environments) -> Spec:
+    """The clock."""
+    return _spec("beat", _celery("beat", "beat", False), home, environments.control(), WORKERS)
+
+
+def node(name: str, home: Home, environments: Environments, events: bool) -> Spec:
+    """The worker of one node."""
+    env = environments.node(name, home.node(name))
+    return _spec(f"node-{name}", _celery("node", "worker", events), home, env, WORKERS)
+
+
+def flower(port: int, home: Home, environments: Environments) -> Spec:
+    """Flower, for this machine alone."""
+    argv = [*_celery("control", "flower", False), "--address=127.0.0.1", f"--port={port}"]
+    return _spec("flower", argv, home, environments.control(), WORKERS)
+
+
+def _celery(module: str, verb: str, events: bool) -> list[str]:
+    return [sys.executable, "-m", "celery", "-A", f"workers.{module}", verb, *(["-E"] if events else [])]
+
+
+def _spec(
+    name: str, argv: list[str], home: Home, env: dict[str, str], stage: int, *, pass_fds: tuple[int, ...] = ()
+) -> Spec:
+    # In the data directory: Celery puts the current directory in front of everything that it imports.
+    return Spec(name, argv, env, home.root, home.log(name), pass_fds, stage)

@@ -1,0 +1,70 @@
+"""The screen: colours and drawn tables where there is a terminal, plain columns where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from app.cli.plain import cell, columns
+
+_STATUS = {
+    "succeeded": "green",
+    "completed": "green",
+    "online": "green",
+    "ok": "green",
+    "failed": "red",
+    "fail": "red",
+    "timed_out": "red",
+    "offline": "red",
+    "rejected": "red",
+    "unknown": "magenta",
+    "warn": "yellow",
+    "cancelled": "yellow",
+    "waiting": "yellow",
+    "running": "cyan",
+}
+
+
+class Screen:
+    """Standard output. Colours only on a terminal, and never with NO_COLOR set."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False, markup=False, emoji=False)
+        self.is_terminal = self.console.is_terminal
+        self.has_colour = self.is_terminal and not self.console.no_color
+
+    def paint(self, text: str, **style: Any) -> str:
+        """The text in click's styles, or as it is. The text must be safe already."""
+        return click.style(text, **style) if self.has_colour else text
+
+    def line(self, text: str) -> None:
+        """One line, out at once: whoever reads a pipe wants it live."""
+        click.echo(text, color=self.has_colour)
+
+    def table(self, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Rows under names; values are made safe here."""
+        texts = [[cell(value) for value in row] for row in rows]
+        if not self.is_terminal:
+            self.line(columns(names, texts))
+            return
+        table = Table(*names, box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+        for row in texts:
+            table.add_row(*(Text(text, style=_STATUS.get(text, ""), overflow="fold") for text in row))
+        self.console.print(table)
+
+    def facts(self, values: Mapping[str, Any]) -> None:
+        """Names and values, one a line."""
+        width = max((len(name) for name in values), default=0)
+        for name, value in values.items():
+            self.line(f"{self.paint(name.ljust(width), dim=True)}  {cell(value)}")
+
+
+def rows_of(items: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[list[Any]]:
+    """The values of the items' fields in the order of `names`."""
+    return [[item.get(name) for name in names] for item in items]
