@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo up test test-all check bench chaos simulate-long lock clean
+.PHONY: help setup demo up test test-all check format bench chaos simulate-long schema lock clean
+
+help:  ## what there is
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: $(VENV)/.installed  ## virtual environment with the locked packages
 
@@ -14,5 +17,46 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+demo: setup  ## a fleet of three nodes, a real workflow across it, and a clean stop
+	@$(BIN)/muster demo
+
+up: setup  ## a fleet on this machine until Ctrl-C; data stays in .muster (NODES=a,b names more nodes)
+	@$(BIN)/muster up --nodes "$(NODES)"
+
+test: setup  ## every test that starts its own parts: real broker, real workers; no chaos
+	@$(BIN)/pytest -q -m "not chaos"
+
+test-all: setup  ## everything, chaos too, on PostgreSQL (MUSTER_TEST_DATABASE_URL), RabbitMQ if MUSTER_TEST_AMQP_URL
+	@test -n "$(MUSTER_TEST_DATABASE_URL)" || { echo "set MUSTER_TEST_DATABASE_URL, for example postgresql://root@127.0.0.1/test"; exit 2; }
+	@MUSTER_TEST_DATABASE_URL="$(MUSTER_TEST_DATABASE_URL)" $(BIN)/pytest -q
+
+check: setup  ## lint, format, types, and the rules of the house
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/pytest -q tests/house
+
+format: setup  ## write what `check` asks for, as far as a program can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: setup  ## ours against raw Celery, alternating; ONLY=hops20 for one of them
+	@$(BIN)/python -m bench $(ONLY)
+
+chaos: setup  ## kill -9 everything at random and count effects (MUSTER_TEST_CHAOS_SECONDS)
+	@$(BIN)/pytest -q -s -m chaos tests/chaos
+
+# About 200 random workflows a second on one core.
+SECONDS ?= 600
+simulate-long: setup  ## random workflows through the engine for about SECONDS=600
+	@MUSTER_TEST_SEEDS=$$(( $(SECONDS) * 200 )) $(BIN)/pytest -q --timeout 0 tests/engine/test_simulate.py
+
+schema: setup  ## write config/workflow.schema.json from the loader's own tables
+	@$(BIN)/muster schema > config/workflow.schema.json
+
 lock:  ## resolve again (needs uv): hashes, no addresses
 	uv pip compile --universal --generate-hashes --no-emit-index-url --all-extras --no-header -q pyproject.toml -o requirements.lock
+
+clean:  ## what tools leave behind; the virtual environment and .muster stay
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	@find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +

@@ -1,0 +1,61 @@
+"""Rules that every test shares: what may be skipped, and whose environment counts.
+
+A test that needs a server takes the fixture that names it. A server that no variable names is skipped everywhere;
+one that is named and does not answer is skipped on a person's machine and fails where CI=true, so that a skip
+cannot rot.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from urllib.parse import urlsplit
+
+import pytest
+
+DATABASE = "MUSTER_TEST_DATABASE_URL"
+AMQP = "MUSTER_TEST_AMQP_URL"
+PORTS = {"postgresql": 5432, "amqp": 5672, "pyamqp": 5672}
+
+for name in list(os.environ):
+    # A broker or database that a person has in mind is none of a test's business.
+    if (name.startswith("MUSTER_") and not name.startswith("MUSTER_TEST_")) or name in (
+        "REDIS_URL",
+        "DATABASE_URL",
+        "CELERY_BROKER_URL",
+    ):
+        del os.environ[name]
+
+
+def _named_server(variable: str) -> str:
+    """The URL in a variable; skips, or fails in CI, where nothing answers there."""
+    url = os.environ.get(variable, "")
+    if not url:
+        pytest.skip(f"{variable} names no server")
+    parts = urlsplit(url)
+    address = (parts.hostname or "127.0.0.1", parts.port or PORTS.get(parts.scheme.split("+")[0], 0))
+    try:
+        socket.create_connection(address, timeout=3).close()
+    except OSError as error:
+        reason = f"{variable} names {address[0]}:{address[1]}, which does not answer: {error}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return url
+
+
+@pytest.fixture(scope="session")
+def database_url() -> str:
+    """The URL of a PostgreSQL database in which tests may make schemas."""
+    return _named_server(DATABASE)
+
+
+@pytest.fixture(scope="session")
+def amqp_url() -> str:
+    """The URL of a RabbitMQ virtual host in which tests may make queues."""
+    return _named_server(AMQP)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("postgres"):
+        _named_server(DATABASE)
