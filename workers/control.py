@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from celery.signals import worker_init
@@ -38,6 +39,7 @@ celery = make_celery(
     name=settings.control_name,
     queues=(queues.RESULTS, queues.HEARTBEATS, queues.CONTROL, queues.TICK),
     concurrency=settings.control_concurrency,
+    state_dir=Path(settings.data_dir),
 )
 
 

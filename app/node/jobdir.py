@@ -8,6 +8,10 @@
     exit.json     last act: the exit record
 
 A claim without an exit record and without a live runner that owns it means: nobody knows how it ended.
+
+Nothing here is synced to the disk. What is written survives every process; a power cut may take claim and record
+back, and therefore whoever starts jobs never starts one that was journalled before this boot (`app.node.station`):
+such a job without a record is unknown.
 """
 
 from __future__ import annotations
@@ -46,7 +50,7 @@ def path(root: str, job_id: str) -> str:
 
 
 def claim(directory: str, digest: str, at: float) -> bool:
-    """Takes the job durably. False where it was taken before. OSError where the disk refuses."""
+    """Takes the job. False where it was taken before. OSError where the disk refuses."""
     try:
         os.mkdir(directory, 0o700)
     except FileExistsError:
@@ -55,13 +59,6 @@ def claim(directory: str, digest: str, at: float) -> bool:
         write(directory, "claim", json.dumps({"digest": digest, "at": at}).encode())
     except FileExistsError:
         return False
-    # A script may run only after its claim can no longer be lost. On ext4, XFS and btrfs the sync of a
-    # directory also commits the entry in its parent, made just before.
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
     return True
 
 
@@ -98,19 +95,17 @@ def exit_record(directory: str) -> dict[str, Any] | None:
 
 
 def write_exit_record(directory: str, record: dict[str, Any]) -> None:
-    """Writes the exit record whole or not at all, durably. OSError where the disk refuses."""
+    """Writes the exit record whole or not at all. OSError where the disk refuses."""
     temporary = os.path.join(directory, "exit.json.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         view = memoryview(json.dumps(record).encode())
         while len(view):
             view = view[os.write(descriptor, view) :]
-        # Renamed first, so that one sync commits the bytes and the name. A power cut in between can leave
-        # an empty file under the name: that reads as no record, which is the truth then.
-        os.rename(temporary, os.path.join(directory, "exit.json"))
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    # A power cut can leave an empty file under the name: that reads as no record, which is the truth then.
+    os.rename(temporary, os.path.join(directory, "exit.json"))
 
 
 def read_output(directory: str) -> dict[str, Any] | None:

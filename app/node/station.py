@@ -20,9 +20,11 @@ from app.errors import MusterError, NotFound
 from app.node import shells
 from app.node.executor import not_run, outcome_from
 from app.node.identity import Identity, load_identity
+from app.node.jobdir import is_claimed
 from app.node.journal import Accepted, Entry, Journal
 from app.node.runner_client import Interrupted, RunnerClient
 from app.node.spool import Follower
+from app.node.sweep import boot_id
 from app.node.voice import Heart, Reporter, Sender
 from app.settings import Settings
 from app.transport.gate import Canvas
@@ -96,7 +98,7 @@ class Station:
         if order is None or order.kind != "run":
             return
         job = order.jobs[0]
-        kept = json.dumps({"canvas": canvas.to_json(), "token": token})
+        kept = json.dumps({"canvas": canvas.to_json(), "token": token, "boot": boot_id()})
         state = self.journal.accept(order.installation, job.id, job.digest, order.id, kept, time.time())
         if state is Accepted.FRESH:
             self.reporter.say(job.id, "accepted", time.time())
@@ -168,10 +170,35 @@ class Station:
         self._prune()
 
     def _take_up(self, entry: Entry) -> None:
-        """A job that an earlier worker process accepted and did not see the end of."""
+        """A job that an earlier worker process accepted and did not see the end of.
+
+        Claims are not synced to the disk, so after a restart of the machine a missing one proves nothing: a job
+        that was accepted before it, and of which the runner knows nothing, is unknown and never started.
+        """
         order = self._reopen(entry)
-        if order is not None:
-            self._run(order.jobs[0])
+        if order is None:
+            return
+        job = order.jobs[0]
+        if json.loads(entry.canvas)["boot"] != boot_id() and not self._knows(job.id):
+            message = "this machine was restarted before anything of the job was kept"
+            record = {"status": "unknown", "error": {"type": "restarted", "message": message}}
+            identity = self.identity
+            self._answer(
+                job,
+                outcome_from(
+                    record,
+                    job,
+                    installation=identity.installation,
+                    node=identity.node,
+                    epoch=self.journal.epoch,
+                ),
+            )
+            return
+        self._run(job)
+
+    def _knows(self, job: str) -> bool:
+        """Whether the runner has claimed this job."""
+        return is_claimed(self.runner.spool(job))
 
     def _reopen(self, entry: Entry) -> Order | None:
         identity = self.identity

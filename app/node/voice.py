@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,10 @@ REPORT_EVERY = 0.05
 """Seconds between two reports at the least (design 6). A job that is over by then is not reported at all."""
 
 RETRY_FIRST, RETRY_MOST = 0.2, 5.0
+
+MOST_REPEATS = 10_000
+"""Outcomes that wait to be said once more; control asks again for what is left out."""
+
 SILENT_FOR = 120.0
 """Seconds without a heartbeat that got out after which the worker ends itself, for its supervisor to start anew."""
 
@@ -42,6 +47,7 @@ class Sender:
         self._journal = journal
         self._changed = threading.Condition()
         self._due = True
+        self._repeats: deque[Entry] = deque(maxlen=MOST_REPEATS)
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
 
@@ -56,7 +62,8 @@ class Sender:
 
     def again(self, entry: Entry) -> None:
         """Publish a stored outcome once more: control asked, or its order came again."""
-        self._publish(entry)
+        self._repeats.append(entry)
+        self.wake()
 
     def close(self, seconds: float = 5.0) -> None:
         with self._changed:
@@ -77,6 +84,9 @@ class Sender:
                 for entry in self._journal.unpublished():
                     self._publish(entry)
                     self._journal.published(entry.installation, entry.job)
+                while self._repeats:
+                    self._publish(self._repeats[0])
+                    self._repeats.popleft()
                 wait = RETRY_FIRST
             except Exception:  # the edge to the broker's client: kombu raises AttributeError too
                 log.warning("outcomes wait in the journal: the broker does not take them", exc_info=True)

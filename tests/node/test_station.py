@@ -1,0 +1,134 @@
+"""A node's station with a real journal and runner, and no broker: what it promises before anything is said."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.node.identity import write_identity
+from app.node.station import Station
+from app.node.sweep import boot_id
+from app.settings import Settings
+from app.transport.celery_app import make_celery
+from app.transport.gate import Canvas
+from app.transport.keys import KeyPair
+from app.transport.messages import Job, Order, Outcome
+from app.transport.sealing import Signer, open_outcome, seal_order
+
+NOWHERE = "redis://127.0.0.1:1/0"
+
+
+class Place:
+    """A node's directory and the control side's keys."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.control = KeyPair.generate()
+        self.keys = KeyPair.generate()
+        self.keys.save(directory / "node.keys")
+        write_identity(directory, "web-1", "INST", [self.control.public()])
+        self.effects = directory / "effects"
+        self.station = self.new_station()
+
+    def new_station(self) -> Station:
+        settings = Settings(node="web-1", node_dir=str(self.directory), redis_url=NOWHERE, grace=0.5)
+        app = make_celery("node", broker_url=NOWHERE, name="node-web-1", queues=("node.web-1",))
+        station = Station(settings, app)
+        station.runner.ensure()
+        return station
+
+    def job(self, name: str, script: str = "") -> Job:
+        script = script or f"echo {name} >> {self.effects}"
+        return Job(f"E.{name}.0.1", "E", name, 0, 1, "core.shell", script=script)
+
+    def order(self, job: Job, signer: KeyPair | None = None) -> str:
+        now = time.time()
+        order = Order(
+            "O" + job.id, "INST", "web-1", self.station.journal.epoch, "run", now, now + 60, jobs=(job,)
+        )
+        return seal_order(order, signer or self.control, self.keys.public_keys)
+
+    def outcome(self, job: Job) -> Outcome:
+        entry = self.station.journal.find("INST", job.id)
+        assert entry is not None
+        assert entry.outcome is not None
+        known = Signer("web-1", None, self.keys.public_keys)
+        return open_outcome(entry.outcome, self.control, lambda kid: known)
+
+    def ran(self) -> list[str]:
+        return self.effects.read_text().split() if self.effects.exists() else []
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    made = Place(tmp_path)
+    yield made
+    made.station.runner.stop(cancel=True)
+    made.station.runner.close()
+    made.station.output.close(0.1)
+    made.station.journal.close()
+
+
+def test_an_order_runs_once_however_often_it_comes(place: Place) -> None:
+    job = place.job("a")
+    for _ in range(3):
+        place.station.run(place.order(job), Canvas())
+    assert place.ran() == ["a"]
+    assert place.outcome(job).status == "succeeded"
+
+
+def test_an_order_by_another_key_runs_nothing(place: Place) -> None:
+    place.station.run(place.order(place.job("a"), signer=KeyPair.generate()), Canvas())
+    place.station.run("not a token", Canvas())
+    place.station.run(None, Canvas())
+    assert place.ran() == []
+    assert place.station.journal.held() == []
+    assert place.station._state()["versions"]["refused"] == "3"
+
+
+def test_a_known_id_with_another_content_is_refused(place: Place) -> None:
+    place.station.run(place.order(place.job("a")), Canvas())
+    place.station.run(place.order(place.job("a", f"echo other >> {place.effects}")), Canvas())
+    assert place.ran() == ["a"]
+
+
+def test_a_worker_that_died_before_the_start_starts_it_now(place: Place) -> None:
+    job = place.job("a")
+    accept(place, job)
+    place.station._take_up(place.station.journal.held()[0])
+    assert place.ran() == ["a"]
+    assert place.outcome(job).status == "succeeded"
+
+
+def test_after_a_restart_of_the_machine_it_is_unknown(place: Place) -> None:
+    """Claims are not synced: a missing one proves nothing once the machine was down."""
+    job = place.job("a")
+    accept(place, job, boot="another-boot")
+    place.station._take_up(place.station.journal.held()[0])
+    assert place.ran() == []
+    outcome = place.outcome(job)
+    assert outcome.status == "unknown"
+    assert outcome.error is not None
+    assert outcome.error["type"] == "restarted"
+
+
+def test_a_cancel_that_comes_first_is_kept(place: Place) -> None:
+    job = place.job("a")
+    now = time.time()
+    cancel = Order(
+        "C1", "INST", "web-1", place.station.journal.epoch, "cancel", now, now + 60, job_ids=(job.id,)
+    )
+    place.station.obey(seal_order(cancel, place.control, place.keys.public_keys))
+    place.station.run(place.order(job), Canvas())
+    assert place.ran() == []
+    assert place.outcome(job).status == "cancelled"
+
+
+def accept(place: Place, job: Job, boot: str | None = None) -> None:
+    """What a worker has journalled when it dies before it tells the runner."""
+    kept = json.dumps({"canvas": Canvas().to_json(), "token": place.order(job), "boot": boot or boot_id()})
+    place.station.journal.accept("INST", job.id, job.digest, "O1", kept, time.time())
