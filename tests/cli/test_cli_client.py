@@ -1,0 +1,464 @@
+"""Verbs that call the API, against a server that speaks its contract."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from speaking_server import Request, Server, event, speaking
+
+from app.cli import sse
+from app.cli.client import Client
+from app.cli.connection import read_client_file
+from app.cli.main import main
+from app.cli.plain import safe
+from app.errors import Unavailable
+from app.language import parse, problems
+
+EXECUTIONS = "/api/v1/workflow-executions"
+ONE = f"{EXECUTIONS}/01X"
+EVENTS = f"{ONE}/events"
+GOOD = "ref: a.b\ntasks: [{name: x, action: core.noop}]\n"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
+    with speaking() as one:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("MUSTER_URL", one.url)
+        monkeypatch.setenv("MUSTER_TOKEN", "mst_test")
+        yield one
+
+
+def started(server: Server, *, status: str = "completed", **more: Any) -> None:
+    """An execution 01X that a POST starts and that ends with `status`."""
+    server.says("POST", EXECUTIONS, 201, {"id": "01X", "status": "requested"})
+    server.says("GET", ONE, 200, {"id": "01X", "status": status, **more})
+    row = {"task": "x", "node": "web-1", "status": "succeeded", "exit_code": 0, "duration": 1.5}
+    server.says("GET", f"{ONE}/tasks", 200, {"items": [row]})
+
+
+PROBLEMS = [
+    (400, 2),
+    (401, 3),
+    (403, 3),
+    (404, 4),
+    (409, 5),
+    (412, 5),
+    (413, 2),
+    (415, 2),
+    (422, 2),
+    (500, 1),
+    (503, 1),
+]
+
+
+@pytest.mark.parametrize(("status", "code"), PROBLEMS)
+def test_exit_code_of_a_problem(
+    server: Server, capsys: pytest.CaptureFixture[str], status: int, code: int
+) -> None:
+    server.says(
+        "GET", "/api/v1/nodes", status, {"detail": "it is \x1b[31mwrong", "hint": "do this", "code": "c"}
+    )
+    assert main(["node", "list"]) == code
+    err = capsys.readouterr().err
+    assert err == "error: it is \\x1b[31mwrong\nhint: do this\n"
+    assert server.seen[0][3]["Authorization"] == "Bearer mst_test"
+
+
+def test_a_problem_as_json(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    errors = [{"pointer": "/role", "detail": "no"}]
+    server.says("POST", "/api/v1/tokens", 422, {"detail": "bad", "code": "invalid", "errors": errors})
+    assert main(["token", "create", "eve", "--json"]) == 2
+    assert json.loads(capsys.readouterr().err)["error"] == {
+        "code": "invalid",
+        "message": "bad",
+        "hint": "",
+        "errors": errors,
+    }
+
+
+def test_an_answer_that_is_no_problem_json(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    server.says("GET", "/api/v1/nodes", 502, None)
+    assert main(["node", "list"]) == 1
+    assert "502" in capsys.readouterr().err
+    server.routes["GET", "/api/v1/nodes"] = lambda request: request.answer(200, None)
+    assert main(["node", "list"]) == 1
+    assert "did not answer as a Muster API" in capsys.readouterr().err
+
+
+def test_what_the_server_finds_wrong_looks_as_what_validate_finds(
+    server: Server, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(
+        "ref: a.b\ntasks:\n  - name: x\n    action: core.shel\n  - name: x\n    action: core.noop\n"
+    )
+    found = parse.load(file.read_text()).problems
+    errors = [
+        {"pointer": one.path, "detail": one.message}
+        | {
+            name: value
+            for name, value in problems.as_json(one).items()
+            if name in ("line", "column", "code", "hint", "severity")
+        }
+        for one in found
+    ]
+    server.says("POST", EXECUTIONS, 422, {"detail": "bad", "code": "invalid-workflow", "errors": errors})
+    assert main(["validate", "bad.yaml"]) == 2
+    local = capsys.readouterr().out
+    assert main(["run", "bad.yaml"]) == 2
+    assert capsys.readouterr().err == local
+    assert "bad.yaml:4:" in local
+
+
+def test_run_follows_and_sums_up(server: Server, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "good.yaml").write_text(GOOD)
+    started(server, output={"answer": 42}, degraded=True)
+    stream = [
+        ": hello\n\n",
+        event("event", {"seq": 1, "log": [{"what": "task", "task": "x", "status": "running"}]}, 1),
+        event("output", {"job": "j", "node": "web-1", "stream": "stdout", "offset": 0, "text": "one\ntw"}),
+        event(
+            "output",
+            {"job": "j", "node": "web-1", "stream": "stdout", "offset": 6, "text": "o\r\n10%\r20%\n"},
+        ),
+        event(
+            "output",
+            {"job": "k", "node": "a-much-longer", "stream": "stderr", "offset": 0, "text": "\x1b[2J\u202ex"},
+        ),
+        event(
+            "output",
+            {"job": "j", "task": "x", "node": "web-1", "stream": "stdout", "offset": 20, "text": "rest"},
+        ),
+        event("event", {"seq": 2, "log": [{"what": "task", "task": "x", "status": "succeeded"}]}, 2),
+        event("end", {"status": "completed", "degraded": True}),
+    ]
+    server.routes["GET", EVENTS] = lambda request: request.stream(stream)
+    assert main(["run", "good.yaml", "-p", "n=5", "-p", 'l=["a"]']) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:8] == [
+        "       · x: running",
+        "web-1  │ one",
+        "web-1  │ two",
+        "web-1  │ 10%",
+        "web-1  │ 20%",
+        "web-1  │ rest",
+        "       · x: succeeded",
+        "a-much-longer │ \\x1b[2J\\u202ex",
+    ]
+    assert lines[-4:] == [
+        "node   task  status     exit code  duration",
+        "web-1  x     succeeded  0          1.50s",
+        'output: {"answer": 42}',
+        "execution=01X status=completed degraded=true",
+    ]
+    _, headers, body = server.requests("POST", EXECUTIONS)[0]
+    assert json.loads(body) == {"definition": GOOD, "parameters": {"n": "5", "l": ["a"]}}
+    assert len(headers["Idempotency-Key"]) == 26
+    assert server.requests("GET", EVENTS)[0][0] == "output=1"
+
+
+def test_a_broken_stream_goes_on_where_it_was(
+    server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started(server, status="failed", error_message="x failed")
+    chunk = {"job": "j", "node": "web-1", "stream": "stdout", "offset": 0, "text": "once\n"}
+    server.in_turn(
+        "GET",
+        EVENTS,
+        lambda request: request.stream(
+            [event("event", {"seq": 7, "log": []}, 7), event("output", chunk), "event: out"]
+        ),
+        Request.hang_up,
+        lambda request: request.answer(503, {"detail": "starting"}),
+        lambda request: request.stream(
+            [event("output", chunk), event("output", {**chunk, "offset": 5, "text": "more\n"})]
+        ),
+        lambda request: request.stream([event("end", {"status": "failed"})]),
+    )
+    assert main(["execution", "follow", "01X"]) == 1
+    out = capsys.readouterr().out
+    assert out.count("once") == 1
+    assert out.count("more") == 1
+    assert out.endswith("error: x failed\nexecution=01X status=failed\n")
+    resumed = [headers.get("Last-Event-ID") for _, headers, _ in server.requests("GET", EVENTS)]
+    assert resumed == [None, "7", "7", "7", "7"]
+
+
+def test_the_timeout_of_following(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    server.routes["GET", EVENTS] = lambda request: request.stream([": here\n\n"], then_hang=True)
+    assert main(["execution", "follow", "01X", "--timeout", "0.3"]) == 124
+    err = capsys.readouterr().err
+    assert "was not over within 0.3 s; it goes on" in err
+    assert "muster execution cancel 01X" in err
+
+
+def test_ctrl_c_stops_following_only(
+    server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    server.routes["GET", EVENTS] = lambda request: request.stream(
+        [event("event", {"log": []})], then_hang=True
+    )
+    monkeypatch.setattr("app.cli.follow.Printer.take", interrupted)
+    assert main(["execution", "follow", "01X"]) == 130
+    assert "muster execution cancel 01X" in capsys.readouterr().err
+    assert {method for method, *_ in server.seen} == {"GET"}
+
+
+def test_refused_streams_are_not_tried_again(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["execution", "follow", "01X"]) == 4
+    assert len(server.seen) == 1
+
+
+def test_a_server_that_stays_away(server: Server) -> None:
+    server.routes["GET", EVENTS] = Request.hang_up
+    now = [0.0]
+    limits = sse.Limits(
+        clock=lambda: now[0], pause=lambda seconds: now.__setitem__(0, now[0] + seconds), patience=5.0
+    )
+    with pytest.raises(Unavailable, match="has not answered for 5 s"):
+        list(sse.follow(Client(server.url), EVENTS, {}, "", limits))
+    assert len(server.seen) >= 3
+
+
+def test_a_lost_answer_is_asked_for_again_with_the_same_key(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "good.yaml").write_text(GOOD)
+    started(server)
+    server.in_turn(
+        "POST",
+        EXECUTIONS,
+        Request.hang_up,
+        lambda request: request.answer(200, {"id": "01X", "status": "running"}),
+    )
+    assert main(["run", "good.yaml", "--no-follow"]) == 0
+    keys = [headers["Idempotency-Key"] for _, headers, _ in server.requests("POST", EXECUTIONS)]
+    assert len(keys) == 2
+    assert keys[0] == keys[1]
+
+
+def test_no_follow_says_what_was_started(
+    server: Server, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    server.says("POST", "/api/v1/workflows/a.b/execute", 201, {"id": "01X", "status": "requested"})
+    (tmp_path / "p.json").write_text('{"x": [1, 2], "y": "file"}')
+    assert main(["run", "a.b", "--no-follow", "--parameters", "p.json", "-p", "y=line"]) == 0
+    assert capsys.readouterr().out == "execution=01X status=requested\n"
+    body = server.requests("POST", "/api/v1/workflows/a.b/execute")[0][2]
+    assert json.loads(body) == {"parameters": {"x": [1, 2], "y": "line"}}
+    assert main(["workflow", "execute", "a.b", "--revision", "3", "--no-follow", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["id"] == "01X"
+    body = server.requests("POST", "/api/v1/workflows/a.b/execute")[1][2]
+    assert json.loads(body) == {"parameters": {}, "version": 3}
+
+
+def test_json_waits_and_prints_one_document(
+    server: Server, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "good.yaml").write_text(GOOD)
+    started(server, status="cancelled")
+    server.routes["GET", EVENTS] = lambda request: request.stream([event("end", {"status": "cancelled"})])
+    assert main(["run", "good.yaml", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["status"] == "cancelled"
+    assert found["tasks"][0]["task"] == "x"
+
+
+VERBS = yaml.safe_load((Path(__file__).parent / "cases" / "verbs.yaml").read_text())
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
+@pytest.mark.parametrize("case", VERBS, ids=lambda case: " ".join(case["args"]))
+def test_verbs(
+    server: Server, capsys: pytest.CaptureFixture[str], case: dict[str, Any], as_json: bool
+) -> None:
+    method, _, target = case["request"].partition(" ")
+    path, _, query = target.partition("?")
+    answer = case["answer"]
+    server.says(method, path, 200 if answer is not None else 204, answer)
+    assert main([*case["args"], "--json"] if as_json else case["args"]) == 0
+    out = capsys.readouterr().out
+    found_query, _, body = server.requests(method, path)[0]
+    assert found_query == query
+    if "body" in case:
+        assert json.loads(body) == case["body"]
+    if as_json:
+        found = json.loads(out)
+        assert found in (answer or found, {"items": answer})
+        assert "\x1b" not in out
+        return
+    for text in case["printed"]:
+        assert text in out
+
+
+def test_pages_are_read_until_there_are_enough(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    pages = [
+        lambda request: request.answer(
+            200, {"items": [{"id": f"A{n}"} for n in range(100)], "next_cursor": "c1"}
+        ),
+        lambda request: request.answer(
+            200, {"items": [{"id": f"B{n}"} for n in range(20)], "next_cursor": "c2"}
+        ),
+    ]
+    server.in_turn("GET", EXECUTIONS, *pages)
+    assert main(["execution", "list", "--limit", "120", "--status", "failed", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["items"]) == 120
+    queries = [query for query, _, _ in server.requests("GET", EXECUTIONS)]
+    assert queries == ["status=failed&limit=100", "status=failed&limit=20&cursor=c1"]
+
+
+def test_workflow_put_sends_the_text_to_its_pack(
+    server: Server, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "good.yaml").write_text(GOOD)
+    answer = {"ref": "a.b", "version": "1", "revision": 4}
+    server.in_turn(
+        "POST",
+        "/api/v1/packs/a/workflows",
+        lambda request: request.answer(201, answer),
+        lambda request: request.answer(200, answer),
+    )
+    assert main(["workflow", "put", "good.yaml"]) == 0
+    assert main(["workflow", "put", "good.yaml"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "stored: a.b version 1 revision 4",
+        "unchanged: a.b version 1 revision 4",
+    ]
+    assert json.loads(server.seen[0][4]) == {"definition": GOOD}
+
+
+def test_names_stay_one_step_of_the_path(server: Server) -> None:
+    for name in ("../../healthz", "a/b", "..", ".", "a?x=1", "a b", "é"):
+        assert main(["node", "show", name]) == 4
+    for _, path, query, _, _ in server.seen:
+        assert path.startswith("/api/v1/nodes/")
+        assert path.count("/") == 4
+        assert not query
+        assert path.rpartition("/")[2] not in (".", "..")
+
+
+def test_doctor_asks_the_server(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    server.says("GET", "/healthz", 200, {"status": "ok"})
+    server.says("GET", "/version", 200, {"version": "0.1.0", "celery": "5.7.0"})
+    server.says("GET", "/readyz", 200, {})
+    server.says(
+        "GET",
+        "/api/v1/nodes",
+        200,
+        {"items": [{"name": "a", "online": True}, {"name": "b", "online": False}]},
+    )
+    main(["doctor", "--json"])
+    found = {one["name"]: one["status"] for one in json.loads(capsys.readouterr().out)["checks"]}
+    assert {name: found[name] for name in ("api", "clock", "token", "server", "nodes")} == {
+        "api": "ok",
+        "clock": "ok",
+        "token": "ok",
+        "server": "ok",
+        "nodes": "warn",
+    }
+    server.says("GET", "/readyz", 503, {"detail": "redis does not answer"})
+    server.says("GET", "/api/v1/nodes", 200, {"items": [{"name": "b", "online": False}]})
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "fail  server" in out
+    assert "redis does not answer" in out
+    assert "start the workers of b" in out
+    server.says("GET", "/version", 401, {"detail": "no such token"})
+    assert main(["doctor"]) == 1
+    assert "set MUSTER_TOKEN" in capsys.readouterr().out
+
+
+PARSED = [
+    ("one", "data: a\n\n", [("message", "a", "")]),
+    ("names, several lines of data", "event: x\nid: 3\ndata: a\ndata:b\n\n", [("x", "a\nb", "3")]),
+    ("comments and unknown fields", ": c\nretry: 5\nfoo\ndata: a\n\n", [("message", "a", "")]),
+    ("no data, no message", "event: x\n\ndata: a\n\n", [("message", "a", "")]),
+    ("the id stays", "id: 1\ndata: a\n\ndata: b\n\n", [("message", "a", "1"), ("message", "b", "1")]),
+    ("an id with NUL is none", "id: \0\ndata: a\n\n", [("message", "a", "")]),
+    ("carriage returns", "data: a\r\n\r\n", [("message", "a", "")]),
+    ("an unfinished one is none", "data: a\n", []),
+    ("only one space goes", "data:  a\n\n", [("message", " a", "")]),
+]
+
+
+@pytest.mark.parametrize(("text", "wanted"), [case[1:] for case in PARSED], ids=[case[0] for case in PARSED])
+def test_event_streams(text: str, wanted: list[tuple[str, str, str]]) -> None:
+    parser = sse.Parser()
+    found = [message for line in text.encode().splitlines(keepends=True) if (message := parser.feed(line))]
+    assert [(one.event, one.data, one.id) for one in found] == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("plain ä│", "plain ä│"),
+        ("\x1b]0;t\x07", "\\x1b]0;t\\x07"),
+        ("a\tb", "a\tb"),
+        ("a\nb\r", "a\\x0ab\\x0d"),
+        ("\x9b31m", "\\x9b31m"),
+        ("\u202etxt\u2066", "\\u202etxt\\u2066"),
+    ],
+)
+def test_safe(text: str, wanted: str) -> None:
+    assert safe(text) == wanted
+
+
+def test_the_client_file_counts_only_if_it_is_ours_alone(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    server.says("GET", "/api/v1/nodes", 200, {"items": []})
+    monkeypatch.delenv("MUSTER_URL")
+    monkeypatch.delenv("MUSTER_TOKEN")
+    (tmp_path / ".muster").mkdir()
+    file = tmp_path / ".muster" / "client.env"
+    file.write_text(f"MUSTER_URL={server.url}\nMUSTER_TOKEN=mst_file\n")
+    file.chmod(0o644)
+    assert read_client_file(file) == ("", "")
+    assert main(["node", "list"]) == 2
+    file.chmod(0o600)
+    assert main(["node", "list"]) == 0
+    assert server.seen[-1][3]["Authorization"] == "Bearer mst_file"
+    # A token of the environment must not go to a server that only a directory names.
+    monkeypatch.setenv("MUSTER_TOKEN", "mst_secret")
+    before = len(server.seen)
+    assert main(["node", "list"]) == 2
+    assert len(server.seen) == before
+
+
+def test_output_is_out_at_once_for_a_pipe(server: Server, capfd: pytest.CaptureFixture[str]) -> None:
+    seen = threading.Event()
+
+    def slowly(request: Request) -> None:
+        request.stream(
+            [event("output", {"job": "j", "node": "n", "stream": "stdout", "offset": 0, "text": "now\n"})],
+            then_hang=True,
+        )
+
+    server.routes["GET", EVENTS] = slowly
+    codes: list[int] = []
+    thread = threading.Thread(
+        target=lambda: codes.append(main(["execution", "follow", "01X", "--timeout", "5"]))
+    )
+    thread.start()
+    text = ""
+    for _ in range(200):
+        text += capfd.readouterr().out
+        if "now" in text:
+            seen.set()
+            break
+        thread.join(0.02)
+    assert seen.is_set()
+    assert thread.is_alive()
+    started(server)
+    server.routes["GET", EVENTS] = lambda request: request.stream([event("end", {"status": "completed"})])
+    server.released.set()
+    thread.join(10)
+    assert codes == [0]
