@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from speaking_server import Request, Server, event, speaking
+from speaking_server import Request, Server, event
 
 from app.cli import sse
 from app.cli.client import Client
 from app.cli.connection import read_client_file
 from app.cli.main import main
-from app.cli.plain import safe
 from app.errors import Unavailable
 from app.language import parse, problems
 
@@ -24,15 +22,6 @@ EXECUTIONS = "/api/v1/workflow-executions"
 ONE = f"{EXECUTIONS}/01X"
 EVENTS = f"{ONE}/events"
 GOOD = "ref: a.b\ntasks: [{name: x, action: core.noop}]\n"
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
-    with speaking() as one:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("MUSTER_URL", one.url)
-        monkeypatch.setenv("MUSTER_TOKEN", "mst_test")
-        yield one
 
 
 def started(server: Server, *, status: str = "completed", **more: Any) -> None:
@@ -343,72 +332,6 @@ def test_names_stay_one_step_of_the_path(server: Server) -> None:
         assert path.count("/") == 4
         assert not query
         assert path.rpartition("/")[2] not in (".", "..")
-
-
-def test_doctor_asks_the_server(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    server.says("GET", "/healthz", 200, {"status": "ok"})
-    server.says("GET", "/version", 200, {"version": "0.1.0", "celery": "5.7.0"})
-    server.says("GET", "/readyz", 200, {})
-    server.says(
-        "GET",
-        "/api/v1/nodes",
-        200,
-        {"items": [{"name": "a", "online": True}, {"name": "b", "online": False}]},
-    )
-    main(["doctor", "--json"])
-    found = {one["name"]: one["status"] for one in json.loads(capsys.readouterr().out)["checks"]}
-    assert {name: found[name] for name in ("api", "clock", "token", "server", "nodes")} == {
-        "api": "ok",
-        "clock": "ok",
-        "token": "ok",
-        "server": "ok",
-        "nodes": "warn",
-    }
-    server.says("GET", "/readyz", 503, {"detail": "redis does not answer"})
-    server.says("GET", "/api/v1/nodes", 200, {"items": [{"name": "b", "online": False}]})
-    assert main(["doctor"]) == 1
-    out = capsys.readouterr().out
-    assert "fail  server" in out
-    assert "redis does not answer" in out
-    assert "start the workers of b" in out
-    server.says("GET", "/version", 401, {"detail": "no such token"})
-    assert main(["doctor"]) == 1
-    assert "set MUSTER_TOKEN" in capsys.readouterr().out
-
-
-PARSED = [
-    ("one", "data: a\n\n", [("message", "a", "")]),
-    ("names, several lines of data", "event: x\nid: 3\ndata: a\ndata:b\n\n", [("x", "a\nb", "3")]),
-    ("comments and unknown fields", ": c\nretry: 5\nfoo\ndata: a\n\n", [("message", "a", "")]),
-    ("no data, no message", "event: x\n\ndata: a\n\n", [("message", "a", "")]),
-    ("the id stays", "id: 1\ndata: a\n\ndata: b\n\n", [("message", "a", "1"), ("message", "b", "1")]),
-    ("an id with NUL is none", "id: \0\ndata: a\n\n", [("message", "a", "")]),
-    ("carriage returns", "data: a\r\n\r\n", [("message", "a", "")]),
-    ("an unfinished one is none", "data: a\n", []),
-    ("only one space goes", "data:  a\n\n", [("message", " a", "")]),
-]
-
-
-@pytest.mark.parametrize(("text", "wanted"), [case[1:] for case in PARSED], ids=[case[0] for case in PARSED])
-def test_event_streams(text: str, wanted: list[tuple[str, str, str]]) -> None:
-    parser = sse.Parser()
-    found = [message for line in text.encode().splitlines(keepends=True) if (message := parser.feed(line))]
-    assert [(one.event, one.data, one.id) for one in found] == wanted
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        ("plain ä│", "plain ä│"),
-        ("\x1b]0;t\x07", "\\x1b]0;t\\x07"),
-        ("a\tb", "a\tb"),
-        ("a\nb\r", "a\\x0ab\\x0d"),
-        ("\x9b31m", "\\x9b31m"),
-        ("\u202etxt\u2066", "\\u202etxt\\u2066"),
-    ],
-)
-def test_safe(text: str, wanted: str) -> None:
-    assert safe(text) == wanted
 
 
 def test_the_client_file_counts_only_if_it_is_ours_alone(
