@@ -9,7 +9,7 @@ from flask import Request
 from werkzeug.exceptions import UnsupportedMediaType
 
 from app.api import asked
-from app.api.strict import Parser
+from app.api.strict import Parser, raw_body
 from app.errors import InvalidInput
 
 YAML_TYPES = ("application/yaml", "text/yaml", "application/x-yaml", "text/x-yaml")
@@ -28,7 +28,7 @@ def text_of(definition: str | dict[str, Any]) -> str:
 def from_request(request: Request) -> str:
     """The text in a body of YAML or JSON. Raises InvalidInput, UnsupportedMediaType."""
     if request.mimetype in YAML_TYPES:
-        return _yaml(request.get_data(cache=True))
+        return _yaml(raw_body(request))
     if request.mimetype != "application/json":
         raise UnsupportedMediaType(f"send the workflow as {YAML_TYPES[0]} or application/json")
     body = _parser.parse(_stored, request)

@@ -15,7 +15,7 @@ from flask.json.provider import DefaultJSONProvider
 from marshmallow import RAISE, ValidationError
 from webargs.core import missing
 from webargs.flaskparser import FlaskParser
-from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from app.errors import InvalidInput
 from app.language.problems import nearest
@@ -192,9 +192,18 @@ def is_json(request: Request) -> bool:
     return request.mimetype == "application/json" and charset in ("utf-8", "utf8", "us-ascii")
 
 
+def raw_body(request: Request) -> bytes:
+    """The bytes of the body. Raises RequestEntityTooLarge."""
+    raw = request.get_data(cache=True)
+    # A body in chunks does not say how long it is, and werkzeug ends it at the limit without a word.
+    if request.content_length is None and len(raw) >= (request.max_content_length or len(raw) + 1):
+        raise RequestEntityTooLarge
+    return raw
+
+
 def body_of(request: Request) -> Any:
     """The JSON value of the body; no body at all counts as {}. Raises BadJson, UnsupportedMediaType."""
-    raw = request.get_data(cache=True)
+    raw = raw_body(request)
     if not raw and not request.mimetype:
         return {}
     if not is_json(request):

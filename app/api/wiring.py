@@ -26,6 +26,7 @@ from app.transport.send import Sender
 log = logging.getLogger(__name__)
 
 _NUDGES = 10_000
+_LAST = ""
 _OTHER_THREADS = 4
 
 
@@ -40,10 +41,11 @@ class Nudger:
         self._waiting: queue.Queue[str] = queue.Queue(_NUDGES)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._closed = threading.Event()
 
     def __call__(self, executions: Iterable[str]) -> None:
         with self._lock:
-            if self._thread is None:
+            if self._thread is None and not self._closed.is_set():
                 self._thread = threading.Thread(target=self._run, name="nudge", daemon=True)
                 self._thread.start()
         for execution in executions:
@@ -53,9 +55,26 @@ class Nudger:
                 log.warning("a nudge was dropped; the tick finds its work")
                 return
 
-    def _run(self) -> None:
+    def close(self, seconds: float) -> None:
+        """Drop what waits and end the thread; waits so many seconds for what is being sent."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        self._closed.set()
         while True:
-            self._sender.settle([self._waiting.get()])
+            try:
+                self._waiting.get_nowait()
+            except queue.Empty:
+                break
+        self._waiting.put(_LAST)
+        thread.join(seconds)
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            execution = self._waiting.get()
+            if execution != _LAST:
+                self._sender.settle([execution])
 
 
 class Seats:

@@ -33,9 +33,13 @@ class Lines:
         key = (str(data.get("job")), str(data.get("stream")))
         offset, text, node = data.get("offset"), str(data.get("text") or ""), str(data.get("node") or "?")
         if isinstance(offset, int):
-            if offset < self._seen.get(key, 0):
+            raw = text.encode()
+            # After a reconnect the pieces are cut differently: what was shown before is left out.
+            known = max(0, self._seen.get(key, 0) - offset)
+            if known >= len(raw) and raw:
                 return
-            self._seen[key] = offset + len(text)
+            self._seen[key] = offset + len(raw)
+            text = raw[known:].decode(errors="replace")
         *lines, rest = _LINE_END.split(self._open.pop(key, ("", "", ""))[2] + text)
         for line in lines:
             yield node, line

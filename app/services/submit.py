@@ -55,6 +55,10 @@ def submit(control: Control, submission: Submission) -> Accepted:
     request). When it returns, the execution is on disk.
     """
     plan = submission.plan
+    with control.store.read() as connection:
+        known = _earlier(connection, submission)
+    if known is not None:
+        return Accepted(known, created=False)
     parameters = bind(_parameters(plan), submission.parameters)
     _refuse_local(control, plan)
     now = control.clock()
@@ -113,14 +117,21 @@ def _claim_key(connection: Connection, submission: Submission, execution: str, n
         "created_at": now,
     }
     on_conflict = sqlite_insert if connection.dialect.name == "sqlite" else postgres_insert
-    claimed = connection.execute(on_conflict(keys).values(values).on_conflict_do_nothing())
-    if claimed.rowcount == 1:
+    claim = on_conflict(keys).values(values).on_conflict_do_nothing().returning(keys.c.key)
+    return None if connection.execute(claim).first() else _earlier(connection, submission)
+
+
+def _earlier(connection: Connection, submission: Submission) -> str | None:
+    """The execution that this person's key made before. Raises Conflict if that was another request."""
+    if not submission.idempotency_key:
         return None
     row = connection.execute(
         select(keys.c.execution, keys.c.request_sha256).where(
             keys.c.person == submission.requester, keys.c.key == submission.idempotency_key
         )
-    ).one()
+    ).first()
+    if row is None:
+        return None
     if row.request_sha256 != submission.request_sha256:
         raise Conflict(
             "this Idempotency-Key came with another request before",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -131,4 +132,15 @@ def test_a_smaller_body_limit_holds(database_url: str, tmp_path: Path) -> None:
     assert small.post(path, {"definition": HELLO}).status_code == 201
     answer = small.post(path, {"definition": HELLO + "#" * 2000})
     assert (answer.status_code, answer.get_json()["code"]) == (413, "request-entity-too-large")
+    before = small.counts()
+    for place, kind in (("/packs/demo/workflows", "text/yaml"), (path, "application/json")):
+        chunked = small.ask(
+            "POST",
+            f"/api/v1{place}",
+            input_stream=BytesIO(HELLO.encode() + b"#" * 2000),
+            content_type=kind,
+            environ_overrides={"wsgi.input_terminated": True},
+        )
+        assert chunked.status_code == 413
+    assert small.counts() == before
     small.control.store.close()

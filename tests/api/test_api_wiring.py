@@ -25,7 +25,9 @@ def started(world: World, **settings: Any) -> Iterator[World]:
     """The API of the same installation, made as a process makes it."""
     app = create_app(replace(world.control.settings, **settings))
     yield World(world.control, app, world.tokens)
-    app.extensions["muster"].control.store.close()
+    control = app.extensions["muster"].control
+    control.nudge.close(20)
+    control.store.close()
 
 
 def test_a_submit_nudges_control_over_the_broker(world: World, redis_url: str) -> None:

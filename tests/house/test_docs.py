@@ -18,7 +18,7 @@ from repository import ROOT, modules, named, tree
 from app.cli.main import cli
 from app.compiler.build import build
 from app.compiler.explain import render
-from app.engine import status
+from app.engine import events, status
 from app.language import grammar
 from app.language.fields import Table
 from app.language.filters import FILTERS
@@ -165,7 +165,7 @@ def other_codes() -> set[str]:
         if path.parent.name not in ("language", "node")
         for node in ast.walk(tree(path))
     ]
-    return {one.value for one in values if isinstance(one, ast.Constant) and one.value} - {None}
+    return {str(one.value) for one in values if isinstance(one, ast.Constant) and one.value}
 
 
 def _code_of(node: ast.AST) -> ast.expr | None:
@@ -237,6 +237,14 @@ def test_every_route_is_told_and_no_other() -> None:
         for method, path in re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/[^`\s?]*)`", row[0])
     }
     assert told == api_routes()
+
+
+def test_every_kind_of_event_is_told() -> None:
+    kinds = {
+        one.kind for one in vars(events).values() if isinstance(one, type) and getattr(one, "kind", None)
+    }
+    assert kinds
+    assert kinds - ticked("docs/api.md") == set()
 
 
 # the command line

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from app.cli.main import COMMANDS
 from app.compiler.build import build
 from app.language.parse import load
 from app.language.schema import workflow_schema
-from app.settings import Settings, environment_name, fields
+from app.settings import Settings, environment_name
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 EXAMPLES = sorted((ROOT / "config" / "examples").glob("*.yaml"))

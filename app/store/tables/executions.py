@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, String, Text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, LargeBinary, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.engine.status import EXECUTION_STATUSES, JOB_STATUSES, TASK_STATUSES
@@ -176,8 +176,8 @@ class Output(Base):
     job: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     stream: Mapped[str] = mapped_column(String(8), primary_key=True)
     execution: Mapped[str] = mapped_column(String(26), index=True)
-    bytes: Mapped[int]
-    kept: Mapped[int]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    kept: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64))
     truncated: Mapped[bool] = mapped_column(default=False)
     verified: Mapped[bool] = mapped_column(default=True)

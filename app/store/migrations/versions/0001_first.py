@@ -386,7 +386,7 @@ def _history() -> None:
         *_texts(200, "job"),
         *_texts(8, "stream"),
         *_texts(26, "execution"),
-        *_numbers("bytes", "kept"),
+        *_columns(sa.BigInteger(), ("bytes", "kept"), False),
         *_texts(64, "sha256"),
         *_flags("truncated", "verified"),
         sa.Column("content", sa.LargeBinary(), nullable=False),
