@@ -152,6 +152,12 @@ class ForceQuery(Schema):
     force = fields.Boolean(load_default=False)
 
 
+class PruneSchema(Schema):
+    older_than = fields.Float(
+        load_default=None, allow_none=True, validate=validate.Range(min=0, max=100 * 365 * 86400)
+    )
+
+
 class UserSchema(Schema):
     login = fields.String(required=True, validate=_named(rf"^{LOGIN.pattern}$(?!\n)", LOGIN_RULE))
     role = fields.String(required=True, validate=validate.OneOf(ROLES))

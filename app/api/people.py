@@ -1,4 +1,4 @@
-"""People, their tokens, and the audit trail."""
+"""People, their tokens, the audit trail, and what is kept."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from app.api.strict import Parser
 from app.api.wiring import control, reading
 from app.services import audit as trail
 from app.services import people as service
+from app.services import retention
 
 people = Blueprint("people", __name__, description="People, their tokens, and what they did.")
 people.ARGUMENTS_PARSER = Parser()
@@ -65,6 +66,18 @@ def revoke_token(id: str) -> Response:
     """Revoke a token, at once."""
     service.revoke_token(control(), id, person().login)
     return Response(status=204)
+
+
+@people.route("/prune", methods=["POST"])
+@needs("admin")
+@people.arguments(asked.PruneSchema)
+@people.response(200, shown.PrunedSchema)
+def prune(body: dict[str, Any]) -> Any:
+    """Delete what its retention no longer keeps, now; the tick does so every hour.
+
+    `older_than` (seconds) stands in for the setting, for executions that have ended.
+    """
+    return retention.prune(control(), person().login, older_than=body["older_than"])
 
 
 @people.route("/audit", methods=["GET"])

@@ -260,6 +260,12 @@ class AuditSchema(Schema):
     next_cursor = fields.String(allow_none=True)
 
 
+class PrunedSchema(Schema):
+    executions = fields.Integer(required=True)
+    outputs = fields.Integer(required=True)
+    others = fields.Integer(required=True)
+
+
 class HealthSchema(Schema):
     status = fields.String()
 

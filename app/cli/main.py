@@ -27,6 +27,7 @@ COMMANDS = {
     "execution": ("app.cli.execution:execution", "Look at executions, follow, cancel and resolve them."),
     "node": ("app.cli.node:node", "Enrol nodes, list, drain and remove them."),
     "token": ("app.cli.token:token", "Create, list and revoke the tokens of people."),
+    "prune": ("app.cli.prune:prune", "Delete what is no longer to be kept."),
     "doctor": ("app.cli.doctor:doctor", "Check this machine and the server, and say what to do next."),
 }
 

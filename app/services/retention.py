@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import delete, exists, or_, select, update
 
 from app.engine.status import EXECUTION_OVER
-from app.services.collect import Desk
+from app.services import audit
 from app.services.control import Control
 from app.store.tables import (
     DeadLetter,
@@ -44,8 +44,11 @@ class Pruned:
     others: int
 
 
-def prune(control: Control, *, older_than: float | None = None) -> Pruned:
-    """Delete what its retention no longer keeps. `older_than`: seconds for executions instead of the setting's."""
+def prune(control: Control, person: str = "", *, older_than: float | None = None) -> Pruned:
+    """Delete what its retention no longer keeps. `older_than`: seconds for executions instead of the setting's.
+
+    A `person` who asked for it is noted in the audit trail.
+    """
     settings, now = control.settings, control.clock()
     before = now - (settings.retention if older_than is None else older_than)
     gone = 0
@@ -63,6 +66,9 @@ def prune(control: Control, *, older_than: float | None = None) -> Pruned:
     aged = select(executions.c.id).where(executions.c.ended_at < now - settings.output_retention)
     with control.store.write() as connection:
         streams = connection.execute(delete(outputs).where(outputs.c.execution.in_(aged))).rowcount
+        if person:
+            detail = {"older_than": older_than, "executions": gone}
+            audit.record(connection, person, "retention.prune", "", "accepted", detail)
         others = sum(connection.execute(query).rowcount for query in _rest(now, before))
     return Pruned(gone, streams, others)
 
@@ -80,13 +86,13 @@ def _rest(now: float, before: float) -> list[Any]:
     ]
 
 
-def hourly(desk: Desk) -> None:
+def hourly(control: Control) -> None:
     """`prune`, if the last one is an hour ago. The caller holds the tick's lease."""
-    now = desk.control.clock()
-    with desk.control.store.read() as connection:
+    now = control.clock()
+    with control.store.read() as connection:
         last = connection.execute(select(installations.c.pruned_at)).scalar()
     if last is not None and last > now - HOUR:
         return
-    with desk.control.store.write() as connection:
+    with control.store.write() as connection:
         connection.execute(update(installations).values(pruned_at=now))
-    prune(desk.control)
+    prune(control)

@@ -63,11 +63,15 @@ def tick(desk: Desk, holder: str) -> bool:
         _unstoppable,
         collect.send_stops,
         _unverified,
-        retention.hourly,
+        _prune,
     )
     for part in parts:
         part(desk)
     return True
+
+
+def _prune(desk: Desk) -> None:
+    retention.hourly(desk.control)
 
 
 def _unverified(desk: Desk) -> None:
