@@ -43,6 +43,7 @@ NEEDED = {
     "admin": """
         POST /api/v1/users /api/v1/tokens /api/v1/nodes/tokens
         GET /api/v1/users /api/v1/tokens /api/v1/audit
+        POST /api/v1/prune
         DELETE /api/v1/tokens/<> /api/v1/nodes/<>""",
 }
 
