@@ -23,7 +23,7 @@ from app.services.lost import fail
 from app.services.orders import Recipient, Signer, build_job
 from app.services.run import Run
 from app.store import executions as rows
-from app.store.statements import set_columns
+from app.store.statements import set_columns, set_each
 from app.store.tables import Execution, Job, Node, Task, table
 from app.transport.canvas import Member, members, rest_digest
 from app.transport.keys import Public
@@ -137,6 +137,8 @@ def _admit(
 def _messages(run: Run, wanted: Iterable[JobState]) -> list[tuple[JobState, JobMessage]]:
     """What each node is to be told. A job that cannot be told fails here and now, before anything is sent."""
     found = []
+    wanted = list(wanted)
+    run.load_tasks({job.task for job in wanted})
     for job in wanted:
         try:
             message = message_of(run, job)
@@ -193,8 +195,11 @@ def _mark_follower(
         if job.id == named and follow[0]["options"]["queue"] == f"node.{job.node}":
             message = said[job.id]
             digest = rest_digest(follow[2:], None, None)
-            _dispatched(run, job, message, digest, where[job.node].recipient)
-            parcel.orders[job.id] = (message, where[job.node].recipient)
+            recipient = where[job.node].recipient
+            job.status = DISPATCHED
+            columns = _dispatch_columns(run.control, message, digest, recipient, run.now)
+            set_columns(run.connection, jobs, columns, id=job.id, status=QUEUED)
+            parcel.orders[job.id] = (message, recipient)
             return job.id
     return None
 
@@ -209,25 +214,22 @@ def _mark(
     born = {job.id: canvas.Born(job.id, job.task, job.unit, job.attempt, job.node) for job in go}
     by_id = {job.id: job for job in go}
     window = run.control.settings.fanout_window
+    marked = []
     for compiled in canvas.compile(run.plan, run.execution, list(born.values()), window=window):
         for member in members(compiled):
-            job = by_id[member.job]
-            message = said[job.id]
+            job, message = by_id[member.job], said[member.job]
             recipient = where[job.node].recipient
-            _dispatched(run, job, message, member.digest, recipient)
+            job.status = DISPATCHED
+            columns = _dispatch_columns(run.control, message, member.digest, recipient, run.now)
+            marked.append(({"id": job.id, "status": QUEUED}, columns))
             parcel.members.append((member, message, recipient))
+    set_each(run.connection, jobs, marked)
 
 
 def message_of(run: Run, job: JobState) -> JobMessage:
     """What the node is to run for this job."""
     given, timeout = run.input_of(job.task)
     return build_job(run.execution, run.plan.tasks[job.task], given, timeout, job, run.control.settings)
-
-
-def _dispatched(run: Run, job: JobState, message: JobMessage, digest: str, to: Recipient) -> None:
-    job.status = DISPATCHED
-    columns = _dispatch_columns(run.control, message, digest, to, run.now)
-    set_columns(run.connection, jobs, columns, id=job.id, status=QUEUED)
 
 
 def _dispatch_columns(

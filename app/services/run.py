@@ -40,6 +40,9 @@ class Run:
         self.dispatch: list[JobState] = []
         self.stop: list[JobState] = []
         self.finished = False
+        self._gathers = False
+        self._unsaved = Changes()
+        self._answered: list[tuple[str, dict[str, Any]]] = []
         limits = Limits(control.settings.queue_timeout, control.settings.fanout_queue_timeout)
         self.slice = Slice(plan, head.state, limits=limits)
 
@@ -58,18 +61,32 @@ class Run:
         self._preload(event)
         step = self._advance(event)
         data = {"input": engine_events.to_json(event), "log": step.changes.log}
-        rows.save(self.connection, self.head, step.changes, (event.kind, data), self.now)
+        self._answered.append((event.kind, data))
+        merge(self._unsaved, step.changes)
         self._remember(step.changes)
+        if not self._gathers:
+            self.flush()
         self.dispatch += step.commands.dispatch
         self.stop += step.commands.stop
         self.finished = self.finished or step.commands.finished
         return step.commands
 
+    def flush(self) -> None:
+        """Write what the steps so far changed."""
+        if self._answered:
+            rows.save(self.connection, self.head, self._unsaved, self._answered, self.now)
+            self._unsaved, self._answered = Changes(), []
+
     def settle(self) -> None:
-        """Fold every job that is over and that no settle has folded. Idempotent."""
+        """Fold every job that is over and that no settle has folded, and write the sum. Idempotent."""
         while waiting := rows.unsettled(self.connection, self.execution):
+            self._gathers = True
+            self.load_tasks(set().union(*(self._neighbours(job.task) for job in waiting)))
             for job in waiting:
-                self.take(JobEnded(job))
+                self.see_job(job)
+                self.take(JobEnded(job.id))
+            self._gathers = False
+            self.flush()
 
     def see_job(self, job: JobState) -> None:
         """The caller has just written this row: use it instead of reading it again."""
@@ -77,7 +94,7 @@ class Run:
 
     def input_of(self, task: str) -> tuple[dict[str, Any], float | None]:
         """A task's rendered input and timeout in seconds."""
-        self._load_tasks({task})
+        self.load_tasks({task})
         state = self.slice.tasks[task]
         return state.input or {}, state.timeout
 
@@ -98,11 +115,11 @@ class Run:
             if job is not None:
                 self.slice.jobs[job_id] = job
         if submitted:
-            self._load_tasks(self.plan.tasks)
+            self.load_tasks(self.plan.tasks)
             return
         touched = getattr(event, "task", None) or (self.slice.jobs[job_id].task if job_id else None)
         if touched is not None:
-            self._load_tasks(self._neighbours(touched))
+            self.load_tasks(self._neighbours(touched))
 
     def _neighbours(self, name: str) -> set[str]:
         task = self.plan.tasks[name]
@@ -113,7 +130,8 @@ class Run:
             wanted.update(self.plan.tasks[one].refs)
         return wanted & self.plan.tasks.keys()
 
-    def _load_tasks(self, names: Iterable[str]) -> None:
+    def load_tasks(self, names: Iterable[str]) -> None:
+        """Have these tasks' rows in the slice."""
         missing = set(names) - self.slice.tasks.keys()
         if missing:
             self.slice.tasks.update(rows.load_tasks(self.connection, self.execution, missing))
@@ -127,9 +145,10 @@ class Run:
         raise RuntimeError(f"the engine asked for more {MAX_NEEDS} times at {event} of {self.execution}")
 
     def _fetch(self, need: Need) -> None:
+        self.flush()
         run = self.slice
         if need.tasks:
-            self._load_tasks(set().union(*(self._neighbours(name) for name in need.tasks)))
+            self.load_tasks(set().union(*(self._neighbours(name) for name in need.tasks)))
         if need.results:
             run.results.update(rows.load_results(self.connection, self.execution, need.results))
         if need.vars:
@@ -139,7 +158,7 @@ class Run:
         if need.live:
             live = rows.live_names(self.connection, self.execution)
             live |= {child for name in live for child in self.plan.tasks[name].children}
-            self._load_tasks(live)
+            self.load_tasks(live)
             jobs_of |= {name for name in live if self.plan.tasks[name].kind in ("job", "fanout")}
             run.live_loaded = True
         if jobs_of:
@@ -167,3 +186,26 @@ class Run:
                 spared = changes.sweep_pending == "main" and self.plan.tasks[name].is_finally
                 if state.status == PENDING and not spared:
                     state.status = NOT_REACHED
+
+
+def merge(into: Changes, step: Changes) -> None:
+    """Add what a later step changed to what earlier ones did."""
+    into.execution.update(step.execution)
+    for name, columns in step.tasks.items():
+        into.tasks.setdefault(name, {}).update(columns)
+    for job, columns in step.jobs.items():
+        into.jobs.setdefault(job, {}).update(columns)
+    into.new_jobs += step.new_jobs
+    into.published += step.published
+    gone = set(step.dropped_task_timers)
+    exact = set(step.dropped_timers)
+    into.timers = [
+        timer
+        for timer in into.timers
+        if timer.task not in gone and (timer.task, timer.unit, timer.kind) not in exact
+    ]
+    into.timers += step.timers
+    into.dropped_task_timers += step.dropped_task_timers
+    into.dropped_timers += step.dropped_timers
+    into.sweep_pending = step.sweep_pending or into.sweep_pending
+    into.log += step.log

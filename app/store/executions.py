@@ -20,7 +20,7 @@ from app.engine.draft import view
 from app.engine.state import Changes, ExecutionState, JobState, TaskState
 from app.engine.status import JOB_OUT, JOB_OVER, NOT_REACHED, PENDING, TASK_LIVE
 from app.errors import NotFound
-from app.store.statements import add_row, set_columns
+from app.store.statements import set_columns, set_each
 from app.store.tables import Event, Execution, Job, StoredPlan, Task, Timer, Variable, table
 
 executions, tasks, jobs = table(Execution), table(Task), table(Job)
@@ -46,7 +46,7 @@ _select_jobs = select(*(jobs.c[name] for name in JOB_COLUMNS)).where(
 )
 _select_job = select(*(jobs.c[name] for name in JOB_COLUMNS)).where(jobs.c.id == bindparam("id"))
 
-_insert_jobs, _insert_variables = insert(jobs), insert(variables)
+_insert_jobs, _insert_variables, _insert_events = insert(jobs), insert(variables), insert(events)
 _select_vars = (
     select(variables.c.name, variables.c.value)
     .where(
@@ -165,34 +165,46 @@ def woken_tasks(connection: Connection, execution: str) -> list[str]:
     return list(connection.execute(query).scalars())
 
 
-def unsettled(connection: Connection, execution: str) -> list[str]:
-    """The ids of jobs that are over and that no settle has folded, oldest first."""
-    query = (
-        select(jobs.c.id)
-        .where(jobs.c.execution == execution, jobs.c.settled.is_(False), jobs.c.status.in_(JOB_OVER))
-        .order_by(jobs.c.ended_at)
+_select_unsettled = (
+    select(*(jobs.c[name] for name in JOB_COLUMNS))
+    .where(
+        jobs.c.execution == bindparam("execution"),
+        jobs.c.settled.is_(False),
+        jobs.c.status.in_(sorted(JOB_OVER)),
     )
-    return list(connection.execute(query).scalars())
+    .order_by(jobs.c.recorded_at, jobs.c.id)
+)
 
 
-def save(connection: Connection, head: Head, changes: Changes, event: tuple[str, Any], now: float) -> None:
-    """Write what a step changed, and the event that it answered. The caller holds the execution's lock.
+def unsettled(connection: Connection, execution: str) -> list[JobState]:
+    """The jobs that are over and that no settle has folded, in the order in which they were recorded."""
+    return [
+        JobState(**row._mapping) for row in connection.execute(_select_unsettled, {"execution": execution})
+    ]
+
+
+def save(
+    connection: Connection, head: Head, changes: Changes, answered: Sequence[tuple[str, Any]], now: float
+) -> None:
+    """Write what one or more steps changed, and the events that they answered. The caller holds the lock.
 
     Event numbers have no gaps because of that lock.
     """
     execution = head.state.id
-    for name, columns in changes.tasks.items():
-        set_columns(
-            connection,
-            tasks,
-            {key: _listed(value) for key, value in columns.items()},
-            execution=execution,
-            name=name,
-        )
-    for job, columns in changes.jobs.items():
-        set_columns(connection, jobs, columns, id=job)
+    set_each(
+        connection,
+        tasks,
+        (
+            (
+                {"execution": execution, "name": name},
+                {key: _listed(value) for key, value in columns.items()},
+            )
+            for name, columns in changes.tasks.items()
+        ),
+    )
     if changes.new_jobs:
         connection.execute(_insert_jobs, [_job_row(execution, job, now) for job in changes.new_jobs])
+    set_each(connection, jobs, (({"id": job}, columns) for job, columns in changes.jobs.items()))
     if changes.published:
         rows = [
             {"execution": execution, "seq": seq, "name": name, "value": value, "task": task}
@@ -202,10 +214,13 @@ def save(connection: Connection, head: Head, changes: Changes, event: tuple[str,
     _save_timers(connection, execution, changes)
     if changes.sweep_pending:
         _sweep(connection, execution, changes.sweep_pending, now)
-    head.event_seq += 1
-    kind, data = event
-    row = {"execution": execution, "seq": head.event_seq, "kind": kind, "at": now, "data": data}
-    add_row(connection, events, row)
+    first = head.event_seq + 1
+    head.event_seq += len(answered)
+    numbered = [
+        {"execution": execution, "seq": seq, "kind": kind, "at": now, "data": data}
+        for seq, (kind, data) in enumerate(answered, first)
+    ]
+    connection.execute(_insert_events, numbered)
     set_columns(connection, executions, {**changes.execution, "event_seq": head.event_seq}, id=execution)
 
 

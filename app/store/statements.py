@@ -6,7 +6,7 @@ the key are named `key_<column>`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -31,6 +31,18 @@ def set_columns(connection: Connection, table: Table, values: Mapping[str, Any],
     statement = _update(table, tuple(values), tuple(key))
     parameters = {**values, **{f"key_{name}": value for name, value in key.items()}}
     return int(connection.execute(statement, parameters).rowcount)
+
+
+def set_each(
+    connection: Connection, table: Table, rows: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]
+) -> None:
+    """Set columns of many rows, given as (key, values); rows of one shape go to the database together."""
+    shapes: dict[tuple[tuple[str, ...], tuple[str, ...]], list[dict[str, Any]]] = {}
+    for key, values in rows:
+        parameters = {**values, **{f"key_{name}": value for name, value in key.items()}}
+        shapes.setdefault((tuple(values), tuple(key)), []).append(parameters)
+    for (columns, keys), found in shapes.items():
+        connection.execute(_update(table, columns, keys), found)
 
 
 def add_row(connection: Connection, table: Table, values: Mapping[str, Any]) -> None:

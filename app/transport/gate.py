@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from app.errors import InvalidInput
@@ -72,7 +72,13 @@ class Canvas:
         return bool(self.chain or self.chord)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        # Not asdict: it would copy the rest of the chain, link by link, at every hop.
+        return {
+            "chain": self.chain,
+            "chord": self.chord,
+            "group_id": self.group_id,
+            "group_index": self.group_index,
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Canvas:
