@@ -323,7 +323,7 @@ def _node_away(draft: Draft, event: Event) -> None:
 def _node_back(draft: Draft, event: Event) -> None:
     assert isinstance(event, NodeBack)
     state = draft.task(event.task)
-    if (state.status, state.wait_reason) == (WAITING, "node"):
+    if state.status == WAITING and state.wait_reason in ("node", "unknown"):
         draft.set_status(event.task, RUNNING)
 
 

@@ -63,6 +63,8 @@ class NodeAway:
 
 @dataclass(frozen=True, slots=True)
 class NodeBack:
+    """What the task waited for is there: its node, or the node's word that an unknown job still runs."""
+
     kind: ClassVar[str] = "node.back"
     task: str
 
