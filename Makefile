@@ -28,7 +28,7 @@ test: setup  ## every test that starts its own parts: real broker, real workers;
 
 test-all: setup  ## everything, chaos too, on PostgreSQL (MUSTER_TEST_DATABASE_URL), RabbitMQ if MUSTER_TEST_AMQP_URL
 	@test -n "$(MUSTER_TEST_DATABASE_URL)" || { echo "set MUSTER_TEST_DATABASE_URL, for example postgresql://root@127.0.0.1/test"; exit 2; }
-	@MUSTER_TEST_DATABASE_URL="$(MUSTER_TEST_DATABASE_URL)" $(BIN)/pytest -q
+	@MUSTER_TEST_FLEET=postgres MUSTER_TEST_DATABASE_URL="$(MUSTER_TEST_DATABASE_URL)" $(BIN)/pytest -q
 
 check: setup  ## lint, format, types, and the rules of the house
 	@$(BIN)/ruff check .

@@ -1,0 +1,8 @@
+"""Chaos uses the fleet of `tests/fleet`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "fleet"))

@@ -1,0 +1,236 @@
+"""Whatever lies in a queue: it is buried and counted, does nothing, and ends nobody."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from typing import Any
+
+import pytest
+from fleet import Fleet
+from fleet_items import at_rest, changed, message, monitored, push, pushes, shell
+from fleet_processes import wait_until
+
+from app.transport import queues
+
+pytestmark = pytest.mark.fleet
+
+GOOD = message(queues.COLLECT, ["not a token"])
+POISON: dict[str, tuple[Any, str]] = {
+    "no json": ("not json", "not-json"),
+    "no utf-8": (b"\xff\xfe{}", "not-json"),
+    "null": ("null", "not-an-envelope"),
+    "deep": ('{"a":' * 50_000 + "1" + "}" * 50_000, "not-json"),
+    "no properties": ({key: GOOD[key] for key in GOOD if key != "properties"}, "not-an-envelope"),
+    "pickle": ({**GOOD, "content-type": "application/x-python-serialize"}, "bad-content-type"),
+    "body no base64": ({**GOOD, "body": "*** no ***"}, "bad-body"),
+    "no task": ({**GOOD, "headers": {"id": "j1"}}, "bad-headers"),
+    "compressed": (
+        {**GOOD, "headers": {**GOOD["headers"], "compression": "application/x-gzip"}},
+        "compressed",
+    ),
+    "args a number": (message("control.nothing", 5), "bad-arguments"),
+}
+QUEUES = ("results", "control", "heartbeats", "tick", "node.web-1", "node.web-1.ctl")
+OF_CONTROL = ("results", "control", "heartbeats", "tick")
+
+
+def reason_on(queue: str, reason: str) -> str:
+    """A name that does not belong on a queue is seen before its arguments are."""
+    return "foreign-task" if reason == "bad-arguments" and queue != "control" else reason
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+def test_poison_is_buried_counted_and_written_down(fleet: Fleet, queue: str) -> None:
+    client = fleet.broker.client
+    pids = {name: part.pid for name, part in fleet.keeper.parts.items()}
+    before, written = client.hgetall("dead:counts"), len(fleet.letters())
+    for item, _ in POISON.values():
+        push(fleet, queue, item)
+    expected: dict[str, int] = {}
+    for _, reason in POISON.values():
+        expected[reason_on(queue, reason)] = expected.get(reason_on(queue, reason), 0) + 1
+
+    def counted() -> dict[str, int]:
+        now = {
+            key: int(count) - int(before.get(key, 0)) for key, count in client.hgetall("dead:counts").items()
+        }
+        return {
+            key.decode().split("|")[1]: n
+            for key, n in now.items()
+            if n and key.decode().split("|")[0] == queue
+        }
+
+    wait_until(lambda: counted() == expected, 15, lambda: f"{counted()} {expected}")
+    newest = [json.loads(item) for item in client.lrange("dead", 0, len(POISON) - 1)]
+    assert {each["queue"] for each in newest} == {queue}
+    if queue in OF_CONTROL:
+        wait_until(lambda: len(fleet.letters()) == written + len(POISON), 10, "dead_letters rows")
+        rows = fleet.letters()[written:]
+        assert sorted(row.reason for row in rows) == sorted(each["reason"] for each in newest)
+        assert {row.queue for row in rows} == {queue}
+    assert fleet.wait_for(fleet.submit(shell("echo on")), 15).status == "completed"
+    assert {name: part.pid for name, part in fleet.keeper.parts.items()} == pids
+
+
+EVIL: dict[str, Any] = {
+    "task": queues.SETTLE,
+    "args": ["evil"],
+    "kwargs": {},
+    "options": {"queue": "node.web-9", "task_id": "evil"},
+    "subtask_type": None,
+    "immutable": True,
+}
+CHORD = {**EVIL, "chord_size": 1}
+PAST = "2020-01-01T00:00:00+00:00"
+FORGED: dict[str, dict[str, Any]] = {
+    "bad arguments with an errback": message(queues.COLLECT, [1, 2, 3], embed={"errbacks": [EVIL]}),
+    "bad keywords with an errback": message(queues.COLLECT, kwargs={"x": 1}, embed={"errbacks": [EVIL]}),
+    "a link": message(queues.COLLECT, ["a"], embed={"callbacks": [EVIL]}),
+    "a chain": message(queues.COLLECT, ["a"], embed={"chain": [EVIL]}),
+    "a chord": message(queues.COLLECT, ["a"], embed={"chord": CHORD}, group="g1", group_index=0),
+    "a report with a link": message(queues.REPORT, ["a"], embed={"callbacks": [EVIL]}),
+    "an order": message(queues.NODE_ORDER, ["a"]),
+    "a nudge": message(queues.SETTLE, ["a"]),
+    "a group": message("celery.group", [[EVIL], "x", "g", []]),
+    "a chord task": message("celery.chord", [[EVIL], EVIL]),
+    "a starmap": message("celery.starmap", [EVIL, [["x"]]]),
+    "chunks": message("celery.chunks", [EVIL, [["x"]], 1]),
+    "an unlock": message("celery.chord_unlock", ["g", EVIL]),
+    "accumulate": message("celery.accumulate", ["x"], embed={"callbacks": [EVIL]}),
+    "reply_to": {
+        **message(queues.COLLECT, ["a"], ignore_result=False),
+        "properties": {**GOOD["properties"], "reply_to": "node.web-9"},
+    },
+    "an eta": message(queues.COLLECT, ["a"], eta="2999-01-01T00:00:00+00:00"),
+    "stamps": message(queues.COLLECT, ["a"], stamped_headers=["x"], stamps={"x": "y"}),
+}
+
+
+def test_control_publishes_nothing_for_what_is_forged(fleet: Fleet) -> None:
+    wait_until(lambda: at_rest(fleet), what="rest")
+    known = set(fleet.broker.client.scan_iter())
+    before = len(fleet.letters())
+    with monitored(fleet) as seen:
+        for item in FORGED.values():
+            push(fleet, queues.RESULTS, item)
+        wait_until(
+            lambda: len(fleet.letters()) - before >= len(FORGED) - 2, 15, lambda: fleet.letters()[before:]
+        )
+        wait_until(lambda: at_rest(fleet), what="rest")
+    own = [key for key in pushes(seen) if key != queues.RESULTS]
+    assert own == []
+    assert len([key for key in pushes(seen) if key == queues.RESULTS]) == len(FORGED)
+    new = {key for key in set(fleet.broker.client.scan_iter()) - known if b"unacked" not in key}
+    assert new <= {b"dead", b"dead:counts", b"tick", b"heartbeats"}
+    assert fleet.wait_for(fleet.submit(shell("echo on"))).status == "completed"
+
+
+def test_an_expired_copy_does_not_revoke_the_genuine_one(rough: Fleet) -> None:
+    """With the id of another message and an expiry in the past, Celery would drop that other one."""
+    execution = _outcome_waits(rough)
+    genuine = rough.broker.client.lindex("results", 0)
+    push(rough, "results", changed(genuine, args=["x"], expires=PAST))
+    rough.keeper.bring_up("control")
+    assert rough.wait_for(execution).status == "completed"
+
+
+@pytest.mark.parametrize("what", ["chain", "chord", "chain and chord", "errback"])
+def test_a_genuine_outcome_with_a_foreign_canvas_is_taken_and_cut(rough: Fleet, what: str) -> None:
+    execution = _outcome_waits(rough)
+    client = rough.broker.client
+    genuine = client.lpop("results")
+    embeds: dict[str, dict[str, Any]] = {
+        "chain": {"chain": [EVIL]},
+        "chord": {"chord": CHORD},
+        "chain and chord": {"chain": [EVIL], "chord": CHORD},
+        "errback": {"errbacks": [EVIL], "callbacks": [EVIL]},
+    }
+    more = {"group": "g1", "group_index": 0} if "chord" in what else {}
+    push(rough, "results", changed(genuine, embed=embeds[what], **more))
+    before = len(rough.letters())
+    rough.keeper.bring_up("control")
+    assert rough.wait_for(execution).status == "completed"
+    assert rough.ran_tasks(execution) == ["a", "b"]
+    assert not client.exists("node.web-9")
+    if what != "errback":
+        assert [row.reason for row in rough.letters()[before:]] == ["other-canvas"]
+
+
+TWO = """\
+parameters: {effects: {type: string, required: true}}
+tasks:
+  - {name: a, action: core.shell, delegate_to: web-1, on_success: b,
+     input: {command: 'echo $MUSTER_JOB >> {{ parameters.effects }}'}}
+  - {name: b, action: core.shell, delegate_to: web-2, input: {command: 'echo $MUSTER_JOB >> {{ parameters.effects }}'}}
+"""
+
+
+def _outcome_waits(fleet: Fleet) -> str:
+    """An execution of `TWO` whose first outcome lies in `results`; control is down."""
+    fleet.wait_ready()
+    client = fleet.broker.client
+    fleet.keeper.take_down("web-1")
+    execution = fleet.submit(TWO)
+    wait_until(lambda: client.llen("node.web-1") == 1, what=lambda: fleet.story(execution))
+    fleet.keeper.take_down("control")
+    client.delete("results", "control", "heartbeats", "tick")
+    fleet.keeper.bring_up("web-1")
+
+    def outcome() -> bool:
+        for item in client.lrange("results", 0, -1):
+            if json.loads(item)["headers"]["task"] != queues.COLLECT:
+                client.lrem("results", 1, item)
+        return bool(client.llen("results") == 1)
+
+    wait_until(outcome, what=lambda: client.lrange("results", 0, -1))
+    return execution
+
+
+def test_orders_that_are_replayed_changed_or_unsigned_do_nothing(rough: Fleet) -> None:
+    rough.wait_ready()
+    client = rough.broker.client
+    rough.keeper.take_down("web-1")
+    execution = rough.submit(TWO)
+    wait_until(lambda: client.llen("node.web-1") == 1, what=lambda: rough.story(execution))
+    order = client.lindex("node.web-1", 0)
+    token = json.loads(_body(order))[0][0]
+    head, _, tail = token.partition(".")
+    bent = f"{head}.{tail[:40]}{'A' if tail[40] != 'A' else 'B'}{tail[41:]}"
+    # Before the genuine one arrives: a broken copy, one for another, one that is nothing.
+    push(rough, "node.web-1", changed(order, args=[bent]))
+    push(rough, "node.web-1", message(queues.NODE_ORDER, ["e30.e30.e30"]))
+    push(rough, "node.web-2", order)
+    rough.keeper.bring_up("web-1")
+    assert rough.wait_for(execution).status == "completed"
+    # After it is over: the same again, with its own canvas and with a foreign one, under its id and another.
+    for copy in (order, changed(order, embed={"chain": [EVIL]}), changed(order, id="other", embed={})):
+        for queue in ("node.web-1", "node.web-2", "node.web-1.ctl"):
+            push(rough, queue, copy)
+    push(rough, "node.web-1.ctl", message(queues.NODE_CTL, [token]))
+    push(rough, "node.web-1.ctl", message(queues.NODE_CTL, [{"a": 1}]))
+    push(rough, "node.web-1.ctl", message(queues.NODE_CTL, []))
+    after = rough.submit(TWO)
+    assert rough.wait_for(after).status == "completed"
+    wait_until(
+        lambda: not any(map(client.llen, ("node.web-1", "node.web-2", "node.web-1.ctl"))), what="taken"
+    )
+    wait_until(lambda: at_rest(rough), what="rest")
+    assert rough.ran_tasks(execution) == ["a", "b"]
+    assert rough.ran_tasks(after) == ["a", "b"]
+    assert not client.exists("node.web-9")
+    wait_until(
+        lambda: _refused(rough, "web-1") >= 2 and _refused(rough, "web-2") >= 3,
+        what="the count in a heartbeat",
+    )
+    for name in rough.names:
+        os.kill(rough.keeper.parts[name].pid, 0)
+
+
+def _refused(fleet: Fleet, node: str) -> int:
+    return next(int(row.versions["refused"]) for row in fleet.nodes() if row.name == node)
+
+
+def _body(item: bytes) -> bytes:
+    return base64.b64decode(json.loads(item)["body"])
