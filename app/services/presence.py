@@ -188,7 +188,9 @@ def _held(desk: Desk, connection: Connection, row: Any, beat: Heartbeat) -> None
     elif row.status in (UNKNOWN, SUSPECT):
         run = Run.lock(desk.control, connection, row.execution)
         task = connection.execute(select(jobs.c.task).where(jobs.c.id == row.id)).scalar_one()
-        connection.execute(update(jobs).where(jobs.c.id == row.id).values(status=RUNNING, missing=0, error=None))
+        connection.execute(
+            update(jobs).where(jobs.c.id == row.id).values(status=RUNNING, missing=0, error=None)
+        )
         run.take(NodeBack(task))
     elif row.missing:
         connection.execute(update(jobs).where(jobs.c.id == row.id).values(missing=0))
