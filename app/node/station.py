@@ -16,7 +16,7 @@ from typing import Any
 
 from celery import Celery
 
-from app.errors import MusterError, NotFound
+from app.errors import MusterError, NotFound, Unavailable
 from app.node import shells
 from app.node.executor import not_run, outcome_from
 from app.node.identity import Identity, load_identity
@@ -39,6 +39,9 @@ JOURNAL_KEPT = 30 * 86400.0
 
 PRUNE_EVERY = 3600.0
 
+ASK_AGAIN = 1.0
+"""Seconds before a runner that did not answer is asked about the same job again."""
+
 
 class Station:
     """Everything a node's worker has, made once per process. Methods may be called from any thread."""
@@ -60,6 +63,7 @@ class Station:
         self.heart = Heart(app, self.identity, self.journal, settings.heartbeat_every, self._state)
         self.output = OutputWriter(connect(settings.redis_url), self.identity.node)
         self._followed: set[str] = set()
+        self._leaving = threading.Event()
         self._lock = threading.Lock()
         self._busy = 0
         self._refused = 0
@@ -78,6 +82,7 @@ class Station:
 
     def release(self) -> None:
         """Blocked threads return at once and send nothing; the scripts go on."""
+        self._leaving.set()
         self.runner.release()
 
     def close(self) -> None:
@@ -142,25 +147,29 @@ class Station:
         self._answer(job, outcome)
 
     def _outcome(self, job: Job) -> Outcome:
-        identity, epoch = self.identity, self.journal.epoch
-        if self.journal.is_cancelled(identity.installation, job.id):
-            self.runner.cancel(job.id, "cancelled before it started")
-        try:
-            self.runner.start(job)
-            record = self.runner.wait(job.id)
-        except Interrupted:
-            raise
-        except MusterError as error:
-            log.error("job %s could not be run: %s", job.id, error.message)
-            return not_run(
-                job,
-                "runner",
-                error.message,
-                installation=identity.installation,
-                node=identity.node,
-                epoch=epoch,
-            )
-        return outcome_from(record, job, installation=identity.installation, node=identity.node, epoch=epoch)
+        """How the job ended. Raises Interrupted once this worker is leaving.
+
+        While the runner does not answer nothing is known: it may have begun, or begin when it goes on. So it is
+        asked again, for as long as this worker lives; its claim makes sure that the job starts once. Only what the
+        runner refuses was not run.
+        """
+        node, epoch = self.identity, self.journal.epoch
+        names = {"installation": node.installation, "node": node.node, "epoch": epoch}
+        while True:
+            try:
+                if self.journal.is_cancelled(node.installation, job.id):
+                    self.runner.cancel(job.id, "cancelled before it started")
+                self.runner.start(job)
+                return outcome_from(self.runner.wait(job.id), job, **names)
+            except Interrupted:
+                raise
+            except (Unavailable, NotFound) as error:
+                log.warning("job %s waits for the runner: %s", job.id, error.message)
+                if self._leaving.wait(ASK_AGAIN):
+                    raise Interrupted(f"the wait for job {job.id} was given up") from error
+            except MusterError as error:
+                log.error("job %s was refused by the runner: %s", job.id, error.message)
+                return not_run(job, "runner", error.message, **names)
 
     def _answer(self, job: Job, outcome: Outcome) -> None:
         token = seal_outcome(outcome, self.identity.keys, self.identity.control[0])

@@ -101,7 +101,8 @@ def collect(desk: Desk, token: Any, canvas: Canvas, *, redelivered: bool) -> Col
             _letter(connection, "results", "no-such-job" if row is None else "other-job", outcome.job, now)
             return answer
         genuine = _is_genuine(canvas, row)
-        if not genuine:
+        if not genuine and not row.sends:
+            # After a second copy was sent the first one's older canvas is no news.
             _letter(connection, "results", "other-canvas", outcome.job, now)
         answer.counts = canvas.body is not None and genuine
         if answer.counts and outcome.status != UNKNOWN:

@@ -328,7 +328,7 @@ def _send_alone(
     compiled = canvas.line(plan, row.execution, born) if single else canvas.pair(born)
     member = next(members(compiled))
     columns = _dispatch_columns(control, message, member.digest, to, now)
-    columns["sends"] = row.sends + 1
+    columns["sends"] = row.sends + (expected == DISPATCHED)
     columns["send_after"] = now + control.settings.resend_after * 2 ** min(row.sends, 4)
     changed = set_columns(connection, jobs, columns, id=job.id, status=expected)
     if changed:

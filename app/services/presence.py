@@ -67,14 +67,16 @@ def _running(connection: Connection, mine: tuple[Any, ...], at: float, now: floa
 def _not_known(desk: Desk, connection: Connection, mine: tuple[Any, ...]) -> None:
     """The node's journal has no such job. One that it never accepted can be sent again; any other is unknown."""
     row = connection.execute(
-        select(jobs.c.id, jobs.c.execution, jobs.c.accepted_at, jobs.c.status).where(*mine)
+        select(jobs.c.id, jobs.c.execution, jobs.c.task, jobs.c.accepted_at, jobs.c.status).where(*mine)
     ).first()
     if row is None:
         return
     run = Run.lock(desk.control, connection, row.execution)
     if row.accepted_at is None and row.status in (DISPATCHED, UNKNOWN):
         again = update(jobs).where(jobs.c.id == row.id, jobs.c.settled.is_(False))
-        connection.execute(again.values(status=DISPATCHED, send_after=run.now))
+        sent = connection.execute(again.values(status=DISPATCHED, send_after=run.now, error=None)).rowcount
+        if sent and row.status == UNKNOWN:
+            run.take(NodeBack(row.task))
     elif row.status in JOB_HELD:
         lose(run, row.id)
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from app.node import runner_client
 from app.node.identity import write_identity
 from app.node.station import Station
 from app.node.sweep import boot_id
@@ -114,6 +118,25 @@ def test_after_a_restart_of_the_machine_it_is_unknown(place: Place) -> None:
     assert outcome.status == "unknown"
     assert outcome.error is not None
     assert outcome.error["type"] == "restarted"
+
+
+def test_a_runner_that_stands_still_is_waited_for(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it does not answer nobody knows whether the script runs: nothing may be said of it."""
+    monkeypatch.setattr(runner_client, "ANSWER_WITHIN", 0.3)
+    pid = place.station.runner.ping()["pid"]
+    job = place.job("a")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        worker = threading.Thread(target=place.station.run, args=(place.order(job), Canvas()))
+        worker.start()
+        worker.join(2.0)
+        assert worker.is_alive()
+        assert [entry.job for entry in place.station.journal.held()] == [job.id]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    worker.join(20)
+    assert place.outcome(job).status == "succeeded"
+    assert place.ran() == ["a"]
 
 
 def test_a_cancel_that_comes_first_is_kept(place: Place) -> None:
