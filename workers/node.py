@@ -17,6 +17,7 @@ from app.node.station import Station
 from app.settings import from_environment
 from app.transport import gate, queues
 from app.transport.celery_app import make_celery
+from app.transport.channel import dead_lettered
 
 settings = from_environment()
 logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -52,6 +53,11 @@ def _init(**_: Any) -> None:
 @worker_ready.connect(weak=False)
 def _ready(**_: Any) -> None:
     ctl().start()
+
+
+@dead_lettered.connect(weak=False)
+def _buried(queue: str, reason: str, **_: Any) -> None:
+    station().refuse(f"{reason} on {queue}")
 
 
 @worker_shutting_down.connect(weak=False)

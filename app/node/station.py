@@ -111,7 +111,7 @@ class Station:
         elif state is Accepted.ENDED:
             self.sender.again(self._entry(job.id))
         elif state is Accepted.OTHER_DIGEST:
-            self._refuse(f"job {job.id} is known with another content")
+            self.refuse(f"job {job.id} is known with another content")
 
     def _open(self, token: Any) -> Order | None:
         identity = self.identity
@@ -126,10 +126,11 @@ class Station:
                 now=time.time(),
             )
         except Refused as refused:
-            self._refuse(f"{refused.code}: {refused.message}")
+            self.refuse(f"{refused.code}: {refused.message}")
             return None
 
-    def _refuse(self, why: str) -> None:
+    def refuse(self, why: str) -> None:
+        """Count a message that was not obeyed: heartbeats say how many, and control keeps it on record."""
         with self._lock:
             self._refused += 1
         log.warning("refused an order: %s", why)

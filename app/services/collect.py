@@ -98,12 +98,11 @@ def collect(desk: Desk, token: Any, canvas: Canvas, *, redelivered: bool) -> Col
     with desk.control.store.write() as connection:
         row = outcomes.job_row(connection, outcome.job)
         if row is None or not outcomes.belongs(row, outcome):
-            _letter(connection, "results", "no-such-job" if row is None else "other-job", outcome.job, now)
+            letter(connection, "results", "no-such-job" if row is None else "other-job", outcome.job, now)
             return answer
         genuine = _is_genuine(canvas, row)
-        if not genuine and not row.sends:
-            # After a second copy was sent the first one's older canvas is no news.
-            _letter(connection, "results", "other-canvas", outcome.job, now)
+        if not genuine:
+            letter(connection, "results", "other-canvas", outcome.job, now)
         answer.counts = canvas.body is not None and genuine
         if answer.counts and outcome.status != UNKNOWN:
             _member(connection, row, outcome, now, answer)
@@ -130,12 +129,13 @@ def collect(desk: Desk, token: Any, canvas: Canvas, *, redelivered: bool) -> Col
 
 
 def _is_genuine(canvas: Canvas, row: Any) -> bool:
-    """Whether the canvas that came back is, link for link, the one that went out with the last order.
+    """Whether the canvas that came back is, link for link, one that went out with this job's orders.
 
-    A copy of an order that was sent again in the meantime carries an older canvas: that is cut as well.
+    A job that was sent again has two: what it was sent with at first, and the line of its own that it was sent
+    with later.
     """
     try:
-        return bool(canvas.digest == row.canvas_digest)
+        return canvas.digest in (row.canvas_digest, row.first_canvas_digest)
     except Poison:
         return False
 
@@ -297,10 +297,11 @@ def make_room(desk: Desk, node: str) -> None:
 def refuse(control: Control, queue: str, reason: str, item: str) -> None:
     """Keep a refused message, cut, with its reason."""
     with control.store.write() as connection:
-        _letter(connection, queue, reason, item, control.clock())
+        letter(connection, queue, reason, item, control.clock())
     log.warning("refused on %s: %s", queue, reason)
 
 
-def _letter(connection: Connection, queue: str, reason: str, item: str, now: float) -> None:
+def letter(connection: Connection, queue: str, reason: str, item: str, now: float) -> None:
+    """Keep a refused message, cut, in the caller's transaction."""
     values: Mapping[str, Any] = {"at": now, "queue": queue, "reason": reason[:64], "item": item[:2000]}
     connection.execute(insert(dead_letters).values(values))

@@ -300,7 +300,14 @@ def _loaded() -> Any:
     columns = [jobs.c[name] for name in rows.JOB_COLUMNS]
     return (
         select(
-            *columns, jobs.c.execution, jobs.c.sends, tasks.c.input, tasks.c.timeout, executions.c.plan_digest
+            *columns,
+            jobs.c.execution,
+            jobs.c.sends,
+            jobs.c.canvas_digest,
+            jobs.c.first_canvas_digest,
+            tasks.c.input,
+            tasks.c.timeout,
+            executions.c.plan_digest,
         )
         .join(tasks, (tasks.c.execution == jobs.c.execution) & (tasks.c.name == jobs.c.task))
         .join(executions, executions.c.id == jobs.c.execution)
@@ -328,7 +335,9 @@ def _send_alone(
     compiled = canvas.line(plan, row.execution, born) if single else canvas.pair(born)
     member = next(members(compiled))
     columns = _dispatch_columns(control, message, member.digest, to, now)
-    columns["sends"] = row.sends + (expected == DISPATCHED)
+    if expected == DISPATCHED:
+        columns["sends"] = row.sends + 1
+        columns["first_canvas_digest"] = row.first_canvas_digest or row.canvas_digest
     columns["send_after"] = now + control.settings.resend_after * 2 ** min(row.sends, 4)
     changed = set_columns(connection, jobs, columns, id=job.id, status=expected)
     if changed:

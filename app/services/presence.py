@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection, or_, select, update
@@ -17,7 +18,7 @@ from app.engine.status import (
     UNKNOWN,
 )
 from app.services import handover
-from app.services.collect import Desk, make_room, refuse, tell
+from app.services.collect import Desk, letter, make_room, refuse, tell
 from app.services.handover import Parcel
 from app.services.lost import fail, lose
 from app.services.run import Run
@@ -97,6 +98,7 @@ def heartbeat(desk: Desk, token: Any) -> None:
             return
         if known.epoch and known.epoch != beat.epoch:
             _other_journal(desk, connection, beat.node, known.epoch)
+        _refusals(connection, known.versions or {}, beat, now)
         connection.execute(update(nodes).where(nodes.c.name == beat.node).values(_seen(beat, now)))
         ask = _compare(desk, connection, beat, parcel, now)
     if known.epoch != beat.epoch:
@@ -110,6 +112,20 @@ def heartbeat(desk: Desk, token: Any) -> None:
             ]
         tell(desk, "ask", tuple(ask), place.recipient)
     make_room(desk, beat.node)
+
+
+def _refusals(connection: Connection, before: Mapping[str, Any], beat: Heartbeat, now: float) -> None:
+    """What the node refused since its last heartbeat goes into the dead letters: it has no database of its own."""
+    said, known = _count(beat.versions.get("refused")), _count(before.get("refused"))
+    # A smaller number: the worker was started anew and counts from nothing.
+    fresh = said - known if said >= known else said
+    if fresh:
+        what = f"{fresh} messages; the node's log says why"
+        letter(connection, f"node.{beat.node}", "refused-by-node", what, now)
+
+
+def _count(text: Any) -> int:
+    return int(text) if isinstance(text, str) and text.isdecimal() and len(text) < 10 else 0
 
 
 def _seen(beat: Heartbeat, now: float) -> dict[str, Any]:

@@ -107,6 +107,7 @@ class Job(Base):
     settled: Mapped[bool] = mapped_column(default=False)
     digest: Mapped[str] = mapped_column(String(64), default="")
     canvas_digest: Mapped[str] = mapped_column(String(64), default="")
+    first_canvas_digest: Mapped[str] = mapped_column(String(64), default="")
     epoch: Mapped[str] = mapped_column(String(64), default="")
     sends: Mapped[int] = mapped_column(default=0)
     send_after: Mapped[float | None] = mapped_column(Instant)

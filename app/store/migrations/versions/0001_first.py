@@ -316,7 +316,7 @@ def _jobs() -> None:
         *_texts(64, "node"),
         *_texts(16, "status"),
         *_flags("settled"),
-        *_texts(64, "digest", "canvas_digest", "epoch"),
+        *_texts(64, "digest", "canvas_digest", "first_canvas_digest", "epoch"),
         *_numbers("sends"),
         *_moments("send_after", "order_expires_at", null=True),
         *_doubles("queue_timeout"),
