@@ -27,8 +27,8 @@ from app.transport.sealing import sign_heartbeat, sign_report
 
 log = logging.getLogger(__name__)
 
-REPORT_EVERY = 0.05
-"""Seconds between two reports at the least (design 6). A job that is over by then is not reported at all."""
+REPORT_EVERY = 0.25
+"""Seconds between two reports at the least. A job that is over by then is not reported at all (decision 005)."""
 
 RETRY_FIRST, RETRY_MOST = 0.2, 5.0
 
