@@ -141,7 +141,17 @@ def _parse_output(data: bytes) -> dict[str, Any]:
         raise BadOutput(
             f"the file named by MUSTER_OUTPUT must hold a JSON object, not {type(value).__name__}"
         )
+    if _holds_nul(value):
+        raise BadOutput("the file named by MUSTER_OUTPUT holds a NUL character, which no database keeps")
     return value
+
+
+def _holds_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(_holds_nul(part) for pair in value.items() for part in pair)
+    return isinstance(value, list) and any(map(_holds_nul, value))
 
 
 def _no_constant(name: str) -> None:

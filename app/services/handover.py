@@ -266,7 +266,11 @@ def promote(control: Control, connection: Connection, node: str, parcel: Parcel,
     for row in connection.execute(query).all():
         if not _in_window(control, connection, row, room):
             continue
-        count += _send_alone(control, connection, row, place.recipient, parcel, expected=QUEUED)
+        try:
+            count += _send_alone(control, connection, row, place.recipient, parcel, expected=QUEUED)
+        except InvalidInput:
+            # It cannot be told to its node: the settle that is asked for here fails it and says why.
+            parcel.woken.add(row.execution)
     return count
 
 

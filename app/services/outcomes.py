@@ -95,14 +95,14 @@ def record(connection: Connection, row: Row[Any], outcome: Outcome, now: float) 
         "stdout": text_of(outcome.stdout),
         "stderr": text_of(outcome.stderr),
         "truncated": outcome.stdout.truncated or outcome.stderr.truncated,
-        "output": outcome.output,
+        "output": storable(outcome.output),
     }
     status = outcome.status
     columns = {
         "status": status,
         "exit_code": outcome.exit_code,
         "result": result_of(plan.tasks[row.task].action, row.input or {}, reported),
-        "error": dict(outcome.error) if outcome.error else None,
+        "error": storable(dict(outcome.error)) if outcome.error else None,
         "started_at": outcome.started_at,
         "ended_at": outcome.ended_at or now,
         "recorded_at": now,
@@ -131,6 +131,26 @@ def _keep_late(connection: Connection, row: Row[Any], columns: Mapping[str, Any]
     if row.late is None and (row.status == UNKNOWN or (row.status == CANCELLED and row.effect_unknown)):
         late = {key: columns[key] for key in ("status", "exit_code", "error", "ended_at")}
         connection.execute(update(jobs).where(jobs.c.id == row.id).values(late=late))
+
+
+def storable(value: Any) -> Any:
+    """A JSON value as every database keeps it: NUL becomes U+FFFD, half of a surrogate pair `?`.
+
+    A node of ours sends neither; one that is not must not be able to make its outcome unrecordable.
+    """
+    if isinstance(value, str):
+        return (
+            value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+            if not _is_plain(value)
+            else value
+        )
+    if isinstance(value, Mapping):
+        return {storable(name): storable(part) for name, part in value.items()}
+    return [storable(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _is_plain(text: str) -> bool:
+    return text.isprintable() or ("\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text))
 
 
 def text_of(stream: Stream) -> str:

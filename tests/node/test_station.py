@@ -139,6 +139,15 @@ def test_a_runner_that_stands_still_is_waited_for(place: Place, monkeypatch: pyt
     assert place.ran() == ["a"]
 
 
+def test_output_with_nul_is_refused_where_it_is_written(place: Place) -> None:
+    job = place.job("a", """printf '{"x": "a\\u0000b"}' > "$MUSTER_OUTPUT\"""")
+    place.station.run(place.order(job), Canvas())
+    outcome = place.outcome(job)
+    assert (outcome.status, outcome.output) == ("failed", None)
+    assert outcome.error is not None
+    assert outcome.error["type"] == "output"
+
+
 def test_a_cancel_that_comes_first_is_kept(place: Place) -> None:
     job = place.job("a")
     now = time.time()
