@@ -11,7 +11,7 @@ from celery import Celery
 
 from app.transport import gate
 from app.transport.celery_app import make_queue
-from app.transport.channel import bury
+from app.transport.channel import bury_message
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,8 @@ class CtlConsumer:
             token = admitted.args[0]
         except Exception as error:  # noqa: BLE001 - the edge: whatever a writer put there ends here
             log.warning("not an order on %s: %s", self._queue, type(error).__name__)
-            bury(message.channel, self._queue, getattr(error, "code", "bad-body"), str(message.body).encode())
+            reason = getattr(error, "code", "bad-body")
+            bury_message(self._app, message, self._queue, reason, str(message.body).encode())
             message.ack()
             return
         message.ack()

@@ -170,6 +170,16 @@ def bury(to: Any, queue: str, reason: str, item: bytes) -> None:
     dead_lettered.send(sender=queue, queue=queue, reason=reason, item=item)
 
 
+def bury_message(app: Any, message: Any, queue: str, reason: str, item: bytes) -> None:
+    """`bury` for a message that `app` took from `queue`, whatever the broker is."""
+    if isinstance(message.channel, Channel):
+        bury(message.channel, queue, reason, item)
+    else:
+        # Another connection: to wait for the broker's word on this one would hand out messages meanwhile.
+        with app.producer_or_acquire() as producer:
+            bury(producer, queue, reason, item)
+
+
 def _push(channel: Any, record: str, count: str) -> None:
     with channel.conn_or_acquire() as client, client.pipeline() as pipe:
         pipe.lpush(DEAD, record)

@@ -17,7 +17,7 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from kombu.utils.json import dumps
 
 from app.transport import gate, restore
-from app.transport.channel import Channel, bury
+from app.transport.channel import bury_message
 
 logger = logging.getLogger(__name__)
 
@@ -116,11 +116,6 @@ class Consumer(CeleryConsumer):
             item = dumps(raw).encode()
         except (TypeError, ValueError, RecursionError):
             item = repr(raw).encode("utf-8", "backslashreplace")
-        if isinstance(message.channel, Channel):
-            bury(message.channel, self._queue(message), reason, item)
-        else:
-            # Another connection: to wait for the broker's word on this one would hand out messages meanwhile.
-            with self.app.producer_or_acquire() as producer:
-                bury(producer, self._queue(message), reason, item)
+        bury_message(self.app, message, self._queue(message), reason, item)
         if not message.acknowledged:
             message.reject_log_error(logger, self.connection_errors)
