@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, bindparam, func, insert, or_, select, update
 
 from app.compiler.canvas import Signature
 from app.engine.events import JobEnded
@@ -37,6 +37,10 @@ log = logging.getLogger(__name__)
 jobs, dead_letters = table(Job), table(DeadLetter)
 
 _count_queued = select(func.count()).where(jobs.c.node == bindparam("node"), jobs.c.status == QUEUED)
+
+_select_queued = select(*(jobs.c[name] for name in rows.JOB_COLUMNS)).where(
+    jobs.c.execution == bindparam("execution"), jobs.c.status == QUEUED
+)
 
 STOPS_AT_ONCE = 5000
 IDS_AN_ORDER = 500
@@ -87,9 +91,7 @@ class Collected:
 def collect(desk: Desk, token: Any, canvas: Canvas, *, redelivered: bool) -> Collected:
     """Take in one outcome. Never raises for what a node or a writer on the broker sent."""
     try:
-        outcome = open_outcome(token, desk.signer.keys, desk.node_keys)
-        if outcome.installation != desk.signer.installation:
-            raise Refused("an outcome of another installation", code="wrong-installation")
+        outcome = open_outcome(token, desk.signer.keys, desk.node_keys, installation=desk.signer.installation)
     except Refused as refused:
         refuse(desk.control, "results", refused.code, str(token))
         return Collected()
@@ -183,17 +185,8 @@ def _next_of(run: Run, task: str) -> list[JobState]:
     if run.plan.tasks[task].kind != "fanout" or run.head.state.halt:
         return []
     known = {job.id for job in run.dispatch}
-    query = (
-        select(*(jobs.c[name] for name in rows.JOB_COLUMNS))
-        .where(jobs.c.execution == run.execution, jobs.c.task == task, jobs.c.status == QUEUED)
-        .where(jobs.c.give_up_at.is_(None), jobs.c.id.not_in(known))
-        .order_by(jobs.c.unit)
-        .limit(1)
-    )
-    found = [JobState(**one._mapping) for one in run.connection.execute(query)]
-    for job in found:
-        run.see_job(job)
-    return found
+    next_unit = (jobs.c.task == task, jobs.c.give_up_at.is_(None), jobs.c.id.not_in(known))
+    return _seen(run, _select_queued.where(*next_unit).order_by(jobs.c.unit).limit(1))
 
 
 def _again(run: Run, canvas: Canvas) -> tuple[JobMessage, Recipient] | None:
@@ -227,15 +220,17 @@ def settle(desk: Desk, execution: str) -> None:
 def _queued(run: Run) -> list[JobState]:
     """Jobs that were born in another process (the API holds no key), or waited."""
     known = {job.id for job in run.dispatch}
-    query = (
-        select(*(jobs.c[name] for name in rows.JOB_COLUMNS))
-        .where(jobs.c.execution == run.execution, jobs.c.status == QUEUED)
-        .order_by(jobs.c.created_at, jobs.c.unit)
-    )
-    found = [JobState(**row._mapping) for row in run.connection.execute(query)]
+    found = _seen(run, _select_queued.order_by(jobs.c.created_at, jobs.c.unit))
+    return [job for job in found if job.id not in known]
+
+
+def _seen(run: Run, query: Select[Any]) -> list[JobState]:
+    """The queued jobs that the query finds in this execution, in the run's slice as well."""
+    rows_found = run.connection.execute(query, {"execution": run.execution})
+    found = [JobState(**row._mapping) for row in rows_found]
     for job in found:
         run.see_job(job)
-    return [job for job in found if job.id not in known]
+    return found
 
 
 def stop_jobs(run: Run) -> int:

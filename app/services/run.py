@@ -39,7 +39,6 @@ class Run:
         self.now = control.clock()
         self.dispatch: list[JobState] = []
         self.stop: list[JobState] = []
-        self.finished = False
         self._gathers = False
         self._unsaved = Changes()
         self._answered: list[tuple[str, dict[str, Any]]] = []
@@ -68,7 +67,6 @@ class Run:
             self.flush()
         self.dispatch += step.commands.dispatch
         self.stop += step.commands.stop
-        self.finished = self.finished or step.commands.finished
         return step.commands
 
     def flush(self) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Insert, Table, Update, bindparam, insert, update
+from sqlalchemy import Connection, Table, Update, bindparam, update
 
 SHAPES = 512
 
@@ -19,11 +19,6 @@ SHAPES = 512
 def _update(table: Table, columns: tuple[str, ...], keys: tuple[str, ...]) -> Update:
     where = [table.c[name] == bindparam(f"key_{name}", type_=table.c[name].type) for name in keys]
     return update(table).where(*where).values({name: bindparam(name) for name in columns})
-
-
-@lru_cache(maxsize=SHAPES)
-def _insert(table: Table, columns: tuple[str, ...]) -> Insert:
-    return insert(table).values({name: bindparam(name) for name in columns})
 
 
 def set_columns(connection: Connection, table: Table, values: Mapping[str, Any], **key: Any) -> int:
@@ -43,8 +38,3 @@ def set_each(
         shapes.setdefault((tuple(values), tuple(key)), []).append(parameters)
     for (columns, keys), found in shapes.items():
         connection.execute(_update(table, columns, keys), found)
-
-
-def add_row(connection: Connection, table: Table, values: Mapping[str, Any]) -> None:
-    """Insert one row."""
-    connection.execute(_insert(table, tuple(values)), dict(values))
