@@ -18,6 +18,8 @@ LINE_CAP = 25
 
 _TEXT_KEYS = ("command", "script")
 
+_SHOWN = {"block": "a parallel block", "loop": "a loop"}
+
 
 def build(workflow: Workflow) -> Plan:
     """The plan of a valid workflow."""
@@ -72,6 +74,7 @@ def _add(
         bound=bound,
         when=task.when,
         delay=task.delay,
+        loop=asdict(task.loop) if task.loop else None,
         retry=asdict(task.retry) if task.retry else None,
         timeout=task.timeout,
         queue_timeout=task.queue_timeout,
@@ -105,6 +108,8 @@ def _add(
 def _kind(task: Task) -> str:
     if task.type == "parallel":
         return "block"
+    if task.loop is not None:
+        return "loop"
     if task.action == FANOUT_ACTION:
         return "fanout"
     return "engine" if task.action in ENGINE_ACTIONS else "job"
@@ -150,6 +155,7 @@ def _templates(task: Task) -> list[Any]:
         task.input,
         task.when,
         task.delay,
+        asdict(task.loop) if task.loop else None,
         task.timeout,
         task.queue_timeout,
         retry,
@@ -219,6 +225,8 @@ def _next_in_line(tasks: Mapping[str, PlanTask], task: PlanTask) -> tuple[str | 
 def _own_boundary(task: PlanTask) -> str:
     if task.kind == "fanout":
         return "fan-out: a chord with its own settle"
+    if task.kind == "loop":
+        return "loop: a chord with its own settle, or a group that claims the next unit"
     if task.kind == "block":
         return "parallel block: a chord with its own settle"
     if task.kind == "engine":
@@ -235,7 +243,7 @@ def _own_boundary(task: PlanTask) -> str:
 def _entry_boundary(task: PlanTask) -> str:
     """Why `task` cannot be the next link of a chain, or ""."""
     if task.kind != "job":
-        return f"{task.name} is {'a parallel block' if task.kind == 'block' else task.action}"
+        return f"{task.name} is {_SHOWN.get(task.kind, task.action)}"
     if task.incoming > 1:
         return f"{task.name} has {task.incoming} incoming edges"
     if task.when is not None:

@@ -5,6 +5,7 @@
     fan-out   chord     header: order | collect each, body: settle
     block     chord     the same, where every child is one plain job
     wide      group     of the first `window` members; each `collect` claims the next
+    loop      chord or group, as a fan-out
 
 A node is only ever handed `node.order`; everything else runs on control. The rows stay the truth: a canvas that is
 lost, cut or sent twice costs seconds.
@@ -12,7 +13,7 @@ lost, cut or sent twice costs seconds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,11 +42,14 @@ def job_id(execution: str, task: str, unit: int, attempt: int) -> str:
     return f"{execution}.{task}.{unit}.{attempt}"
 
 
-def compile(plan: Plan, execution: str, jobs: Sequence[Born], *, window: int) -> list[Signature]:
+def compile(
+    plan: Plan, execution: str, jobs: Sequence[Born], *, window: int, partial: Collection[str] = ()
+) -> list[Signature]:
     """The canvases that hand `jobs` over, in order.
 
-    `window` bounds how many members of one fan-out are sent at once; the caller leaves the rest queued. A line is
-    extended over the tasks that the plan says may follow in one chain; their rows are born when it gets there.
+    `window` bounds how many members of one fan-out are sent at once; the caller leaves the rest queued. `partial`
+    names the fan-outs and loops of which more units wait: they need a `collect` that claims the next, so they are
+    no chord. A line is extended over the tasks that the plan says may follow in one chain; their rows are born when it gets there.
     """
     canvases: list[Signature] = []
     groups: dict[str, list[Born]] = {}
@@ -55,7 +59,7 @@ def compile(plan: Plan, execution: str, jobs: Sequence[Born], *, window: int) ->
     for name, members in groups.items():
         if not name or len(members) == 1 or members[0].attempt > 1:
             lines.extend(line(plan, execution, member) for member in members)
-        elif len(members) > window:
+        elif len(members) > window or name in partial:
             canvases.append(group([pair(member) for member in members[:window]], members[0].id + ".group"))
         else:
             canvases.append(chord([pair(member) for member in members], execution, members[0].id))
@@ -126,7 +130,7 @@ def chord(members: Sequence[Signature], execution: str, first: str) -> Signature
 def _together(plan: Plan, job: Born) -> str:
     """The fan-out or block that the job belongs to and may share a chord with, "" for a job of its own."""
     task = plan.tasks[job.task]
-    if task.kind == "fanout":
+    if task.kind in ("fanout", "loop"):
         return task.name
     if task.parent and all(plan.tasks[child].kind == "job" for child in plan.tasks[task.parent].children):
         return task.parent

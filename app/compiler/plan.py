@@ -32,7 +32,8 @@ class UnknownPlanVersion(InvalidInput):
 class PlanTask:
     """One task, with its edges counted and its place in a line decided.
 
-    `kind` is `job` (one job), `fanout` (one job a node), `block` (children) or `engine` (no job at all).
+    `kind` is `job` (one job), `fanout` (one job a node), `loop` (one job a unit: an item, or a batch of them), `block`
+    (children) or `engine` (no job at all). `loop` holds `items`, `batch_size`, `concurrency` and `tolerate`.
     `out` are the tasks that an edge leads to, each once; `incoming` counts edges that lead here. `then` is the next
     task of the same line (chain), None where the line ends; `boundary` says why it ends. `literal` are the keys of
     `input` that are shell text and never rendered, `bound` what their variables hold. `refs` are the tasks whose
@@ -48,6 +49,7 @@ class PlanTask:
     bound: Mapping[str, str] = field(default_factory=dict)
     when: str | None = None
     delay: Any = None
+    loop: Mapping[str, Any] | None = None
     retry: Mapping[str, Any] | None = None
     timeout: Any = None
     queue_timeout: Any = None
@@ -83,7 +85,12 @@ class PlanTask:
     @property
     def may_have_timers(self) -> bool:
         """Whether anything of this task ever waits for time to pass."""
-        return self.delay is not None or self.retry is not None or self.kind in ("block", "engine")
+        return self.delay is not None or self.retry is not None or self.kind in ("block", "engine", "loop")
+
+    @property
+    def runs_in_engine(self) -> bool:
+        """Whether its units need no node: nothing of it is ever handed over."""
+        return self.kind == "engine" or (self.kind == "loop" and self.action in ENGINE_ACTIONS)
 
     def handles(self, outcome: str) -> bool:
         """Whether a failure of this kind is declared as handled (semantics E6)."""

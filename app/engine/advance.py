@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.compiler.plan import PlanTask
-from app.engine import fanout
+from app.engine import fanout, loop
 from app.engine.context import error, scope
 from app.engine.draft import Draft, NeedMore
 from app.engine.events import (
@@ -67,6 +67,8 @@ def advance(given: Slice, event: Event, now: float) -> Step | Need:
 def _work(draft: Draft) -> None:
     """Until nothing more can run; then the finally tasks, one after another; then the end."""
     while True:
+        while draft.ended:
+            _ended(draft, draft.job(draft.ended.popleft()))
         while draft.work:
             name = draft.work.popleft()
             verdict = consider(draft, name)
@@ -75,10 +77,10 @@ def _work(draft: Draft) -> None:
             elif verdict == "not_reached":
                 not_reached(draft, name)
         _stop(draft)
-        if draft.execution.live or draft.work:
-            if not draft.work:
-                return
+        if draft.work or draft.ended:
             continue
+        if draft.execution.live:
+            return
         if not _next_finally(draft):
             _finish(draft)
             return
@@ -185,11 +187,13 @@ def _submitted(draft: Draft, event: Event) -> None:
 
 def _job_ended(draft: Draft, event: Event) -> None:
     assert isinstance(event, JobEnded)
-    job = draft.job(event.job)
-    if job.settled or job.status not in JOB_OVER:
-        return
-    job.settled = True
-    _unit(draft, job)
+    _ended(draft, draft.job(event.job))
+
+
+def _ended(draft: Draft, job: JobState) -> None:
+    if not job.settled and job.status in JOB_OVER:
+        job.settled = True
+        _unit(draft, job)
 
 
 def _unit(draft: Draft, job: JobState) -> None:
@@ -204,6 +208,9 @@ def _unit(draft: Draft, job: JobState) -> None:
             return
     if task.kind == "fanout":
         fanout.unit_over(draft, task, job)
+        return
+    if task.kind == "loop":
+        loop.unit_over(draft, task, job)
         return
     _single_over(draft, task, job)
 
@@ -234,9 +241,14 @@ def _retry(draft: Draft, task: PlanTask, job: JobState, wait: float) -> None:
 
 
 def _next_attempt(draft: Draft, job: JobState) -> None:
-    if draft.planned(job.task).kind == "job":
+    task = draft.planned(job.task)
+    if task.kind == "job":
         draft.set_status(job.task, RUNNING)
-    draft.dispatch(draft.bear(job.task, job.unit, job.attempt + 1, job.node, job.queue_timeout))
+    follower = draft.bear(job.task, job.unit, job.attempt + 1, job.node, job.queue_timeout, job.given)
+    if task.runs_in_engine:
+        loop.run_unit(draft, task, follower)
+    else:
+        draft.dispatch(follower)
 
 
 def _timer_due(draft: Draft, event: Event) -> None:
@@ -247,6 +259,8 @@ def _timer_due(draft: Draft, event: Event) -> None:
         return
     if event.timer == "delay":
         begin(draft, event.task)
+    elif task.kind == "loop" and not event.timer.startswith("retry."):
+        loop.timer_due(draft, task, event.unit, event.timer)
     elif event.timer == "sleep":
         settle(draft, event.task, SUCCEEDED, result={})
     elif event.timer.startswith("retry."):
@@ -285,6 +299,8 @@ def _job_unknown(draft: Draft, event: Event) -> None:
     job.settled = True
     if task.kind == "fanout":
         fanout.unit_over(draft, task, job)
+    elif task.kind == "loop":
+        loop.unit_over(draft, task, job)
     else:
         settle(draft, task.name, FAILED, error=job.error)
 
@@ -297,7 +313,7 @@ def _job_resolved(draft: Draft, event: Event) -> None:
         return
     job.settled = True
     job.ended_at = draft.now
-    if draft.planned(job.task).kind == "job":
+    if draft.planned(job.task).kind in ("job", "loop"):
         draft.set_status(job.task, RUNNING)
     if event.outcome == "again":
         job.status = FAILED

@@ -11,6 +11,8 @@ from app.engine.state import Need
 from app.language import expressions
 from app.language.expressions import TemplateError
 
+MONTH = 30 * 86400.0
+
 
 def scope(draft: Draft, refs: Sequence[str], var_refs: Sequence[str], **more: Any) -> dict[str, Any]:
     """The scopes by name. Only results and variables that the templates read are fetched (Need)."""
@@ -24,10 +26,15 @@ def scope(draft: Draft, refs: Sequence[str], var_refs: Sequence[str], **more: An
     }
 
 
-def task_scope(draft: Draft, task: PlanTask, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The scopes for a task's own templates; `own` stands for its result while it is being settled."""
+def task_scope(
+    draft: Draft, task: PlanTask, own: Mapping[str, Any] | None = None, **more: Any
+) -> dict[str, Any]:
+    """The scopes for a task's own templates; `own` stands for its result while it is being settled.
+
+    `more` are `item` and `index` of a loop's unit.
+    """
     refs = [name for name in task.refs if own is None or name != task.name]
-    scopes = scope(draft, refs, task.var_refs)
+    scopes = scope(draft, refs, task.var_refs, **more)
     if own is not None:
         scopes["task"][task.name] = own
     return scopes
@@ -48,6 +55,21 @@ def error(kind: str, message: str, **more: Any) -> dict[str, Any]:
 
 def template_error(task: str, problem: TemplateError) -> dict[str, Any]:
     return error("template", f"{task}: {problem.message}")
+
+
+def render_input(task: PlanTask, scopes: Mapping[str, Any]) -> dict[str, Any]:
+    """The input with its templates replaced, but for shell text; what that is bound to goes under `bound`."""
+    rest = {key: value for key, value in task.input.items() if key not in task.literal}
+    given: dict[str, Any] = expressions.render(rest, scopes)
+    given.update({key: task.input[key] for key in task.literal})
+    if task.bound:
+        given["bound"] = expressions.render(dict(task.bound), scopes)
+    return given
+
+
+def seconds(value: Any, scopes: Mapping[str, Any], what: str) -> float | None:
+    """A time span up to a month, None where none is given. Raises TemplateError."""
+    return None if value is None else number(value, scopes, what, low=0.001, high=MONTH)
 
 
 def number(value: Any, scopes: Mapping[str, Any], what: str, *, low: float, high: float) -> float:

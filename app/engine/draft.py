@@ -44,6 +44,7 @@ class Draft:
         self.commands = Commands()
         self.work: deque[str] = deque()
         self.to_stop: list[str] = []
+        self.ended: deque[str] = deque()
         self.stopped_for: str = given.execution.halt
         self.vars: dict[str, Any] = dict(given.vars)
         self._tasks: dict[str, TaskState] = {}
@@ -79,6 +80,8 @@ class Draft:
             return self._born[job]
         state = self._jobs.get(job)
         if state is None:
+            if job not in self.given.jobs:
+                raise NeedMore(Need(jobs=frozenset({job})))
             state = self._jobs[job] = replace(self.given.jobs[job])
         return state
 
@@ -89,6 +92,10 @@ class Draft:
         known = {id_ for id_, job in self.given.jobs.items() if job.task == task}
         known |= {id_ for id_, job in self._born.items() if job.task == task}
         return sorted((self.job(one) for one in known), key=lambda job: (job.unit, job.attempt))
+
+    def born(self, task: str) -> list[JobState]:
+        """The jobs of a task that this step has borne, in order of birth."""
+        return [job for job in self._born.values() if job.task == task]
 
     def open_jobs(self, task: str) -> list[JobState]:
         """The jobs of a task that can still change it: a job settled as unknown no longer does.
@@ -126,8 +133,16 @@ class Draft:
         state.status = status
         state.wait_reason = wait_reason
 
-    def bear(self, task: str, unit: int, attempt: int, node: str, queue_timeout: float) -> JobState:
-        """A new job, queued and to be handed over."""
+    def bear(
+        self,
+        task: str,
+        unit: int,
+        attempt: int,
+        node: str,
+        queue_timeout: float,
+        given: Mapping[str, Any] | None = None,
+    ) -> JobState:
+        """A new job, queued and to be handed over. `given` as in JobState."""
         job = JobState(
             id=job_id(self.execution.id, task, unit, attempt),
             task=task,
@@ -135,6 +150,7 @@ class Draft:
             attempt=attempt,
             node=node,
             queue_timeout=queue_timeout,
+            given=given,
         )
         self._born[job.id] = job
         self.changes.new_jobs.append(job)
@@ -181,7 +197,10 @@ def view(state: TaskState) -> dict[str, Any]:
     """What templates see as `task.<name>`."""
     seen = {"status": state.status, "result": state.result, "error": state.error}
     if state.units:
-        seen |= {"succeeded_count": state.succeeded, "failed_count": state.failed, "total_count": state.units}
+        total = state.total or state.units
+        seen |= {"succeeded_count": state.succeeded, "failed_count": state.failed, "total_count": total}
+    if state.items is not None:
+        seen |= {"items": state.items, "total_count": state.total}
     return seen
 
 

@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.compiler.plan import PlanTask
-from app.engine.context import number, task_scope
+from app.engine.context import MONTH, number, task_scope
 from app.engine.draft import Draft
 from app.engine.state import JobState
 from app.engine.status import FAILED, TIMED_OUT
 from app.language import expressions
 from app.language.expressions import TemplateError
-
-MONTH = 30 * 86400.0
 
 
 def backoff(kind: str, delay: float, attempt: int, ceiling: float | None) -> float:
@@ -27,6 +25,11 @@ def backoff(kind: str, delay: float, attempt: int, ceiling: float | None) -> flo
     return wait if ceiling is None else min(wait, ceiling)
 
 
+def item_of(job: JobState) -> dict[str, Any]:
+    """`item` and `index` for templates, where the job is a loop's unit."""
+    return {} if job.given is None else {"item": job.given["item"], "index": job.given["index"]}
+
+
 def wait_before_retry(draft: Draft, task: PlanTask, job: JobState) -> float | None:
     """Seconds until the next attempt of this job's unit, or None where there is none."""
     spec = task.retry
@@ -34,7 +37,7 @@ def wait_before_retry(draft: Draft, task: PlanTask, job: JobState) -> float | No
         return None
     own = {"status": job.status, "result": job.result, "error": job.error}
     try:
-        scopes = task_scope(draft, task, own)
+        scopes = task_scope(draft, task, own, **item_of(job))
         count = int(number(spec["count"], scopes, "retry.count", low=0, high=draft.limits.retries))
         used = job.attempt - draft.task(task.name).first_attempt
         if used >= count or not _wanted(spec, scopes):

@@ -50,8 +50,9 @@ class ExecutionState:
 class TaskState:
     """A task's row inside one execution.
 
-    `open` and `fired` count incoming edges. `units` is how many there are (fan-out: nodes; block: children),
-    `started` how many have been born, `over` how many have ended. `stopping` is why open units are being stopped:
+    `open` and `fired` count incoming edges. `units` is how many there are (fan-out: nodes; block: children; loop: items
+    or batches of them), `total` how many items a loop has and `window` how many of its units may be outstanding (0: as
+    many as the server lets). `items` says how each unit of a loop that is over came out. `started` how many have been born, `over` how many have ended. `stopping` is why open units are being stopped:
     "timed_out", "fail_fast" or "threshold". `input` is rendered once and kept. Attempt numbers go on over retries of
     the execution: this run of the task began with `first_attempt`.
     """
@@ -71,6 +72,9 @@ class TaskState:
     stopping: str = ""
     input: Any = None
     nodes: tuple[str, ...] | None = None
+    total: int = 0
+    window: int = 0
+    items: Any = None
     timeout: float | None = None
     result: Any = None
     error: Mapping[str, Any] | None = None
@@ -83,7 +87,11 @@ class TaskState:
 
 @dataclass(slots=True)
 class JobState:
-    """A job's row: one task x unit x attempt."""
+    """A job's row: one task x unit x attempt.
+
+    `given` is what a loop's unit has of its own, for all its attempts: `item`, `index`, rendered `input`, `timeout`.
+    `node` is empty where the engine itself runs the unit.
+    """
 
     id: str
     task: str
@@ -97,6 +105,7 @@ class JobState:
     started_at: float | None = None
     ended_at: float | None = None
     queue_timeout: float = 3600.0
+    given: Mapping[str, Any] | None = None
     settled: bool = False
 
 
@@ -141,6 +150,8 @@ class Limits:
     fanout_queue_timeout: float = 60.0
     result_bytes: int = 1_000_000
     retries: int = 100
+    items: int = 10_000
+    loop_bytes: int = 16_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +162,7 @@ class Need:
     results: frozenset[str] = frozenset()
     vars: frozenset[str] = frozenset()
     jobs_of: frozenset[str] = frozenset()
+    jobs: frozenset[str] = frozenset()
     live: bool = False
 
 

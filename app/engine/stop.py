@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.engine import fanout
+from app.engine import fanout, loop
 from app.engine.draft import Draft
 from app.engine.settle import settle
 from app.engine.status import (
@@ -32,12 +32,13 @@ def stop_task(draft: Draft, name: str) -> None:
             stop_task(draft, child)
         return
     mine = draft.open_jobs(name) if task.kind != "engine" else []
-    if task.kind == "fanout":
+    if task.kind in ("fanout", "loop"):
         # Units between two attempts have no open job: their last failure is their end.
-        for _ in range(state.started - state.over - len(mine)):
+        born = state.units if task.kind == "loop" else state.started
+        for _ in range(born - state.over - len(mine)):
             fanout.count(state, FAILED)
     for job in mine:
-        if job.status in (QUEUED, UNKNOWN):
+        if job.status in (QUEUED, UNKNOWN) or not job.node:
             job.status, job.ended_at, job.settled = CANCELLED, draft.now, True
             fanout.count(state, CANCELLED)
         else:
@@ -47,5 +48,7 @@ def stop_task(draft: Draft, name: str) -> None:
         return
     if task.kind == "fanout":
         fanout.finish(draft, task)
+    elif task.kind == "loop":
+        loop.finish(draft, task)
     else:
         settle(draft, name, CANCELLED)

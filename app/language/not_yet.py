@@ -9,10 +9,6 @@ from __future__ import annotations
 from typing import Final
 
 NOT_YET: Final[dict[str, str]] = {
-    "task.with_items": "a loop (`with_items`)",
-    "task.batch_size": "a loop's `batch_size`",
-    "task.concurrency": "a loop's `concurrency`",
-    "task.tolerate": "a loop's `tolerate`",
     "task.workspace": "`workspace`",
     "task.artifacts": "`artifacts`",
     "task.merge": "`merge`",

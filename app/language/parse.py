@@ -293,6 +293,12 @@ def _combinations(r: Reading, node: Node, kind: str) -> None:
         if child is not None and not loop:
             hint = "add `with_items`, or remove it"
             r.error(child, "missing-key", f"`{key}` needs `with_items` beside it", hint, mark=child.key)
+    if loop and kind == "distributed_shell":
+        message = "a fan-out cannot be a loop"
+        hint = (
+            "list the machines in `nodes`, or put the fan-out into a workflow of its own and loop over that"
+        )
+        r.error(node.value["with_items"], "bad-combination", message, hint, mark=node.value["with_items"].key)
     child = node.value.get("fail_fast")
     if child is not None and not loop and kind not in ("parallel", "distributed_shell"):
         message = "`fail_fast` has no effect on a single task"

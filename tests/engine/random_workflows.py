@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from app.language.model import Branch, Retry, Task, Workflow
+from app.language.model import Branch, Loop, Retry, Task, Workflow
 
 NODES = ["web-1", "web-2", "web-3", "bare", "gone"]
 
@@ -58,7 +58,8 @@ def _task(rng: Random, names: list[str], position: int) -> Task:
         )  # fmt: skip
     body = _child(rng, name)
     return Task(
-        name, body.type, body.action, input=body.input, retry=body.retry, fail_fast=body.fail_fast,
+        name, body.type, body.action, input=body.input, retry=body.retry, fail_fast=body.fail_fast, loop=body.loop,
+        timeout=body.timeout, delegate_to=body.delegate_to,
         idempotent=rng.random() < 0.2, on_unknown=rng.choice(["", "", "fail", "wait"]),
         join=rng.choice(joins), **common,
     )  # fmt: skip
@@ -80,7 +81,26 @@ def _child(rng: Random, name: str) -> Task:
             retry=retry,
             fail_fast=rng.random() < 0.3,
         )
-    if kind < 0.4:
+    if kind < 0.45:
+        return _loop(rng, name, retry)
+    if kind < 0.55:
         action = rng.choice(["core.noop", "core.sleep", "core.fail"])
         return Task(name, action=action, input={"seconds": 3} if action == "core.sleep" else {})
     return Task(name, action="core.shell", input={"command": "true"}, retry=retry)
+
+
+def _loop(rng: Random, name: str, retry: Retry | None) -> Task:
+    loop = Loop(
+        tuple(rng.sample(["web-1", "web-2", "gone", "bare"], rng.randint(0, 4)) * rng.choice([1, 1, 3])),
+        batch_size=rng.choice([None, None, 2]),
+        concurrency=rng.choice([None, 1, 2]),
+        tolerate=rng.choice([0, 0, 1]),
+    )
+    action = rng.choice(["core.shell", "core.shell", "core.sleep", "core.noop", "core.fail"])
+    given = {"core.shell": {"command": "true"}, "core.sleep": {"seconds": "{{ index }}"}}.get(action, {})
+    place = "{{ item }}" if action == "core.shell" and rng.random() < 0.5 else None
+    timeout = rng.choice([None, 1]) if action == "core.sleep" else None
+    return Task(
+        name, action=action, input=given, loop=loop, retry=retry, fail_fast=rng.random() < 0.3,
+        timeout=timeout, delegate_to=place,
+    )  # fmt: skip

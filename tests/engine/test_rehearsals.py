@@ -68,6 +68,13 @@ def test_rehearsal(case: dict[str, Any]) -> None:
         assert world.tasks[name].error["type"] == kind  # type: ignore[index]
     for name, given in case.get("input", {}).items():
         assert world.tasks[name].input == given
+    for name, given in case.get("given", {}).items():
+        units = sorted((job for job in world.jobs.values() if job.task == name), key=lambda job: job.unit)
+        assert [job.given["input"] for job in units] == given  # type: ignore[index]
+    for name, expected in case.get("units", {}).items():
+        assert [item["status"] for item in world.tasks[name].items] == expected
+    if "took" in case:
+        assert world.now - 1000.0 == case["took"]
     if "rows" in case:
         rows = {row["node_id"]: row["status"] for row in world.tasks["all"].result["results"]}
         assert rows == case["rows"]

@@ -89,7 +89,11 @@ class World:
 
     @property
     def open_jobs(self) -> list[str]:
-        return [id_ for id_, job in self.jobs.items() if job.status not in JOB_OVER and not job.settled]
+        return [
+            id_
+            for id_, job in self.jobs.items()
+            if job.status not in JOB_OVER and not job.settled and job.node
+        ]
 
     @property
     def over(self) -> bool:
@@ -109,7 +113,9 @@ class World:
         return given
 
     def _fetch(self, given: Slice, need: Need) -> None:
-        assert need.tasks or need.results or need.vars or need.jobs_of or need.live, "an empty Need"
+        assert need.tasks or need.results or need.vars or need.jobs_of or need.jobs or need.live, (
+            "an empty Need"
+        )
         names = set(need.tasks)
         jobs_of = set(need.jobs_of)
         if need.live:
@@ -131,6 +137,7 @@ class World:
             if job.task in jobs_of and id_ not in given.jobs:
                 given.jobs[id_] = replace(job)
         given.jobs_loaded |= jobs_of
+        given.jobs.update({id_: replace(self.jobs[id_]) for id_ in need.jobs})
 
     def _apply(self, step: Step) -> None:
         changes = step.changes
@@ -143,7 +150,7 @@ class World:
         for job in changes.new_jobs:
             assert job.id not in self.jobs, f"{job.id} was born twice"
             self.jobs[job.id] = replace(job)
-            if job.status not in JOB_OVER:
+            if job.status not in JOB_OVER and job.node:
                 self.started.append(job.id)
         for _, name, value, _ in changes.published:
             self.vars[name] = value
@@ -182,7 +189,8 @@ class World:
         if self.over:
             left = {name: task.status for name, task in self.tasks.items() if task.status not in TASK_OVER}
             assert not left, f"over with {left}"
-            assert not self.open_jobs, f"over with jobs {self.open_jobs}"
+            open_ = [id_ for id_, job in self.jobs.items() if job.status not in JOB_OVER and not job.settled]
+            assert not open_, f"over with jobs {open_}"
             assert not self.timers, f"over with timers {self.timers}"
         elif not self.open_jobs and not self.timers:
             raise AssertionError(f"nothing can happen any more: {self.statuses()}")

@@ -1,0 +1,56 @@
+"""Where a job runs: a node by name, by address or by labels, that has what the job needs (semantics, Placement)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.compiler.plan import LOCAL, PlanTask
+from app.engine.context import error
+from app.engine.draft import Draft
+from app.engine.state import Node
+
+
+def find_place(
+    draft: Draft, task: PlanTask, place: Any, given: Mapping[str, Any]
+) -> tuple[Node | None, Mapping[str, Any] | None]:
+    """The node for a job with this input, or the error that says why there is none."""
+    node, problem = _locate(draft, place)
+    if node is None or not node.shells or task.action not in ("core.shell", "core.script"):
+        return node, problem
+    shell = given.get("shell", "sh")
+    if isinstance(given.get("command"), list) or shell in node.shells:
+        return node, None
+    has = ", ".join(node.shells)
+    return None, error("no_shell", f"node {node.name} has no {shell}; it advertises {has}")
+
+
+def _locate(draft: Draft, place: Any) -> tuple[Node | None, Mapping[str, Any] | None]:
+    """The node that `delegate_to` means, or the error that says why there is none."""
+    fleet = draft.given.fleet
+    if isinstance(place, Mapping):
+        if "labels" in place:
+            wanted = dict(place["labels"])
+            for node in matching(draft, wanted):
+                return node, None
+            return None, error("no_nodes", f"no active node has the labels {wanted}")
+        if "address" in place:
+            for node in fleet.values():
+                if node.address == place["address"]:
+                    return node, None
+            return None, error("unknown_node", f"no enrolled node has the address {place['address']!r}")
+        place = place.get("node")
+    if not isinstance(place, str) or place not in fleet or fleet[place].state == "removed":
+        return None, error("unknown_node", f"no node named {str(place)[:80]!r} is enrolled")
+    return fleet[place], None
+
+
+def matching(draft: Draft, labels: Mapping[str, Any]) -> list[Node]:
+    """Active nodes that carry all these labels, by name; `local` is never matched."""
+    return [
+        node
+        for name, node in sorted(draft.given.fleet.items())
+        if name != LOCAL
+        and node.state == "active"
+        and all(node.labels.get(key) == str(value) for key, value in labels.items())
+    ]
