@@ -49,7 +49,8 @@ def compile(
 
     `window` bounds how many members of one fan-out are sent at once; the caller leaves the rest queued. `partial`
     names the fan-outs and loops of which more units wait: they need a `collect` that claims the next, so they are
-    no chord. A line is extended over the tasks that the plan says may follow in one chain; their rows are born when it gets there.
+    no chord. A line is extended over the tasks that the plan says may follow in one chain; their rows are born when
+    it gets there.
     """
     canvases: list[Signature] = []
     groups: dict[str, list[Born]] = {}

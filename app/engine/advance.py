@@ -21,6 +21,8 @@ from app.engine.events import (
     JobUnknown,
     NodeAway,
     NodeBack,
+    PauseAsked,
+    ResumeAsked,
     Submitted,
     TimerDue,
 )
@@ -35,7 +37,13 @@ from app.engine.status import (
     COMPLETED,
     EXECUTION_OVER,
     FAILED,
+    JOB_OUT,
     JOB_OVER,
+    PAUSE,
+    PAUSED,
+    PAUSING,
+    PENDING,
+    RUN,
     RUNNING,
     SUCCEEDED,
     TASK_LIVE,
@@ -72,18 +80,33 @@ def _work(draft: Draft) -> None:
         while draft.work:
             name = draft.work.popleft()
             verdict = consider(draft, name)
-            if verdict == "runnable":
+            if verdict == "runnable" and (draft.halted or not draft.held):
                 runnable(draft, name)
             elif verdict == "not_reached":
                 not_reached(draft, name)
         _stop(draft)
         if draft.work or draft.ended:
             continue
-        if draft.execution.live:
+        if draft.execution.live or (draft.held and _something_is_held(draft)):
             return
         if not _next_finally(draft):
             _finish(draft)
             return
+
+
+def _something_is_held(draft: Draft) -> bool:
+    """Whether a pause keeps a task from starting. If it does not, the execution may end in the pause."""
+    if draft.execution.finally_at + 1 < len(draft.plan.finally_):
+        return True
+    pending = _pending(draft)
+    return not draft.halted and any(consider(draft, name) == "runnable" for name in pending)
+
+
+def _pending(draft: Draft) -> list[str]:
+    """The top-level tasks that edges have not decided yet. Needs every top-level task."""
+    names = [task.name for task in draft.plan.tasks.values() if task.parent is None and not task.is_finally]
+    draft.want(names)
+    return [name for name in names if draft.task(name).status == PENDING]
 
 
 def _stop(draft: Draft) -> None:
@@ -162,8 +185,23 @@ def _status(draft: Draft) -> None:
     if run.status not in EXECUTION_OVER:
         if run.intent == CANCEL:
             run.status = CANCELLING
+        elif run.intent == PAUSE:
+            run.status = PAUSING if _in_flight(draft) else PAUSED
         else:
             run.status = WAITING if run.live and run.waiting == run.live else RUNNING
+
+
+def _in_flight(draft: Draft) -> bool:
+    """Whether a job is out on a node. A fan-out that waits for one of its nodes may have jobs on others."""
+    if not draft.execution.live:
+        return False
+    names = [name for top in _live(draft) for name in (top, *draft.planned(top).children)]
+    return any(
+        job.status in JOB_OUT
+        for name in names
+        if draft.planned(name).kind in ("job", "fanout", "loop")
+        for job in draft.open_jobs(name)
+    )
 
 
 def _submitted(draft: Draft, event: Event) -> None:
@@ -232,7 +270,7 @@ def _retry(draft: Draft, task: PlanTask, job: JobState, wait: float) -> None:
     state = draft.task(task.name)
     state.retry_count += 1
     draft.log("retry", task=task.name, unit=job.unit, attempt=job.attempt + 1, wait=wait)
-    if wait <= 0:
+    if wait <= 0 and not draft.held:
         _next_attempt(draft, job)
         return
     if task.kind == "job":
@@ -253,6 +291,8 @@ def _next_attempt(draft: Draft, job: JobState) -> None:
 
 def _timer_due(draft: Draft, event: Event) -> None:
     assert isinstance(event, TimerDue)
+    if draft.held and event.is_a_start:
+        return
     draft.changes.dropped_timers.append((event.task, event.unit, event.timer))
     state, task = draft.task(event.task), draft.planned(event.task)
     if state.status not in TASK_LIVE:
@@ -282,6 +322,29 @@ def _cancel_asked(draft: Draft, event: Event) -> None:
     halt(draft, "forced" if event.forced else draft.execution.halt or "cancel")
     if draft.execution.halt == "fail_fast":
         halt(draft, "cancel")
+
+
+def _pause_asked(draft: Draft, event: Event) -> None:
+    assert isinstance(event, PauseAsked)
+    if draft.execution.intent == RUN:
+        draft.execution.intent = PAUSE
+
+
+def _resume_asked(draft: Draft, event: Event) -> None:
+    """What the pause held back starts: tasks, batches and units. Queued jobs are handed over by the caller."""
+    assert isinstance(event, ResumeAsked)
+    if draft.execution.intent != PAUSE:
+        return
+    draft.execution.intent = RUN
+    draft.work.extend(_pending(draft))
+    for name in [name for top in _live(draft) for name in (top, *draft.planned(top).children)]:
+        task = draft.planned(name)
+        if draft.task(name).status not in TASK_LIVE:
+            continue
+        if task.kind == "fanout":
+            fanout.next_batch(draft, task)
+        elif task.kind == "loop" and task.runs_in_engine:
+            loop.start_units(draft, task)
 
 
 def _job_unknown(draft: Draft, event: Event) -> None:
@@ -350,6 +413,8 @@ _TAKE: dict[type, Any] = {
     JobResolved: _job_resolved,
     TimerDue: _timer_due,
     CancelAsked: _cancel_asked,
+    PauseAsked: _pause_asked,
+    ResumeAsked: _resume_asked,
     NodeAway: _node_away,
     NodeBack: _node_back,
 }

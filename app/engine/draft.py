@@ -21,7 +21,7 @@ from app.engine.state import (
     TaskState,
     Timer,
 )
-from app.engine.status import JOB_OVER, TASK_LIVE, WAITING
+from app.engine.status import JOB_OVER, PAUSE, TASK_LIVE, WAITING
 
 
 class NeedMore(Exception):
@@ -61,6 +61,11 @@ class Draft:
     def halted(self) -> bool:
         """Whether nothing new may start and no edge fires."""
         return bool(self.execution.halt)
+
+    @property
+    def held(self) -> bool:
+        """Whether a pause holds back what would start."""
+        return self.execution.intent == PAUSE
 
     def planned(self, name: str) -> PlanTask:
         return self.plan.tasks[name]
@@ -157,7 +162,9 @@ class Draft:
         return job
 
     def dispatch(self, job: JobState) -> None:
-        self.commands.dispatch.append(job)
+        """Have a job handed over. In a pause it stays queued: whoever resumes hands over what is queued."""
+        if not self.held:
+            self.commands.dispatch.append(job)
 
     def stop(self, job: JobState) -> None:
         self.commands.stop.append(job)

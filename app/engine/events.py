@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +40,36 @@ class JobResolved:
 
 @dataclass(frozen=True, slots=True)
 class TimerDue:
+    """A wait is over. A pause holds the timers that start something: `delay` and `retry.<attempt>`."""
+
     kind: ClassVar[str] = "timer.due"
     task: str
     unit: int
     timer: str
+
+    @property
+    def is_a_start(self) -> bool:
+        return self.timer == "delay" or self.timer.startswith("retry.")
 
 
 @dataclass(frozen=True, slots=True)
 class CancelAsked:
     kind: ClassVar[str] = "cancel.asked"
     forced: bool = False
+    person: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PauseAsked:
+    """C1: nothing new starts until a person resumes; what runs goes on and is settled."""
+
+    kind: ClassVar[str] = "pause.asked"
+    person: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeAsked:
+    kind: ClassVar[str] = "resume.asked"
     person: str = ""
 
 
@@ -69,12 +89,20 @@ class NodeBack:
     task: str
 
 
-Event = Submitted | JobEnded | JobUnknown | JobResolved | TimerDue | CancelAsked | NodeAway | NodeBack
+Event = (
+    Submitted
+    | JobEnded
+    | JobUnknown
+    | JobResolved
+    | TimerDue
+    | CancelAsked
+    | PauseAsked
+    | ResumeAsked
+    | NodeAway
+    | NodeBack
+)
 
-_BY_KIND: dict[str, type[Event]] = {
-    cls.kind: cls
-    for cls in (Submitted, JobEnded, JobUnknown, JobResolved, TimerDue, CancelAsked, NodeAway, NodeBack)
-}
+_BY_KIND: dict[str, type[Event]] = {cls.kind: cls for cls in get_args(Event)}
 
 
 def to_json(event: Event) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def _size(entry: Any, total: int) -> int:
 def next_batch(draft: Draft, task: PlanTask) -> None:
     """Bear the jobs of the next batch; nodes that cannot run it are over at once, and may end the batch."""
     state = draft.task(task.name)
-    while not state.stopping and state.over == state.started < state.units:
+    while not state.stopping and not draft.held and state.over == state.started < state.units:
         size = _size_at(state)
         for unit in range(state.started, state.started + size):
             _bear(draft, task, state, unit)

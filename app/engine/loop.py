@@ -124,7 +124,7 @@ def start_units(draft: Draft, task: PlanTask) -> None:
                 draft.dispatch(job)
         return
     window = state.window or state.units
-    while not state.stopping and state.started < state.units and state.started - state.over < window:
+    while not (state.stopping or draft.held) and state.over + window > state.started < state.units:
         job = draft.job(job_id(draft.execution.id, task.name, state.started, state.first_attempt))
         state.started += 1
         if job.status == QUEUED:

@@ -50,11 +50,12 @@ class ExecutionState:
 class TaskState:
     """A task's row inside one execution.
 
-    `open` and `fired` count incoming edges. `units` is how many there are (fan-out: nodes; block: children; loop: items
-    or batches of them), `total` how many items a loop has and `window` how many of its units may be outstanding (0: as
-    many as the server lets). `items` says how each unit of a loop that is over came out. `started` how many have been born, `over` how many have ended. `stopping` is why open units are being stopped:
-    "timed_out", "fail_fast" or "threshold". `input` is rendered once and kept. Attempt numbers go on over retries of
-    the execution: this run of the task began with `first_attempt`.
+    `open` and `fired` count incoming edges. `units` is how many there are (fan-out: nodes; block: children; loop:
+    items or batches of them), `total` how many items a loop has and `window` how many of its units may be outstanding
+    (0: as many as the server lets). `items` says how each unit of a loop that is over came out. `started` is how many
+    units have been born, `over` how many have ended. `stopping` is why open units are being stopped: "timed_out",
+    "fail_fast", "threshold" or "cancel". `input` is rendered once and kept. Attempt numbers go on over retries of the
+    execution: this run of the task began with `first_attempt`.
     """
 
     name: str

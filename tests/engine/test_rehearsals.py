@@ -26,16 +26,23 @@ def rehearse(case: dict[str, Any]) -> tuple[World, list[str], list[float]]:
     world = World(build(workflow), bind(workflow.parameters, case.get("parameters", {})))
     world.submit()
     waits: list[float] = []
-    cancelled = False
+    cancelled = paused = False
     while not world.over:
-        if world.open_jobs and not cancelled and world.jobs[world.open_jobs[0]].task == case.get("cancel_at"):
+        job = world.open_jobs[0] if world.open_jobs else None
+        if job and not paused and f"{world.jobs[job].task}.{world.jobs[job].unit}" == case.get("pause_at"):
+            paused = True
+            world.pause()
+        if world.execution.status == "paused" and not world.due_timers:
+            assert world.statuses() == case["held"]
+            world.resume()
+        elif world.open_jobs and not cancelled and world.jobs[world.open_jobs[0]].task == case.get("cancel_at"):
             cancelled = True
             world.cancel(forced=bool(case.get("forced")))
         elif world.open_jobs:
             job = world.open_jobs[0]
             world.end(job, "cancelled" if job in world.stopped else fate(case, world, job))
         else:
-            key = min(world.timers, key=lambda key: world.timers[key])
+            key = min(world.due_timers, key=lambda key: world.timers[key])
             if key[2].startswith("retry"):
                 waits.append(world.timers[key] - world.now)
             world.fire_timer(key)

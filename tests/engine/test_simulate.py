@@ -45,7 +45,15 @@ def _something(world: World, seed: int, when: Random, *, disturb: bool) -> None:
             world, when
         )
         return
-    choices = [("job", id_) for id_ in world.open_jobs] + [("timer", key) for key in world.timers]
+    paused = world.execution.intent == "pause"
+    if disturb and when.random() < (0.2 if paused else 0.04):
+        world.resume() if paused else world.pause()
+        return
+    jobs = [id_ for id_ in world.open_jobs if world.jobs[id_].status != "queued"]
+    choices = [("job", id_) for id_ in jobs] + [("timer", key) for key in world.due_timers]
+    if not choices and paused:
+        world.resume()
+        return
     kind, what = when.choice(choices)
     if kind == "timer":
         world.fire_timer(what)

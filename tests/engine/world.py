@@ -8,7 +8,16 @@ from typing import Any
 from app.compiler.plan import Plan
 from app.engine.advance import advance
 from app.engine.draft import view
-from app.engine.events import CancelAsked, Event, JobEnded, JobUnknown, Submitted, TimerDue
+from app.engine.events import (
+    CancelAsked,
+    Event,
+    JobEnded,
+    JobUnknown,
+    PauseAsked,
+    ResumeAsked,
+    Submitted,
+    TimerDue,
+)
 from app.engine.state import ExecutionState, JobState, Need, Node, Slice, Step, TaskState
 from app.engine.status import (
     DISPATCHED,
@@ -86,6 +95,22 @@ class World:
 
     def cancel(self, forced: bool = False) -> None:
         self.deliver(CancelAsked(forced))
+
+    def pause(self) -> None:
+        self.deliver(PauseAsked("ada"))
+
+    def resume(self) -> None:
+        """What is queued is handed over by the caller, as the store does."""
+        self.deliver(ResumeAsked("ada"))
+        for id_, job in self.jobs.items():
+            if job.status == "queued" and job.node:
+                self.jobs[id_] = replace(job, status=DISPATCHED)
+
+    @property
+    def due_timers(self) -> list[tuple[str, int, str]]:
+        """Those that a tick would fire: a pause holds the ones that start something."""
+        paused = self.execution.intent == "pause"
+        return [key for key in self.timers if not (paused and TimerDue(*key).is_a_start)]
 
     @property
     def open_jobs(self) -> list[str]:
@@ -165,7 +190,10 @@ class World:
                 spared = changes.sweep_pending == "main" and self.plan.tasks[name].is_finally
                 if task.status == PENDING and not spared:
                     self.tasks[name] = replace(task, status=NOT_REACHED, ended_at=self.now)
+        paused = self.execution.intent == "pause"
         self.execution = replace(self.execution, **changes.execution)
+        if paused and self.execution.intent == "pause":
+            assert not step.commands.dispatch, "a pause started something"
         for job in step.commands.dispatch:
             if self.jobs[job.id].status == "queued":
                 self.jobs[job.id] = replace(self.jobs[job.id], status=DISPATCHED)
@@ -183,6 +211,8 @@ class World:
         top = [task for name, task in self.tasks.items() if self.plan.tasks[name].parent is None]
         assert self.execution.live == sum(task.status in TASK_LIVE for task in top)
         assert self.execution.waiting == sum(task.status == "waiting" for task in top)
+        if self.execution.status == "paused":
+            assert not any(self.jobs[id_].status == DISPATCHED for id_ in self.open_jobs)
         for name, task in self.tasks.items():
             assert 0 <= task.open <= self.plan.tasks[name].incoming
             assert task.over <= task.units or self.plan.tasks[name].kind == "engine", name
@@ -192,5 +222,5 @@ class World:
             open_ = [id_ for id_, job in self.jobs.items() if job.status not in JOB_OVER and not job.settled]
             assert not open_, f"over with jobs {open_}"
             assert not self.timers, f"over with timers {self.timers}"
-        elif not self.open_jobs and not self.timers:
+        elif not self.open_jobs and not self.timers and self.execution.intent != "pause":
             raise AssertionError(f"nothing can happen any more: {self.statuses()}")
