@@ -11,6 +11,7 @@ from typing import Any
 
 from app.compiler.plan import PlanTask
 from app.engine import fanout, loop
+from app.engine.again import retry
 from app.engine.context import error, scope
 from app.engine.draft import Draft, NeedMore
 from app.engine.events import (
@@ -23,9 +24,11 @@ from app.engine.events import (
     NodeBack,
     PauseAsked,
     ResumeAsked,
+    RetryAsked,
     Submitted,
     TimerDue,
 )
+from app.engine.pause import holds_something, in_flight, pause_asked, resume_asked
 from app.engine.retry import wait_before_retry
 from app.engine.settle import consider, halt, not_reached, settle
 from app.engine.start import begin, runnable
@@ -37,13 +40,10 @@ from app.engine.status import (
     COMPLETED,
     EXECUTION_OVER,
     FAILED,
-    JOB_OUT,
     JOB_OVER,
     PAUSE,
     PAUSED,
     PAUSING,
-    PENDING,
-    RUN,
     RUNNING,
     SUCCEEDED,
     TASK_LIVE,
@@ -65,6 +65,9 @@ def advance(given: Slice, event: Event, now: float) -> Step | Need:
             _TAKE[type(event)](draft, event)
             _work(draft)
             _status(draft)
+        elif isinstance(event, RetryAsked):
+            retry(draft, event)
+            _status(draft, reopened=True)
         elif isinstance(event, JobEnded):
             draft.job(event.job).settled = True
     except NeedMore as more:
@@ -87,26 +90,11 @@ def _work(draft: Draft) -> None:
         _stop(draft)
         if draft.work or draft.ended:
             continue
-        if draft.execution.live or (draft.held and _something_is_held(draft)):
+        if draft.execution.live or (draft.held and holds_something(draft)):
             return
         if not _next_finally(draft):
             _finish(draft)
             return
-
-
-def _something_is_held(draft: Draft) -> bool:
-    """Whether a pause keeps a task from starting. If it does not, the execution may end in the pause."""
-    if draft.execution.finally_at + 1 < len(draft.plan.finally_):
-        return True
-    pending = _pending(draft)
-    return not draft.halted and any(consider(draft, name) == "runnable" for name in pending)
-
-
-def _pending(draft: Draft) -> list[str]:
-    """The top-level tasks that edges have not decided yet. Needs every top-level task."""
-    names = [task.name for task in draft.plan.tasks.values() if task.parent is None and not task.is_finally]
-    draft.want(names)
-    return [name for name in names if draft.task(name).status == PENDING]
 
 
 def _stop(draft: Draft) -> None:
@@ -119,20 +107,9 @@ def _stop(draft: Draft) -> None:
     if not draft.halted or draft.execution.halt == draft.stopped_for:
         return
     draft.stopped_for = draft.execution.halt
-    for name in _live(draft):
+    for name in draft.live_tasks():
         if draft.execution.halt == "forced" or not draft.planned(name).is_finally:
             stop_task(draft, name)
-
-
-def _live(draft: Draft) -> list[str]:
-    """The top-level tasks that run or wait. The slice must hold them all, with their children and open jobs."""
-    if not draft.given.live_loaded:
-        raise NeedMore(Need(live=True))
-    return [
-        name
-        for name in draft.given.tasks
-        if draft.planned(name).parent is None and draft.task(name).status in TASK_LIVE
-    ]
 
 
 def _next_finally(draft: Draft) -> bool:
@@ -180,28 +157,15 @@ def _output(draft: Draft) -> Any:
     return found
 
 
-def _status(draft: Draft) -> None:
+def _status(draft: Draft, *, reopened: bool = False) -> None:
     run = draft.execution
-    if run.status not in EXECUTION_OVER:
+    if reopened or run.status not in EXECUTION_OVER:
         if run.intent == CANCEL:
             run.status = CANCELLING
         elif run.intent == PAUSE:
-            run.status = PAUSING if _in_flight(draft) else PAUSED
+            run.status = PAUSING if in_flight(draft) else PAUSED
         else:
             run.status = WAITING if run.live and run.waiting == run.live else RUNNING
-
-
-def _in_flight(draft: Draft) -> bool:
-    """Whether a job is out on a node. A fan-out that waits for one of its nodes may have jobs on others."""
-    if not draft.execution.live:
-        return False
-    names = [name for top in _live(draft) for name in (top, *draft.planned(top).children)]
-    return any(
-        job.status in JOB_OUT
-        for name in names
-        if draft.planned(name).kind in ("job", "fanout", "loop")
-        for job in draft.open_jobs(name)
-    )
 
 
 def _submitted(draft: Draft, event: Event) -> None:
@@ -324,29 +288,6 @@ def _cancel_asked(draft: Draft, event: Event) -> None:
         halt(draft, "cancel")
 
 
-def _pause_asked(draft: Draft, event: Event) -> None:
-    assert isinstance(event, PauseAsked)
-    if draft.execution.intent == RUN:
-        draft.execution.intent = PAUSE
-
-
-def _resume_asked(draft: Draft, event: Event) -> None:
-    """What the pause held back starts: tasks, batches and units. Queued jobs are handed over by the caller."""
-    assert isinstance(event, ResumeAsked)
-    if draft.execution.intent != PAUSE:
-        return
-    draft.execution.intent = RUN
-    draft.work.extend(_pending(draft))
-    for name in [name for top in _live(draft) for name in (top, *draft.planned(top).children)]:
-        task = draft.planned(name)
-        if draft.task(name).status not in TASK_LIVE:
-            continue
-        if task.kind == "fanout":
-            fanout.next_batch(draft, task)
-        elif task.kind == "loop" and task.runs_in_engine:
-            loop.start_units(draft, task)
-
-
 def _job_unknown(draft: Draft, event: Event) -> None:
     """E8: wait for the node's return or a person, unless `on_unknown: fail` (the default in a fan-out)."""
     assert isinstance(event, JobUnknown)
@@ -413,8 +354,8 @@ _TAKE: dict[type, Any] = {
     JobResolved: _job_resolved,
     TimerDue: _timer_due,
     CancelAsked: _cancel_asked,
-    PauseAsked: _pause_asked,
-    ResumeAsked: _resume_asked,
+    PauseAsked: pause_asked,
+    ResumeAsked: resume_asked,
     NodeAway: _node_away,
     NodeBack: _node_back,
 }

@@ -109,11 +109,28 @@ class Draft:
         """
         return [job for job in self.jobs_of(task) if job.status not in JOB_OVER and not job.settled]
 
+    def live_tasks(self) -> list[str]:
+        """The top-level tasks that run or wait. Raises NeedMore unless the slice holds them all, with their children
+        and jobs."""
+        if not self.given.live_loaded:
+            raise NeedMore(Need(live=True))
+        return [
+            name
+            for name in self.given.tasks
+            if self.planned(name).parent is None and self.task(name).status in TASK_LIVE
+        ]
+
     def want(self, names: Iterable[str]) -> None:
         """Raises NeedMore with every one of these tasks that the slice does not hold."""
         missing = frozenset(names) - self.given.tasks.keys()
         if missing:
             raise NeedMore(Need(tasks=missing))
+
+    def want_jobs(self, names: Iterable[str]) -> None:
+        """Raises NeedMore with every one of these tasks of which the slice does not hold all jobs."""
+        missing = frozenset(names) - self.given.jobs_loaded
+        if missing:
+            raise NeedMore(Need(jobs_of=missing))
 
     def seen(self, name: str) -> Mapping[str, Any]:
         """What templates see of a task. Raises NeedMore if its result is not in the slice."""
@@ -137,6 +154,10 @@ class Draft:
             self.log("task", task=name, status=status, **({"reason": wait_reason} if wait_reason else {}))
         state.status = status
         state.wait_reason = wait_reason
+
+    def put(self, state: TaskState) -> None:
+        """A task's row as if nothing had run: only for one that is over."""
+        self._tasks[state.name] = state
 
     def bear(
         self,

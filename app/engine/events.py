@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, get_args
 
 
@@ -74,6 +75,22 @@ class ResumeAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class RetryAsked:
+    """R1: an execution that is over is tried again from what failed, and from what is named.
+
+    `mark_ok` maps tasks to the result that a person says they have. `reset` runs loops, fan-outs and blocks again as a
+    whole instead of only what failed of them.
+    """
+
+    kind: ClassVar[str] = "retry.asked"
+    from_: tuple[str, ...] = ()
+    mark_ok: Mapping[str, Any] = field(default_factory=dict)
+    reset: bool = False
+    reason: str = ""
+    person: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class NodeAway:
     """The only job of a task waits for a node that is offline."""
 
@@ -98,6 +115,7 @@ Event = (
     | CancelAsked
     | PauseAsked
     | ResumeAsked
+    | RetryAsked
     | NodeAway
     | NodeBack
 )

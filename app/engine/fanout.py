@@ -73,7 +73,7 @@ def next_batch(draft: Draft, task: PlanTask) -> None:
     while not state.stopping and not draft.held and state.over == state.started < state.units:
         size = _size_at(state)
         for unit in range(state.started, state.started + size):
-            _bear(draft, task, state, unit)
+            bear(draft, task, state, unit)
         state.started += size
         _judge(draft, task)
     if state.over == state.started and (state.stopping or state.started == state.units):
@@ -89,7 +89,8 @@ def _size_at(state: TaskState) -> int:
     return state.units - state.started
 
 
-def _bear(draft: Draft, task: PlanTask, state: TaskState, unit: int) -> None:
+def bear(draft: Draft, task: PlanTask, state: TaskState, unit: int) -> None:
+    """One unit's first attempt in this run of the task. What cannot run is over at once."""
     name = (state.nodes or ())[unit]
     wait = float((state.input or {}).get("queue_timeout", draft.limits.fanout_queue_timeout))
     job = draft.bear(task.name, unit, state.first_attempt, name, wait)
@@ -150,7 +151,8 @@ def finish(draft: Draft, task: PlanTask) -> None:
         "failed_count": state.failed,
         "total_count": state.units,
     }
-    if state.cancelled and (draft.halted or state.stopping == "cancel"):
+    ended_early = state.cancelled or state.over < state.units
+    if ended_early and (draft.halted or state.stopping == "cancel"):
         settle(draft, task.name, CANCELLED, result=result)
     elif state.failed > _tolerated(state):
         bad = [row["node_id"] for row in rows if row["status"] in COUNTS_AS_FAILURE]

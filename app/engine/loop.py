@@ -78,7 +78,7 @@ def _bear_all(draft: Draft, task: PlanTask, units: Sequence[Any]) -> bool:
     """Every unit's first attempt. False where the loop failed because all of them together are too large."""
     room = draft.limits.loop_bytes
     for index, item in enumerate(units):
-        room -= _bear(draft, task, index, item)
+        room -= bear(draft, task, index, item)
         if room < 0:
             for job in draft.born(task.name):
                 job.status, job.ended_at, job.settled = NOT_REACHED, draft.now, True
@@ -88,7 +88,7 @@ def _bear_all(draft: Draft, task: PlanTask, units: Sequence[Any]) -> bool:
     return True
 
 
-def _bear(draft: Draft, task: PlanTask, index: int, item: Any) -> int:
+def bear(draft: Draft, task: PlanTask, index: int, item: Any) -> int:
     """One unit. Returns the bytes of what it was given. What cannot run is over at once; the others go on."""
     state = draft.task(task.name)
     given: dict[str, Any] = {"item": item, "index": index}
@@ -129,6 +129,13 @@ def start_units(draft: Draft, task: PlanTask) -> None:
         state.started += 1
         if job.status == QUEUED:
             run_unit(draft, task, job)
+
+
+def resume(draft: Draft, task: PlanTask) -> None:
+    """After a pause: units that the engine runs start again. Those for nodes are handed over as rows."""
+    if task.runs_in_engine:
+        start_units(draft, task)
+    _finish_if_over(draft, task)
 
 
 def run_unit(draft: Draft, task: PlanTask, job: JobState) -> None:

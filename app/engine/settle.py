@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from app.compiler.plan import PlanTask
+from app.compiler.plan import Plan, PlanTask
 from app.engine.context import error, task_scope, template_error
 from app.engine.draft import Draft, view
 from app.engine.status import (
@@ -111,7 +111,8 @@ def _publish_what_renders(draft: Draft, task: PlanTask, outcome: str) -> None:
 
 def _fire(draft: Draft, task: PlanTask, outcome: str) -> None:
     """E5: each outgoing edge becomes fired or dead; the targets are looked at when the step's work comes to them."""
-    fired = frozenset() if draft.halted else frozenset(_fire_set(draft, task, outcome))
+    fired = frozenset() if draft.halted else frozenset(fire_set(draft, task, outcome))
+    draft.task(task.name).went = None if draft.halted else tuple(sorted(fired - RESERVED_TARGETS))
     if "fail" in fired:
         _end_badly(draft, "fail", f"{task.name} went to `fail`")
     draft.want(task.out)
@@ -124,8 +125,8 @@ def _fire(draft: Draft, task: PlanTask, outcome: str) -> None:
         draft.log("fired", task=task.name, targets=sorted(fired))
 
 
-def _fire_set(draft: Draft, task: PlanTask, outcome: str) -> tuple[str, ...]:
-    """E4."""
+def fire_set(draft: Draft, task: PlanTask, outcome: str) -> tuple[str, ...]:
+    """E4: the targets of the edges that fire."""
     if outcome == SUCCEEDED:
         chosen = task.on_success if task.decision is None else _decide(draft, task)
         return (*chosen, *task.on_complete)
@@ -156,17 +157,24 @@ def consider(draft: Draft, name: str) -> str:
     state, task = draft.task(name), draft.planned(name)
     if state.status != PENDING:
         return ""
-    if task.join == "any":
-        verdict = "runnable" if state.fired else "not_reached" if not state.open else ""
+    return verdict(draft.plan, task, open_=state.open, fired=state.fired)
+
+
+def verdict(plan: Plan, task: PlanTask, *, open_: int, fired: int) -> str:
+    """E1, E5: "runnable", "not_reached" or "" for a pending task with so many edges open and fired."""
+    if not task.incoming:
+        found = "runnable" if task.name in plan.entries else "not_reached"
+    elif task.join == "any":
+        found = "runnable" if fired else "" if open_ else "not_reached"
     elif isinstance(task.join, int):
-        short = not state.open and state.fired < task.join
-        verdict = "runnable" if state.fired >= task.join else "not_reached" if short else ""
-    elif state.open:
-        verdict = ""
+        short = not open_ and fired < task.join
+        found = "runnable" if fired >= task.join else "not_reached" if short else ""
+    elif open_:
+        found = ""
     else:
         needed = task.incoming if task.join == "all" else 1
-        verdict = "runnable" if state.fired >= needed else "not_reached"
-    return verdict
+        found = "runnable" if fired >= needed else "not_reached"
+    return found
 
 
 def not_reached(draft: Draft, name: str) -> None:

@@ -54,7 +54,8 @@ class TaskState:
     items or batches of them), `total` how many items a loop has and `window` how many of its units may be outstanding
     (0: as many as the server lets). `items` says how each unit of a loop that is over came out. `started` is how many
     units have been born, `over` how many have ended. `stopping` is why open units are being stopped: "timed_out",
-    "fail_fast", "threshold" or "cancel". `input` is rendered once and kept. Attempt numbers go on over retries of the
+    "fail_fast", "threshold" or "cancel". `went` are the tasks that its edges fired when it was over, None where a halt
+    kept them from firing. `input` is rendered once and kept. Attempt numbers go on over retries of the
     execution: this run of the task began with `first_attempt`.
     """
 
@@ -79,6 +80,7 @@ class TaskState:
     timeout: float | None = None
     result: Any = None
     error: Mapping[str, Any] | None = None
+    went: tuple[str, ...] | None = None
     started_at: float | None = None
     ended_at: float | None = None
     first_attempt: int = 1
@@ -181,7 +183,8 @@ class Timer:
 class Changes:
     """What is to be written, as columns by row.
 
-    `sweep_pending` turns pending tasks into not_reached: "main" all but those of `finally`, "all" those as well.
+    `voided` names tasks of which everything published so far no longer counts. `sweep_pending` turns pending tasks
+    into not_reached: "main" all but those of `finally`, "all" those as well.
     """
 
     execution: dict[str, Any] = field(default_factory=dict)
@@ -193,6 +196,7 @@ class Changes:
     dropped_timers: list[tuple[str, int, str]] = field(default_factory=list)
     dropped_task_timers: list[str] = field(default_factory=list)
     sweep_pending: str = ""
+    voided: list[str] = field(default_factory=list)
     log: list[dict[str, Any]] = field(default_factory=list)
 
 

@@ -35,7 +35,9 @@ def rehearse(case: dict[str, Any]) -> tuple[World, list[str], list[float]]:
         if world.execution.status == "paused" and not world.due_timers:
             assert world.statuses() == case["held"]
             world.resume()
-        elif world.open_jobs and not cancelled and world.jobs[world.open_jobs[0]].task == case.get("cancel_at"):
+        elif (
+            world.open_jobs and not cancelled and world.jobs[world.open_jobs[0]].task == case.get("cancel_at")
+        ):
             cancelled = True
             world.cancel(forced=bool(case.get("forced")))
         elif world.open_jobs:

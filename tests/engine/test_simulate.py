@@ -16,6 +16,7 @@ from world import World
 
 from app.compiler.build import build
 from app.compiler.plan import Plan
+from app.engine.again import BROKEN
 from app.engine.events import JobResolved
 from app.engine.status import UNKNOWN
 
@@ -29,10 +30,15 @@ def run(seed: int, *, order: int, disturb: bool) -> World:
     world = World(plan, {"flag": Random(seed).random() < 0.6})
     when = Random(seed * 1000 + order)
     world.submit()
+    retries = when.choice([0, 0, 1, 2]) if disturb else 0
     for _ in range(STEPS):
-        if world.over:
+        if world.over and retries:
+            retries -= 1
+            _again(world, when)
+        elif world.over:
             return world
-        _something(world, seed, when, disturb=disturb)
+        else:
+            _something(world, seed, when, disturb=disturb)
     raise AssertionError("it never ended")
 
 
@@ -64,6 +70,17 @@ def _something(world: World, seed: int, when: Random, *, disturb: bool) -> None:
         world.lose(what)
     else:
         world.end(what, _fate(world, seed, what))
+
+
+def _again(world: World, when: Random) -> None:
+    """R1: kept tasks keep their results, reset ones run again, and it ends like any other execution."""
+    top = [name for name, task in world.plan.tasks.items() if task.parent is None and not task.is_finally]
+    from_ = tuple(when.sample(top, 1)) if when.random() < 0.5 else ()
+    failed = [name for name in top if world.tasks[name].status in BROKEN]
+    mark_ok = {when.choice(failed): {"marked": True}} if failed and when.random() < 0.3 else {}
+    world.stopped.clear()
+    world.retry(from_=from_, mark_ok=mark_ok, reset=when.random() < 0.3)
+    assert all(world.tasks[name].status == "succeeded" for name in mark_ok)
 
 
 def _repeat(world: World, when: Random) -> None:

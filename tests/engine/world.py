@@ -15,6 +15,7 @@ from app.engine.events import (
     JobUnknown,
     PauseAsked,
     ResumeAsked,
+    RetryAsked,
     Submitted,
     TimerDue,
 )
@@ -45,7 +46,7 @@ class World:
         )
         self.tasks = {t.name: TaskState(t.name, open=t.incoming) for t in plan.tasks.values()}
         self.jobs: dict[str, JobState] = {}
-        self.vars: dict[str, Any] = {}
+        self.published: list[tuple[str, Any, str]] = []
         self.timers: dict[tuple[str, int, str], float] = {}
         self.started: list[str] = []
         self.stopped: set[str] = set()
@@ -65,7 +66,7 @@ class World:
             self._fetch(given, answer)
         else:
             raise AssertionError(f"the engine never had enough for {event}")
-        self._apply(answer)
+        self._apply(answer, again=isinstance(event, RetryAsked))
         self.check()
         return answer
 
@@ -105,6 +106,19 @@ class World:
         for id_, job in self.jobs.items():
             if job.status == "queued" and job.node:
                 self.jobs[id_] = replace(job, status=DISPATCHED)
+
+    def retry(self, **what: Any) -> None:
+        """As the service does: reset, then resume with everything read anew."""
+        before = {name: task for name, task in self.tasks.items() if task.status == "succeeded"}
+        self.deliver(RetryAsked(person="ada", reason="again", **what))
+        assert self.execution.status in ("paused", "pausing")
+        kept = {name for name, task in self.tasks.items() if task.status in TASK_OVER}
+        assert all(self.tasks[name].result == task.result for name, task in before.items() if name in kept)
+        self.resume()
+
+    @property
+    def vars(self) -> dict[str, Any]:
+        return {name: value for name, value, _ in self.published}
 
     @property
     def due_timers(self) -> list[tuple[str, int, str]]:
@@ -164,12 +178,13 @@ class World:
         given.jobs_loaded |= jobs_of
         given.jobs.update({id_: replace(self.jobs[id_]) for id_ in need.jobs})
 
-    def _apply(self, step: Step) -> None:
+    def _apply(self, step: Step, *, again: bool) -> None:
         changes = step.changes
         for name, columns in changes.tasks.items():
             before = self.tasks[name]
             self.tasks[name] = replace(before, **columns)
-            self._check_move(before, self.tasks[name])
+            if not again:
+                self._check_move(before, self.tasks[name])
         for id_, columns in changes.jobs.items():
             self.jobs[id_] = replace(self.jobs[id_], **columns)
         for job in changes.new_jobs:
@@ -177,8 +192,9 @@ class World:
             self.jobs[job.id] = replace(job)
             if job.status not in JOB_OVER and job.node:
                 self.started.append(job.id)
-        for _, name, value, _ in changes.published:
-            self.vars[name] = value
+        voided = set(changes.voided)
+        self.published = [one for one in self.published if one[2] not in voided]
+        self.published += [(name, value, task) for _, name, value, task in changes.published]
         for task in changes.dropped_task_timers:
             self.timers = {key: due for key, due in self.timers.items() if key[0] != task}
         for key in changes.dropped_timers:

@@ -1,0 +1,65 @@
+"""Pause and resume (semantics C1): nothing new starts, what runs goes on and is settled."""
+
+from __future__ import annotations
+
+from app.engine import fanout, loop
+from app.engine.draft import Draft
+from app.engine.events import Event, PauseAsked, ResumeAsked
+from app.engine.settle import consider
+from app.engine.start import runnable
+from app.engine.status import JOB_OUT, PAUSE, PENDING, RUN, TASK_LIVE
+
+
+def holds_something(draft: Draft) -> bool:
+    """Whether a pause keeps a task from starting. If it does not, the execution may end in the pause."""
+    if draft.execution.finally_at + 1 < len(draft.plan.finally_):
+        return True
+    pending = _pending(draft)
+    return not draft.halted and any(consider(draft, name) == "runnable" for name in pending)
+
+
+def _pending(draft: Draft) -> list[str]:
+    """The top-level tasks that edges have not decided yet. Needs every top-level task."""
+    names = [task.name for task in draft.plan.tasks.values() if task.parent is None and not task.is_finally]
+    draft.want(names)
+    return [name for name in names if draft.task(name).status == PENDING]
+
+
+def in_flight(draft: Draft) -> bool:
+    """Whether a job is out on a node. A fan-out that waits for one of its nodes may have jobs on others."""
+    if not draft.execution.live:
+        return False
+    names = [name for top in draft.live_tasks() for name in (top, *draft.planned(top).children)]
+    return any(
+        job.status in JOB_OUT
+        for name in names
+        if draft.planned(name).kind in ("job", "fanout", "loop")
+        for job in draft.open_jobs(name)
+    )
+
+
+def pause_asked(draft: Draft, event: Event) -> None:
+    assert isinstance(event, PauseAsked)
+    if draft.execution.intent == RUN:
+        draft.execution.intent = PAUSE
+
+
+def resume_asked(draft: Draft, event: Event) -> None:
+    """What the pause held back starts: tasks, batches and units. Queued jobs are handed over by the caller."""
+    assert isinstance(event, ResumeAsked)
+    if draft.execution.intent != PAUSE:
+        return
+    draft.execution.intent = RUN
+    draft.work.extend(_pending(draft))
+    for name in [name for top in draft.live_tasks() for name in (top, *draft.planned(top).children)]:
+        task = draft.planned(name)
+        if draft.task(name).status not in TASK_LIVE:
+            continue
+        if task.kind == "fanout":
+            fanout.next_batch(draft, task)
+        elif task.kind == "loop":
+            loop.resume(draft, task)
+        elif task.kind == "block" and draft.task(name).started:
+            for child in task.children:
+                if draft.task(child).status == PENDING:
+                    runnable(draft, child)
