@@ -147,12 +147,12 @@ def _whole(draft: Draft, task: PlanTask) -> None:
     first = state.first_attempt
     if task.kind in _WITH_JOBS:
         first = max((job.attempt + 1 for job in draft.jobs_of(task.name)), default=first)
-    fresh = TaskState(task.name, first_attempt=first, retry_count=state.retry_count)
+    fresh = TaskState(task.name, first_attempt=first, base_attempt=first, retry_count=state.retry_count)
     draft.put(fresh)
 
 
 def _latest(draft: Draft, name: str) -> dict[int, JobState]:
-    return {job.unit: job for job in draft.jobs_of(name)}
+    return {job.unit: job for job in draft.counting_jobs(name)}
 
 
 def _restart(draft: Draft, state: TaskState, kept: Collection[JobState]) -> None:

@@ -102,6 +102,14 @@ class Draft:
         """The jobs of a task that this step has borne, in order of birth."""
         return [job for job in self._born.values() if job.task == task]
 
+    def counting_jobs(self, task: str) -> list[JobState]:
+        """The jobs that make up the task as it is now, newest attempt last: not those from before a reset.
+
+        Raises NeedMore unless the slice holds every one.
+        """
+        base = self.task(task).base_attempt
+        return [job for job in self.jobs_of(task) if job.attempt >= base]
+
     def open_jobs(self, task: str) -> list[JobState]:
         """The jobs of a task that can still change it: a job settled as unknown no longer does.
 

@@ -166,7 +166,7 @@ def finish(draft: Draft, task: PlanTask) -> None:
 
 
 def _rows(draft: Draft, state: TaskState) -> list[dict[str, Any]]:
-    latest = {job.unit: job for job in draft.jobs_of(state.name)}
+    latest = {job.unit: job for job in draft.counting_jobs(state.name)}
     share = max(_STREAM_FLOOR, draft.limits.result_bytes // (2 * max(1, state.units)))
     return [_row(name, latest.get(unit), share) for unit, name in enumerate(state.nodes or ())]
 

@@ -214,7 +214,7 @@ def _finish_if_over(draft: Draft, task: PlanTask) -> None:
 def finish(draft: Draft, task: PlanTask) -> None:
     """I4, I5: every unit is over or was stopped: aggregate, then settle once. Needs all the jobs of the task."""
     state = draft.task(task.name)
-    latest = {job.unit: job for job in draft.jobs_of(task.name)}
+    latest = {job.unit: job for job in draft.counting_jobs(task.name)}
     state.items = [_item(unit, latest.get(unit)) for unit in range(state.units)]
     share = max(_STREAM_FLOOR, draft.limits.result_bytes // (2 * max(1, state.units)))
     result = [

@@ -56,7 +56,8 @@ class TaskState:
     units have been born, `over` how many have ended. `stopping` is why open units are being stopped: "timed_out",
     "fail_fast", "threshold" or "cancel". `went` are the tasks that its edges fired when it was over, None where a halt
     kept them from firing. `input` is rendered once and kept. Attempt numbers go on over retries of the
-    execution: this run of the task began with `first_attempt`.
+    execution: this run of the task began with `first_attempt`, and
+    the jobs that count are those from `base_attempt` on (fewer than all where it was reset as a whole).
     """
 
     name: str
@@ -84,6 +85,7 @@ class TaskState:
     started_at: float | None = None
     ended_at: float | None = None
     first_attempt: int = 1
+    base_attempt: int = 1
     retry_count: int = 0
     max_retries: int = 0
 
