@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Engine, event, insert
+from sqlalchemy import Connection, Engine, event, insert
 
 from app.compiler.build import build
 from app.language.parse import load_or_raise
@@ -30,6 +30,7 @@ from app.services.orders import Signer
 from app.services.outcomes import NodeKeys
 from app.services.submit import Submission, submit
 from app.settings import Settings
+from app.store import prepared
 from app.store.db import Store
 from app.store.tables import Base, Node, table
 from app.transport.canvas import Member
@@ -56,6 +57,8 @@ class Meter:
         self._began = 0.0
         event.listen(engine, "before_cursor_execute", self._before)
         event.listen(engine, "after_cursor_execute", self._after)
+        self._execute = prepared.execute
+        prepared.execute = self._prepared
 
     def time(self, what: str, call: Callable[[], _T]) -> _T:
         began, used = time.perf_counter(), time.thread_time()
@@ -63,6 +66,12 @@ class Meter:
         self.used[what].append(time.thread_time() - used)
         self.times[what].append(time.perf_counter() - began)
         return answer
+
+    def _prepared(self, connection: Connection, sql: str, values: Any, **options: Any) -> Any:
+        self._before()
+        cursor = self._execute(connection, sql, values, **options)
+        self._after(connection, cursor, sql)
+        return cursor
 
     def _before(self, *_: Any) -> None:
         self._began = time.perf_counter()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy import Connection, func, select, update
 
 from app.compiler import canvas
 from app.compiler.plan import Plan
@@ -23,6 +23,7 @@ from app.services.lost import fail
 from app.services.orders import Recipient, Signer, build_job
 from app.services.run import Run
 from app.store import executions as rows
+from app.store.prepared import ByNames, one_of
 from app.store.statements import set_columns, set_each
 from app.store.tables import Execution, Job, Node, Task, table
 from app.transport.canvas import Member, members, rest_digest
@@ -63,33 +64,26 @@ class Parcel:
 
 _outstanding = (
     select(func.count())
-    .where(jobs.c.node == nodes.c.name, jobs.c.status.in_(sorted(JOB_OUT)))
+    .where(jobs.c.node == nodes.c.name, one_of(jobs.c.status, JOB_OUT))
     .correlate(nodes)
     .scalar_subquery()
 )
-_select_places = select(
-    nodes.c.name,
-    nodes.c.epoch,
-    nodes.c.public_keys,
-    nodes.c.last_seen,
-    nodes.c.state,
-    nodes.c.slots,
-    _outstanding.label("out"),
-).where(nodes.c.name.in_(bindparam("names", expanding=True)))
+_PLACE = ("name", "epoch", "public_keys", "last_seen", "state", "slots")
+_select_places = ByNames(
+    select(*(nodes.c[name] for name in _PLACE), _outstanding), nodes.c.name, lambda *values: values
+)
 
 
 def places(
     connection: Connection, names: Collection[str], now: float, offline_after: float
 ) -> dict[str, Place]:
     """The nodes by name, with the room each has."""
-    return {
-        row.name: Place(
-            Recipient(row.name, row.epoch, Public.from_json(row.public_keys)),
-            bool(row.last_seen and row.last_seen > now - offline_after and row.state == "active"),
-            max(0, ORDERS_PER_SLOT * row.slots - row.out),
-        )
-        for row in connection.execute(_select_places, {"names": list(names)})
-    }
+    found = {}
+    for name, epoch, keys, last_seen, state, slots, out in _select_places.all(connection, names):
+        online = bool(last_seen and last_seen > now - offline_after and state == "active")
+        recipient = Recipient(name, epoch, Public.from_json(keys))
+        found[name] = Place(recipient, online, max(0, ORDERS_PER_SLOT * slots - out))
+    return found
 
 
 def admit(run: Run, parcel: Parcel, follow: Sequence[canvas.Signature] = ()) -> str | None:
@@ -103,6 +97,8 @@ def admit(run: Run, parcel: Parcel, follow: Sequence[canvas.Signature] = ()) -> 
         wanted, run.dispatch = run.dispatch, []
         messages = _messages(run, [job for job in wanted if job.status == QUEUED])
         following = _admit(run, parcel, messages, follow) or following
+        if run.dispatch:
+            run.flush()
     return following
 
 
@@ -172,9 +168,11 @@ def _window_room(run: Run, wanted: Iterable[JobState]) -> dict[str, int]:
 def _hold(run: Run, job: JobState) -> None:
     """The node is away: the job waits as a row, until `queue_timeout`. Said once."""
     give_up_at = run.now + job.queue_timeout
-    first = run.connection.execute(
-        update(jobs).where(jobs.c.id == job.id, jobs.c.give_up_at.is_(None)).values(give_up_at=give_up_at)
-    ).rowcount
+    waits = update(jobs).where(jobs.c.id == job.id, jobs.c.give_up_at.is_(None))
+    first = (
+        run.mark(job, {"give_up_at": give_up_at})
+        or run.connection.execute(waits.values(give_up_at=give_up_at)).rowcount
+    )
     if first and run.plan.tasks[job.task].kind == "job" and run.plan.tasks[job.task].parent is None:
         run.take(NodeAway(job.task))
 
@@ -198,7 +196,8 @@ def _mark_follower(
             recipient = where[job.node].recipient
             job.status = DISPATCHED
             columns = _dispatch_columns(run.control, message, digest, recipient, run.now)
-            set_columns(run.connection, jobs, columns, id=job.id, status=QUEUED)
+            if not run.mark(job, columns):
+                set_columns(run.connection, jobs, columns, id=job.id, status=QUEUED)
             parcel.orders[job.id] = (message, recipient)
             return job.id
     return None
@@ -221,7 +220,8 @@ def _mark(
             recipient = where[job.node].recipient
             job.status = DISPATCHED
             columns = _dispatch_columns(run.control, message, member.digest, recipient, run.now)
-            marked.append(({"id": job.id, "status": QUEUED}, columns))
+            if not run.mark(job, columns):
+                marked.append(({"id": job.id, "status": QUEUED}, columns))
             parcel.members.append((member, message, recipient))
     set_each(run.connection, jobs, marked)
 

@@ -17,6 +17,7 @@ import kombu.transport.redis  # noqa: F401 - loaded before the fork
 from celery import signals
 from sqlalchemy import Engine, event
 
+from app.store import prepared
 from app.transport import queues, worker  # noqa: F401 - loaded before the fork
 from workers import control
 
@@ -39,6 +40,14 @@ class Failpoint:
         signals.after_task_publish.connect(self._point, weak=False)
         event.listen(Engine, "before_cursor_execute", self._point)
         event.listen(Engine, "commit", self._point)
+        prepared.execute = self._before(prepared.execute)
+
+    def _before(self, execute: Any) -> Any:
+        def pointed(*given: Any, **options: Any) -> Any:
+            self._point()
+            return execute(*given, **options)
+
+        return pointed
 
     def _begin(self, task: Any = None, **_: Any) -> None:
         self._here.watched = task.name in WATCHED
