@@ -124,6 +124,25 @@ class CancelSchema(Schema):
     reason = _plain_text(1000, load_default="")
 
 
+class ReasonSchema(Schema):
+    reason = _plain_text(1000, load_default="")
+
+
+class RetrySchema(ReasonSchema):
+    from_ = fields.List(
+        fields.String(validate=_named(names.TASK, names.TASK_RULE)),
+        data_key="from",
+        load_default=list,
+        validate=validate.Length(max=500),
+    )
+    mark_ok = fields.Dict(
+        keys=fields.String(validate=_named(names.TASK, names.TASK_RULE)),
+        load_default=dict,
+        validate=validate.Length(max=500),
+    )
+    reset = fields.Boolean(load_default=False, truthy={True}, falsy={False})
+
+
 class ResolveSchema(Schema):
     unit = fields.Integer(load_default=0, strict=True, validate=validate.Range(min=0, max=1_000_000))
     outcome = fields.String(required=True, validate=validate.OneOf(OUTCOMES))

@@ -14,7 +14,7 @@ from app.api import asked, definitions, paging, shown
 from app.api.gate import needs, person
 from app.api.strict import Parser
 from app.api.wiring import control, reading, wiring
-from app.services import library, queries
+from app.services import again, hold, library, queries
 from app.services.cancel import cancel as ask_to_cancel
 from app.services.resolve import resolve as resolve_job
 from app.services.submit import Accepted, Submission, submit
@@ -177,6 +177,36 @@ def cancel(body: dict[str, Any], id: str) -> dict[str, str]:
     """Ask that an execution ends; asking twice changes nothing, with `force` its finally tasks are stopped too."""
     status = ask_to_cancel(control(), id, person().login, forced=body["force"], reason=body["reason"])
     return {"status": status}
+
+
+@executions.route("/workflow-executions/<ulid:id>/pause", methods=["POST"])
+@needs("operator")
+@executions.arguments(asked.ReasonSchema)
+@executions.response(202, shown.StatusSchema)
+def pause(body: dict[str, Any], id: str) -> dict[str, str]:
+    """Ask that nothing new starts; what runs goes on and is settled. Asking twice changes nothing."""
+    return {"status": hold.pause(control(), id, person().login, body["reason"])}
+
+
+@executions.route("/workflow-executions/<ulid:id>/resume", methods=["POST"])
+@needs("operator")
+@executions.arguments(asked.ReasonSchema)
+@executions.response(202, shown.StatusSchema)
+def resume(body: dict[str, Any], id: str) -> dict[str, str]:
+    """Let a paused execution go on. Of one that is not paused nothing changes."""
+    return {"status": hold.resume(control(), id, person().login, body["reason"])}
+
+
+@executions.route("/workflow-executions/<ulid:id>/retry", methods=["POST"])
+@needs("operator")
+@executions.arguments(asked.RetrySchema)
+@executions.response(202, shown.StatusSchema)
+def retry(body: dict[str, Any], id: str) -> dict[str, str]:
+    """Try an execution that is over again from what failed; what succeeded keeps its result."""
+    wanted = again.Wanted(
+        from_=tuple(body["from_"]), mark_ok=body["mark_ok"], reset=body["reset"], reason=body["reason"]
+    )
+    return {"status": again.retry(control(), id, person().login, wanted)}
 
 
 @executions.route("/workflow-executions/<ulid:id>/tasks/<task:name>/resolve", methods=["POST"])

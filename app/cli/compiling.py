@@ -33,7 +33,7 @@ def _canvases(plan: Plan) -> dict[str, Any]:
     followed = {task.then for task in plan.tasks.values() if task.then}
     found: dict[str, Any] = {}
     for task in plan.tasks.values():
-        if task.name in followed or task.parent or task.kind == "engine":
+        if task.name in followed or task.parent or task.runs_in_engine:
             continue
         born = _born(plan, task.name)
         found[task.name] = canvas.compile(plan, _EXAMPLE_EXECUTION, born, window=_WINDOW)
@@ -45,11 +45,18 @@ def _born(plan: Plan, name: str) -> list[canvas.Born]:
     task = plan.tasks[name]
     if task.kind == "block":
         return [
-            job for child in task.children if plan.tasks[child].kind != "engine" for job in _born(plan, child)
+            job
+            for child in task.children
+            if not plan.tasks[child].runs_in_engine
+            for job in _born(plan, child)
         ]
     if task.kind == "fanout":
         nodes = task.input.get("nodes")
         places = [str(node) for node in nodes] if isinstance(nodes, list | tuple) else ["<each node>"]
+    elif task.kind == "loop":
+        items = (task.loop or {})["items"]
+        count = len(items) if isinstance(items, list | tuple) else 1
+        places = [build.static_node(task) or "<decided when it starts>"] * count
     else:
         places = [build.static_node(task) or "<decided when it starts>"]
     return [

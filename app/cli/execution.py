@@ -130,7 +130,45 @@ def follow(call: Call, id_: str, timeout: float | None) -> int:
 @calls_api
 def cancel(call: Call, id_: str, force: bool, reason: str) -> None:
     """Cancel an execution: running scripts are ended, `finally` tasks still run."""
-    found = call.client.post(api("workflow-executions", id_, "cancel"), {"force": force, "reason": reason})
+    _ask(call, id_, "cancel", {"force": force, "reason": reason})
+
+
+@execution.command("pause")
+@click.argument("id_", metavar="ID")
+@click.option("--reason", default="", help="Why; kept in the audit trail.")
+@calls_api
+def pause(call: Call, id_: str, reason: str) -> None:
+    """Let nothing new start; what runs goes on and is settled."""
+    _ask(call, id_, "pause", {"reason": reason})
+
+
+@execution.command("resume")
+@click.argument("id_", metavar="ID")
+@click.option("--reason", default="", help="Why; kept in the audit trail.")
+@calls_api
+def resume(call: Call, id_: str, reason: str) -> None:
+    """Let a paused execution go on."""
+    _ask(call, id_, "resume", {"reason": reason})
+
+
+@execution.command("retry")
+@click.argument("id_", metavar="ID")
+@click.option("--from", "from_", metavar="TASK", multiple=True, help="Also from this task on.")
+@click.option("--mark-ok", metavar="TASK", multiple=True, help="Take this failed task as succeeded.")
+@click.option("--reset", is_flag=True, help="Loops, fan-outs and blocks as a whole, not only what failed.")
+@click.option("--reason", default="", help="Why; kept in the audit trail.")
+@calls_api
+def retry(
+    call: Call, id_: str, from_: tuple[str, ...], mark_ok: tuple[str, ...], reset: bool, reason: str
+) -> None:
+    """Try an execution that is over again from what failed; what succeeded keeps its result."""
+    marked: dict[str, Any] = {name: {} for name in mark_ok}
+    body = {"from": list(from_), "mark_ok": marked, "reset": reset, "reason": reason}
+    _ask(call, id_, "retry", body)
+
+
+def _ask(call: Call, id_: str, verb: str, body: Mapping[str, Any]) -> None:
+    found = call.client.post(api("workflow-executions", id_, verb), dict(body))
     call.show(found, lambda one: f"execution={safe(id_)} status={safe(str(one.get('status')))}")
 
 

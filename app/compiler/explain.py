@@ -23,6 +23,8 @@ def render(plan: Plan) -> str:
 def _segment(plan: Plan, first: PlanTask) -> Iterator[str]:
     if first.kind == "fanout":
         yield from _fanout(first)
+    elif first.kind == "loop":
+        yield from _loop(plan, first)
     elif first.kind == "block":
         yield from _block(plan, first)
     elif first.kind == "engine":
@@ -71,6 +73,21 @@ def _fanout(task: PlanTask) -> Iterator[str]:
     yield f"  ends: {task.boundary}"
 
 
+def _loop(plan: Plan, task: PlanTask) -> Iterator[str]:
+    loop = task.loop or {}
+    items = loop["items"]
+    many = f"{len(items)} items" if isinstance(items, list | tuple) else f"each of {items}"
+    batches = f", in batches of {loop['batch_size']}" if loop.get("batch_size") else ""
+    window = f", {loop['concurrency']} at once" if loop.get("concurrency") else ""
+    if task.runs_in_engine:
+        yield f"engine  {task.name}  {task.action}  loop over {many}{batches}{window}{_role(plan, task)}"
+        return
+    yield f"{'group' if window else 'chord'}  {task.name}  {task.action}  loop over {many}{batches}{window}"
+    yield f"  {_link(task)}"
+    yield "  each collect claims the next unit" if window else "  body: settle@control"
+    yield f"  ends: {task.boundary}"
+
+
 def _block(plan: Plan, block: PlanTask) -> Iterator[str]:
     children = [plan.tasks[name] for name in block.children]
     plain = all(child.kind == "job" for child in children)
@@ -80,6 +97,8 @@ def _block(plan: Plan, block: PlanTask) -> Iterator[str]:
             yield f"  {_link(child)}"
         elif child.kind == "fanout":
             yield from (f"  {line}" for line in _fanout(child))
+        elif child.kind == "loop":
+            yield from (f"  {line}" for line in _loop(plan, child))
         else:
             yield f"  engine  {child.name}  {child.action}"
     yield "  body: settle@control" if plain else "  then: settle when every child is over"

@@ -71,7 +71,7 @@ def retry(draft: Draft, event: RetryAsked) -> None:
     for name in sorted(event.mark_ok):
         draft.set_status(name, RUNNING)
         draft.log("marked", task=name, person=event.person, reason=event.reason)
-        settle(draft, name, SUCCEEDED, result=event.mark_ok[name])
+        settle(draft, name, SUCCEEDED, result=event.mark_ok[name], marked=True)
     draft.work.clear()
 
 

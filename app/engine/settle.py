@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.compiler.plan import Plan, PlanTask
@@ -26,16 +26,28 @@ FAILURES = frozenset({FAILED, TIMED_OUT})
 
 
 def settle(
-    draft: Draft, name: str, outcome: str, *, result: Any = None, error: Mapping[str, Any] | None = None
+    draft: Draft,
+    name: str,
+    outcome: str,
+    *,
+    result: Any = None,
+    error: Mapping[str, Any] | None = None,
+    marked: bool = False,
 ) -> None:
-    """Give a task its final outcome. A task that has one keeps it."""
+    """Give a task its final outcome. A task that has one keeps it.
+
+    `marked` says that a person gave it: what then does not render in `publish` is left out.
+    """
     state, task = draft.task(name), draft.planned(name)
     if state.status in TASK_OVER:
         return
     if result is not None:
         state.result = result
     state.error = error
-    outcome = _publish(draft, task, outcome)
+    if marked:
+        _publish_what_renders(draft, task, outcome, task.publish)
+    else:
+        outcome = _publish(draft, task, outcome)
     draft.set_status(name, outcome)
     state.ended_at = draft.now
     if task.may_have_timers:
@@ -84,7 +96,7 @@ def _publish(draft: Draft, task: PlanTask, outcome: str) -> str:
         for name, value in values:
             draft.publish(name, value, task.name)
     elif outcome in FAILURES and task.publish_on_failure:
-        _publish_what_renders(draft, task, outcome)
+        _publish_what_renders(draft, task, outcome, task.publish_on_failure)
     return outcome
 
 
@@ -99,10 +111,12 @@ def _rendered(draft: Draft, task: PlanTask, outcome: str) -> list[tuple[str, Any
     return values
 
 
-def _publish_what_renders(draft: Draft, task: PlanTask, outcome: str) -> None:
+def _publish_what_renders(
+    draft: Draft, task: PlanTask, outcome: str, entries: Sequence[tuple[str, Any]]
+) -> None:
     own = {**view(draft.task(task.name)), "status": outcome}
     scopes = task_scope(draft, task, own)
-    for name, value in task.publish_on_failure:
+    for name, value in entries:
         try:
             draft.publish(name, expressions.render(value, {**scopes, "vars": draft.vars}), task.name)
         except TemplateError as problem:

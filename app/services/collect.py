@@ -17,7 +17,7 @@ from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
 from app.compiler.canvas import Signature
 from app.engine.state import JobState
-from app.engine.status import DISPATCHED, JOB_OUT, QUEUED, SUCCEEDED, UNKNOWN
+from app.engine.status import DISPATCHED, JOB_OUT, PAUSE, QUEUED, SUCCEEDED, UNKNOWN
 from app.services import handover, outcomes
 from app.services.control import Control
 from app.services.handover import Parcel
@@ -43,7 +43,7 @@ jobs, dead_letters = table(Job), table(DeadLetter)
 _count_queued = select(func.count()).where(jobs.c.node == bindparam("node"), jobs.c.status == QUEUED)
 
 _queued_jobs = select(*(jobs.c[name] for name in rows.JOB_COLUMNS)).where(
-    jobs.c.execution == bindparam("execution"), jobs.c.status == QUEUED
+    jobs.c.execution == bindparam("execution"), jobs.c.status == QUEUED, jobs.c.node != ""
 )
 _select_queued = Query(_queued_jobs.order_by(jobs.c.created_at, jobs.c.unit), JobState)
 _select_next_unit = Query(
@@ -175,7 +175,7 @@ def _line(
     """The last `collect` of a line settles in its own transaction; in mid-line the chain goes on."""
 
     def given() -> Mapping[str, Any]:
-        return run.input_of(row.task)[0]
+        return row.given["input"] if row.given is not None else run.input_of(row.task)[0]
 
     written = outcomes.record(run.connection, row, outcome, run.now, given, settled=True)
     if written is None:
@@ -195,13 +195,20 @@ def _as_state(row: JobRow, written: Mapping[str, Any]) -> JobState:
     """The job as it stands now, but for `settled`, which the engine has still to say."""
     outcome = {name: value for name, value in written.items() if name != "recorded_at"}
     return JobState(
-        row.id, row.task, row.unit, row.attempt, row.node, queue_timeout=row.queue_timeout, **outcome
+        row.id,
+        row.task,
+        row.unit,
+        row.attempt,
+        row.node,
+        queue_timeout=row.queue_timeout,
+        given=row.given,
+        **outcome,
     )
 
 
 def _next_of(run: Run, task: str) -> list[JobState]:
-    """The next queued unit of a fan-out that is wider than its window: a place in it has just come free."""
-    if run.plan.tasks[task].kind != "fanout" or run.head.state.halt:
+    """The next queued unit of a fan-out or loop that is wider than its window: a place in it has just come free."""
+    if run.plan.tasks[task].kind not in ("fanout", "loop") or run.head.state.halt:
         return []
     return _seen(run, _select_next_unit, task=task)
 
@@ -242,6 +249,8 @@ def _queued(run: Run) -> list[JobState]:
 
 def _seen(run: Run, query: Query[JobState], **values: Any) -> list[JobState]:
     """The queued jobs that the query finds in this execution and `run` has not yet, now in its slice as well."""
+    if run.head.state.intent == PAUSE:
+        return []
     known = {job.id for job in run.dispatch}
     found = query.all(run.connection, execution=run.execution, **values)
     seen = [run.slice.jobs.setdefault(job.id, job) for job in found]

@@ -21,7 +21,7 @@ from app.errors import InvalidInput, TooLarge
 from app.services.control import Control
 from app.services.lost import fail
 from app.services.orders import Recipient, Signer, build_job
-from app.services.run import Run
+from app.services.run import Run, own_input
 from app.store import executions as rows
 from app.store.prepared import ByNames, one_of
 from app.store.statements import set_columns, set_each
@@ -95,65 +95,60 @@ def admit(run: Run, parcel: Parcel, follow: Sequence[canvas.Signature] = ()) -> 
     following: str | None = None
     while run.dispatch:
         wanted, run.dispatch = run.dispatch, []
-        messages = _messages(run, [job for job in wanted if job.status == QUEUED])
-        following = _admit(run, parcel, messages, follow) or following
+        following = _admit(run, parcel, [job for job in wanted if job.status == QUEUED], follow) or following
         if run.dispatch:
             run.flush()
     return following
 
 
 def _admit(
-    run: Run,
-    parcel: Parcel,
-    messages: Sequence[tuple[JobState, JobMessage]],
-    follow: Sequence[canvas.Signature],
+    run: Run, parcel: Parcel, wanted: Sequence[JobState], follow: Sequence[canvas.Signature]
 ) -> str | None:
-    wanted = [job for job, _ in messages]
     if not wanted:
         return None
-    said = {job.id: message for job, message in messages}
     where = places(run.connection, {job.node for job in wanted}, run.now, run.control.settings.offline_after)
+    run.load_tasks({job.task for job in wanted})
     room = _window_room(run, wanted)
+    said: dict[str, JobMessage] = {}
     go: list[JobState] = []
+    partial: set[str] = set()
     for job in wanted:
         place = where.get(job.node)
         if place is None or not place.online:
             _hold(run, job)
-        elif place.free and room.get(job.task, 1) > 0:
+        elif not place.free or room.get(job.task, 1) < 1:
+            partial.add(job.task)
+        elif (message := _message(run, job)) is not None:
             where[job.node] = Place(place.recipient, True, place.free - 1)
             room[job.task] = room.get(job.task, 1 << 30) - 1
+            said[job.id] = message
             go.append(job)
     following = _mark_follower(run, parcel, go, follow, where, said)
     fresh = [job for job in go if job.id != following]
     if fresh:
-        _mark(run, parcel, fresh, where, said)
+        _mark(run, parcel, fresh, where, said, partial)
     return following
 
 
-def _messages(run: Run, wanted: Iterable[JobState]) -> list[tuple[JobState, JobMessage]]:
-    """What each node is to be told. A job that cannot be told fails here and now, before anything is sent."""
-    found = []
-    wanted = list(wanted)
-    run.load_tasks({job.task for job in wanted})
-    for job in wanted:
-        try:
-            message = message_of(run, job)
-            size = len(canonical(message.to_json()))
-            if size > JOB_BYTES:
-                raise TooLarge(f"input and script are {size} bytes, a job may have {JOB_BYTES}")
-        except InvalidInput as problem:
-            fail(run, job.id, QUEUED, {"type": "input", "message": problem.message})
-        except TooLarge as problem:
-            fail(run, job.id, QUEUED, {"type": "too_large", "message": problem.message})
-        else:
-            found.append((job, message))
-    return found
+def _message(run: Run, job: JobState) -> JobMessage | None:
+    """What the node is to be told. A job that cannot be told fails here and now, before anything is sent."""
+    try:
+        message = message_of(run, job)
+        size = len(canonical(message.to_json()))
+        if size > JOB_BYTES:
+            raise TooLarge(f"input and script are {size} bytes, a job may have {JOB_BYTES}")
+    except InvalidInput as problem:
+        fail(run, job.id, QUEUED, {"type": "input", "message": problem.message})
+    except TooLarge as problem:
+        fail(run, job.id, QUEUED, {"type": "too_large", "message": problem.message})
+    else:
+        return message
+    return None
 
 
 def _window_room(run: Run, wanted: Iterable[JobState]) -> dict[str, int]:
-    """How many more jobs of each fan-out may be outstanding."""
-    window = run.control.settings.fanout_window
-    wide = {job.task for job in wanted if run.plan.tasks[job.task].kind == "fanout"}
+    """How many more jobs of each fan-out and loop may be outstanding."""
+    wide = {job.task for job in wanted if run.plan.tasks[job.task].kind in ("fanout", "loop")}
     if not wide:
         return {}
     query = (
@@ -162,7 +157,13 @@ def _window_room(run: Run, wanted: Iterable[JobState]) -> dict[str, int]:
         .group_by(jobs.c.task)
     )
     out: dict[str, int] = {row[0]: row[1] for row in run.connection.execute(query)}
-    return {task: window - out.get(task, 0) for task in wide}
+    cap = run.control.settings.fanout_window
+    return {task: _window(run.slice.tasks[task].window, cap) - out.get(task, 0) for task in wide}
+
+
+def _window(own: int, cap: int) -> int:
+    """How many units may be outstanding: as many as the task says, never more than the server lets."""
+    return min(own or cap, cap)
 
 
 def _hold(run: Run, job: JobState) -> None:
@@ -209,12 +210,14 @@ def _mark(
     go: Sequence[JobState],
     where: dict[str, Place],
     said: Mapping[str, JobMessage],
+    partial: Collection[str],
 ) -> None:
     born = {job.id: canvas.Born(job.id, job.task, job.unit, job.attempt, job.node) for job in go}
     by_id = {job.id: job for job in go}
     window = run.control.settings.fanout_window
     marked = []
-    for compiled in canvas.compile(run.plan, run.execution, list(born.values()), window=window):
+    compiled_ = canvas.compile(run.plan, run.execution, list(born.values()), window=window, partial=partial)
+    for compiled in compiled_:
         for member in members(compiled):
             job, message = by_id[member.job], said[member.job]
             recipient = where[job.node].recipient
@@ -228,7 +231,7 @@ def _mark(
 
 def message_of(run: Run, job: JobState) -> JobMessage:
     """What the node is to run for this job."""
-    given, timeout = run.input_of(job.task)
+    given, timeout = run.given_to(job)
     return build_job(run.execution, run.plan.tasks[job.task], given, timeout, job, run.control.settings)
 
 
@@ -275,16 +278,17 @@ def promote(control: Control, connection: Connection, node: str, parcel: Parcel,
 
 
 def _in_window(control: Control, connection: Connection, row: Any, room: dict[tuple[str, str], int]) -> bool:
-    """Whether the job's task may have one more outstanding: only fan-outs have a window."""
+    """Whether the job's task may have one more outstanding: only fan-outs and loops have a window."""
     plan = rows.plan(connection, row.plan_digest)
-    if plan.tasks[row.task].kind != "fanout":
+    if plan.tasks[row.task].kind not in ("fanout", "loop"):
         return True
     key = (row.execution, row.task)
     if key not in room:
         query = select(func.count()).where(
             jobs.c.execution == row.execution, jobs.c.task == row.task, jobs.c.status.in_(JOB_OUT)
         )
-        room[key] = control.settings.fanout_window - connection.execute(query).scalar_one()
+        window = _window(row.window, control.settings.fanout_window)
+        room[key] = window - connection.execute(query).scalar_one()
     room[key] -= 1
     return room[key] >= 0
 
@@ -311,6 +315,7 @@ def _loaded() -> Any:
             jobs.c.first_canvas_digest,
             tasks.c.input,
             tasks.c.timeout,
+            tasks.c.window,
             executions.c.plan_digest,
         )
         .join(tasks, (tasks.c.execution == jobs.c.execution) & (tasks.c.name == jobs.c.task))
@@ -331,9 +336,8 @@ def _send_alone(
     job = JobState(**values)
     plan: Plan = rows.plan(connection, row.plan_digest)
     now = control.clock()
-    message = build_job(
-        row.execution, plan.tasks[job.task], row.input or {}, row.timeout, job, control.settings
-    )
+    given, timeout = (row.input or {}, row.timeout) if job.given is None else own_input(job)
+    message = build_job(row.execution, plan.tasks[job.task], given, timeout, job, control.settings)
     born = canvas.Born(job.id, job.task, job.unit, job.attempt, job.node)
     single = plan.tasks[job.task].kind == "job" and job.attempt == 1
     compiled = canvas.line(plan, row.execution, born) if single else canvas.pair(born)

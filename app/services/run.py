@@ -126,7 +126,11 @@ class Run:
         """The caller has just written this row: use it instead of reading it again."""
         self.slice.jobs[job.id] = job
 
-    def input_of(self, task: str) -> tuple[dict[str, Any], float | None]:
+    def given_to(self, job: JobState) -> tuple[Mapping[str, Any], float | None]:
+        """What a job is given: its rendered input and timeout in seconds."""
+        return self.input_of(job.task) if job.given is None else own_input(job)
+
+    def input_of(self, task: str) -> tuple[Mapping[str, Any], float | None]:
         """A task's rendered input and timeout in seconds."""
         if task not in self.slice.tasks:
             self.load_tasks(self._neighbours(task))
@@ -190,12 +194,15 @@ class Run:
         if need.vars:
             run.vars.update(rows.load_vars(self.connection, self.execution, need.vars))
             run.vars_loaded |= need.vars
+        if need.jobs:
+            loaded = rows.load_jobs(self.connection, self.execution, need.jobs)
+            run.jobs.update({id_: job for id_, job in loaded.items() if id_ not in run.jobs})
         jobs_of = set(need.jobs_of)
         if need.live:
             live = rows.live_names(self.connection, self.execution)
             live |= {child for name in live for child in self.plan.tasks[name].children}
             self.load_tasks(live)
-            jobs_of |= {name for name in live if self.plan.tasks[name].kind in ("job", "fanout")}
+            jobs_of |= {name for name in live if self.plan.tasks[name].kind in ("job", "fanout", "loop")}
             run.live_loaded = True
         if jobs_of:
             loaded = rows.load_jobs_of(self.connection, self.execution, jobs_of)
@@ -224,6 +231,12 @@ class Run:
                     state.status = NOT_REACHED
 
 
+def own_input(job: JobState) -> tuple[Mapping[str, Any], float | None]:
+    """Input and timeout of a loop's unit."""
+    given = job.given or {}
+    return given["input"], given["timeout"]
+
+
 def merge(into: Changes, step: Changes) -> None:
     """Add what a later step changed to what earlier ones did."""
     into.execution.update(step.execution)
@@ -233,6 +246,7 @@ def merge(into: Changes, step: Changes) -> None:
         into.jobs.setdefault(job, {}).update(columns)
     into.new_jobs += step.new_jobs
     into.published += step.published
+    into.voided += step.voided
     gone = set(step.dropped_task_timers)
     exact = set(step.dropped_timers)
     into.timers = [

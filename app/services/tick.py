@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sqlalchemy import Connection, or_, select, update
+from sqlalchemy import Connection, not_, or_, select, update
 
 from app.engine.events import TimerDue
 from app.engine.status import (
@@ -20,6 +20,7 @@ from app.engine.status import (
     JOB_HELD,
     JOB_OUT,
     JOB_OVER,
+    PAUSE,
     QUEUED,
     RUNNING,
     SUSPECT,
@@ -35,6 +36,9 @@ log = logging.getLogger(__name__)
 
 jobs, nodes, timers = table(Job), table(Node), table(Timer)
 executions, installations, outputs = table(Execution), table(Installation), table(Output)
+
+_ends_something = not_(or_(timers.c.kind == "delay", timers.c.kind.startswith("retry.")))
+"""In a pause only these timers fire: sleeps, timeouts, expiries."""
 
 LEASE = 5.0
 """Seconds that one worker holds the tick; the tick itself is due every second."""
@@ -122,6 +126,7 @@ def _timers(desk: Desk) -> None:
         select(timers.c.execution, timers.c.task, timers.c.unit, timers.c.kind)
         .join(executions, executions.c.id == timers.c.execution)
         .where(timers.c.due_at <= now, executions.c.status.not_in(EXECUTION_OVER))
+        .where(or_(executions.c.intent != PAUSE, _ends_something))
         .order_by(timers.c.due_at)
     )
     due = _rows(desk, query)

@@ -44,6 +44,7 @@ _job_columns = [jobs.c[name] for name in JOB_COLUMNS]
 
 _select_job = Query(select(*_job_columns).where(jobs.c.id == bindparam("id")), JobState)
 _select_jobs = ByNames(select(*_job_columns).where(_of_execution), jobs.c.task, JobState)
+_select_by_id = ByNames(select(*_job_columns).where(_of_execution), jobs.c.id, JobState)
 _select_unsettled = Query(
     select(*_job_columns)
     .where(_of_execution, jobs.c.settled.is_(False), one_of(jobs.c.status, JOB_OVER))
@@ -54,6 +55,7 @@ _select_vars = (
     select(variables.c.name, variables.c.value)
     .where(
         variables.c.execution == bindparam("execution"),
+        variables.c.void.is_(False),
         variables.c.name.in_(bindparam("names", expanding=True)),
     )
     .order_by(variables.c.seq)
@@ -149,6 +151,8 @@ def _task(*values: Any) -> TaskState:
     task = TaskState(*values)
     if task.nodes is not None:
         task.nodes = tuple(task.nodes)
+    if task.went is not None:
+        task.went = tuple(task.went)
     return task
 
 
@@ -161,6 +165,11 @@ _select_tasks = ByNames(
 
 def load_job(connection: Connection, job: str) -> JobState | None:
     return _select_job.first(connection, id=job)
+
+
+def load_jobs(connection: Connection, execution: str, ids: Collection[str]) -> dict[str, JobState]:
+    """These jobs, by id."""
+    return {job.id: job for job in _select_by_id.all(connection, ids, execution=execution)}
 
 
 def load_jobs_of(connection: Connection, execution: str, names: Collection[str]) -> dict[str, JobState]:
@@ -185,7 +194,9 @@ def load_vars(connection: Connection, execution: str, names: Collection[str]) ->
     if "*" not in names:
         found = connection.execute(_select_vars, {"execution": execution, "names": list(names)})
     else:
-        everything = select(variables.c.name, variables.c.value).where(variables.c.execution == execution)
+        everything = select(variables.c.name, variables.c.value).where(
+            variables.c.execution == execution, variables.c.void.is_(False)
+        )
         found = connection.execute(everything.order_by(variables.c.seq))
     return {name: value for name, value in found}
 
@@ -233,6 +244,8 @@ def save(
     new = [_job_row(execution, job, now, sent.get(job.id, {})) for job in changes.new_jobs]
     _insert_jobs.run_each(connection, new)
     set_each(connection, jobs, (({"id": job}, columns) for job, columns in changes.jobs.items()))
+    if changes.voided:
+        _void(connection, execution, changes.voided)
     published = [
         {"execution": execution, "seq": seq, "name": name, "value": value, "task": task}
         for seq, name, value, task in changes.published
@@ -249,6 +262,11 @@ def save(
     ]
     _insert_events.run_each(connection, numbered)
     set_columns(connection, executions, {**changes.execution, "event_seq": head.event_seq}, id=execution)
+
+
+def _void(connection: Connection, execution: str, names: Collection[str]) -> None:
+    mine = (variables.c.execution == execution, variables.c.task.in_(names))
+    connection.execute(update(variables).where(*mine).values(void=True))
 
 
 def _listed(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,7 @@ class JobRow:
     attempt: int
     node: str
     queue_timeout: float
+    given: Mapping[str, Any] | None
     status: str
     effect_unknown: bool
     has_late: bool
@@ -50,6 +52,7 @@ _COLUMNS = (
     jobs.c.attempt,
     jobs.c.node,
     jobs.c.queue_timeout,
+    jobs.c.given,
     jobs.c.status,
     jobs.c.effect_unknown,
     jobs.c.late.is_not(None),
@@ -99,5 +102,7 @@ def lock_execution_of(connection: Connection, job: str) -> tuple[JobRow, Head] |
 
 
 def input_of(connection: Connection, row: JobRow) -> dict[str, Any]:
-    """The rendered input of the job's task."""
+    """The rendered input of the job: that of its task, or of its own where it is a loop's unit."""
+    if row.given is not None:
+        return dict(row.given["input"])
     return _select_input.first(connection, execution=row.execution, task=row.task) or {}

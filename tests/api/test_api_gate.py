@@ -35,6 +35,8 @@ NEEDED = {
         GET /api/v1/workflow-executions/<>/jobs/<>/output/<> /api/v1/nodes /api/v1/nodes/<>""",
     "operator": """
         POST /api/v1/workflows/<>/execute /api/v1/workflow-executions/<>/cancel
+        POST /api/v1/workflow-executions/<>/pause /api/v1/workflow-executions/<>/resume
+        POST /api/v1/workflow-executions/<>/retry
         POST /api/v1/workflow-executions/<>/tasks/<>/resolve /api/v1/nodes/<>/drain""",
     "author": """
         POST /api/v1/packs/<>/workflows /api/v1/workflow-executions

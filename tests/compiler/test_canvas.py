@@ -39,6 +39,11 @@ def jobs_of(plan: Plan, name: str) -> list[canvas.Born]:
         return [
             canvas.Born(canvas.job_id("EXEC", name, n, 1), name, n, 1, node) for n, node in enumerate(nodes)
         ]
+    if task.kind == "loop" and not task.runs_in_engine:
+        nodes = [static_node(task) or "web-9"] * len(task.loop["items"])
+        return [
+            canvas.Born(canvas.job_id("EXEC", name, n, 1), name, n, 1, node) for n, node in enumerate(nodes)
+        ]
     if task.kind != "job":
         return []
     return [canvas.Born(canvas.job_id("EXEC", name, 0, 1), name, 0, 1, static_node(task) or "web-9")]

@@ -76,12 +76,17 @@ class Task(Base):
     stopping: Mapped[str] = mapped_column(String(16), default="")
     input: Mapped[Any] = mapped_column(Json, nullable=True)
     nodes: Mapped[Any] = mapped_column(Json, nullable=True)
+    total: Mapped[int] = mapped_column(default=0)
+    window: Mapped[int] = mapped_column(default=0)
+    items: Mapped[Any] = mapped_column(Json, nullable=True)
     timeout: Mapped[float | None]
     result: Mapped[Any] = mapped_column(Json, nullable=True)
     error: Mapped[Any] = mapped_column(Json, nullable=True)
+    went: Mapped[Any] = mapped_column(Json, nullable=True)
     started_at: Mapped[float | None] = mapped_column(Instant)
     ended_at: Mapped[float | None] = mapped_column(Instant)
     first_attempt: Mapped[int] = mapped_column(default=1)
+    base_attempt: Mapped[int] = mapped_column(default=1)
     retry_count: Mapped[int] = mapped_column(default=0)
     max_retries: Mapped[int] = mapped_column(default=0)
 
@@ -113,6 +118,7 @@ class Job(Base):
     send_after: Mapped[float | None] = mapped_column(Instant)
     order_expires_at: Mapped[float | None] = mapped_column(Instant)
     queue_timeout: Mapped[float] = mapped_column(default=3600.0)
+    given: Mapped[Any] = mapped_column(Json, nullable=True)
     give_up_at: Mapped[float | None] = mapped_column(Instant)
     missing: Mapped[int] = mapped_column(default=0)
     stop_asked_at: Mapped[float | None] = mapped_column(Instant)
@@ -133,7 +139,10 @@ class Job(Base):
 
 
 class Variable(Base):
-    """Published variables, append-only: the one with the highest seq of a name counts."""
+    """Published variables, append-only: the one with the highest seq of a name counts, unless it is void.
+
+    What a task published is void once a retry of the execution has reset the task.
+    """
 
     __tablename__ = "variables"
     __table_args__ = (Index("ix_variables_execution_name_seq", "execution", "name", "seq"),)
@@ -143,6 +152,7 @@ class Variable(Base):
     name: Mapped[str] = mapped_column(String(64))
     value: Mapped[Any] = mapped_column(Json, nullable=True)
     task: Mapped[str] = mapped_column(String(64), default="")
+    void: Mapped[bool] = mapped_column(default=False)
 
 
 class Timer(Base):

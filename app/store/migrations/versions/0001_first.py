@@ -293,10 +293,12 @@ def _tasks() -> None:
         *_numbers("open", "fired", "units", "started", "over", "succeeded", "failed", "skipped", "cancelled"),
         *_texts(16, "stopping"),
         *_json("input", "nodes", null=True),
+        *_numbers("total", "window"),
+        *_json("items", null=True),
         *_doubles("timeout", null=True),
-        *_json("result", "error", null=True),
+        *_json("result", "error", "went", null=True),
         *_moments("started_at", "ended_at", null=True),
-        *_numbers("first_attempt", "retry_count", "max_retries"),
+        *_numbers("first_attempt", "base_attempt", "retry_count", "max_retries"),
         sa.CheckConstraint(TASK_STATUSES, name=op.f("ck_tasks_status")),
         sa.ForeignKeyConstraint(
             ["execution"], ["executions.id"], name=op.f("fk_tasks_execution"), ondelete="CASCADE"
@@ -320,6 +322,7 @@ def _jobs() -> None:
         *_numbers("sends"),
         *_moments("send_after", "order_expires_at", null=True),
         *_doubles("queue_timeout"),
+        *_json("given", null=True),
         *_moments("give_up_at", null=True),
         *_numbers("missing"),
         *_moments("stop_asked_at", "stop_sent_at", null=True),
@@ -350,6 +353,7 @@ def _history() -> None:
         *_texts(64, "name"),
         *_json("value", null=True),
         *_texts(64, "task"),
+        *_flags("void"),
         sa.ForeignKeyConstraint(
             ["execution"], ["executions.id"], name=op.f("fk_variables_execution"), ondelete="CASCADE"
         ),
