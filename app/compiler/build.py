@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from app.compiler.plan import ENGINE_ACTIONS, FANOUT_ACTION, LOCAL, Plan, PlanTask
+from app.compiler.plan import ENGINE_ACTIONS, FANOUT_ACTION, JOB_ACTIONS, LOCAL, Plan, PlanTask
 from app.language import expressions, shelltext
 from app.language.model import RESERVED_TARGETS, Task, Workflow
 
@@ -112,7 +112,9 @@ def _kind(task: Task) -> str:
         return "loop"
     if task.action == FANOUT_ACTION:
         return "fanout"
-    return "engine" if task.action in ENGINE_ACTIONS else "job"
+    if task.action in ENGINE_ACTIONS:
+        return "engine"
+    return "job" if task.action in JOB_ACTIONS else "own"
 
 
 def _bind(task: Task) -> tuple[dict[str, Any], tuple[str, ...], dict[str, str]]:
@@ -229,7 +231,7 @@ def _own_boundary(task: PlanTask) -> str:
         return "loop: a chord with its own settle, or a group that claims the next unit"
     if task.kind == "block":
         return "parallel block: a chord with its own settle"
-    if task.kind == "engine":
+    if task.kind in ("engine", "own"):
         return f"{task.action} runs in the engine"
     if task.parent:
         return f"child of the block {task.parent}"

@@ -27,7 +27,7 @@ def _segment(plan: Plan, first: PlanTask) -> Iterator[str]:
         yield from _loop(plan, first)
     elif first.kind == "block":
         yield from _block(plan, first)
-    elif first.kind == "engine":
+    elif first.kind in ("engine", "own"):
         yield f"engine  {first.name}  {first.action}{_role(plan, first)}"
     else:
         yield from _line(plan, first)

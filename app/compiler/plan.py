@@ -19,6 +19,7 @@ PLAN_VERSION = 1
 JOB_ACTIONS = frozenset({"core.shell", "core.script", "core.echo"})
 FANOUT_ACTION = "core.distributed_shell"
 ENGINE_ACTIONS = frozenset({"core.noop", "core.sleep", "core.fail"})
+ASK_ACTIONS = frozenset({"core.approval", "core.inquiry"})
 
 LOCAL = "local"
 """The node on the control side: where a task without `delegate_to` runs."""
@@ -33,7 +34,8 @@ class PlanTask:
     """One task, with its edges counted and its place in a line decided.
 
     `kind` is `job` (one job), `fanout` (one job a node), `loop` (one job a unit: an item, or a batch of them), `block`
-    (children) or `engine` (no job at all). `loop` holds `items`, `batch_size`, `concurrency` and `tolerate`.
+    (children), `own` (one job that the engine itself sees to: a question, another workflow) or `engine` (no job).
+    `loop` holds `items`, `batch_size`, `concurrency` and `tolerate`.
     `out` are the tasks that an edge leads to, each once; `incoming` counts edges that lead here. `then` is the next
     task of the same line (chain), None where the line ends; `boundary` says why it ends. `literal` are the keys of
     `input` that are shell text and never rendered, `bound` what their variables hold. `refs` are the tasks whose
@@ -85,12 +87,18 @@ class PlanTask:
     @property
     def may_have_timers(self) -> bool:
         """Whether anything of this task ever waits for time to pass."""
-        return self.delay is not None or self.retry is not None or self.kind in ("block", "engine", "loop")
+        return (
+            self.delay is not None
+            or self.retry is not None
+            or self.kind in ("block", "engine", "loop", "own")
+        )
 
     @property
     def runs_in_engine(self) -> bool:
         """Whether its units need no node: nothing of it is ever handed over."""
-        return self.kind == "engine" or (self.kind == "loop" and self.action in ENGINE_ACTIONS)
+        if self.kind != "loop":
+            return self.kind in ("engine", "own")
+        return self.action not in JOB_ACTIONS
 
     def handles(self, outcome: str) -> bool:
         """Whether a failure of this kind is declared as handled (semantics E6)."""

@@ -10,12 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 from app.compiler.plan import PlanTask
-from app.engine import fanout, loop
+from app.engine import fanout, loop, own
 from app.engine.again import retry
 from app.engine.context import error, scope
 from app.engine.draft import Draft, NeedMore
 from app.engine.events import (
     CancelAsked,
+    ChildEnded,
+    Decided,
     Event,
     JobEnded,
     JobResolved,
@@ -237,18 +239,18 @@ def _retry(draft: Draft, task: PlanTask, job: JobState, wait: float) -> None:
     if wait <= 0 and not draft.held:
         _next_attempt(draft, job)
         return
-    if task.kind == "job":
+    if task.kind in ("job", "own"):
         draft.set_status(task.name, WAITING, "timer")
     draft.arm(task.name, job.unit, f"retry.{job.attempt}", draft.now + wait)
 
 
 def _next_attempt(draft: Draft, job: JobState) -> None:
     task = draft.planned(job.task)
-    if task.kind == "job":
+    if task.kind in ("job", "own"):
         draft.set_status(job.task, RUNNING)
     follower = draft.bear(job.task, job.unit, job.attempt + 1, job.node, job.queue_timeout, job.given)
     if task.runs_in_engine:
-        loop.run_unit(draft, task, follower)
+        own.run(draft, task, follower)
     else:
         draft.dispatch(follower)
 
@@ -263,8 +265,8 @@ def _timer_due(draft: Draft, event: Event) -> None:
         return
     if event.timer == "delay":
         begin(draft, event.task)
-    elif task.kind == "loop" and not event.timer.startswith("retry."):
-        loop.timer_due(draft, task, event.unit, event.timer)
+    elif task.kind in ("loop", "own") and not event.timer.startswith("retry."):
+        own.timer_due(draft, task, event.unit, event.timer)
     elif event.timer == "sleep":
         settle(draft, event.task, SUCCEEDED, result={})
     elif event.timer.startswith("retry."):
@@ -334,6 +336,16 @@ def _job_resolved(draft: Draft, event: Event) -> None:
     _unit(draft, job)
 
 
+def _decided(draft: Draft, event: Event) -> None:
+    assert isinstance(event, Decided)
+    own.decided(draft, event)
+
+
+def _child_ended(draft: Draft, event: Event) -> None:
+    assert isinstance(event, ChildEnded)
+    own.child_ended(draft, event)
+
+
 def _node_away(draft: Draft, event: Event) -> None:
     assert isinstance(event, NodeAway)
     if draft.task(event.task).status == RUNNING:
@@ -356,6 +368,8 @@ _TAKE: dict[type, Any] = {
     CancelAsked: _cancel_asked,
     PauseAsked: pause_asked,
     ResumeAsked: resume_asked,
+    Decided: _decided,
+    ChildEnded: _child_ended,
     NodeAway: _node_away,
     NodeBack: _node_back,
 }

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from app.compiler.plan import Plan, PlanTask
-from app.engine import fanout, loop
+from app.compiler.plan import ASK_ACTIONS, Plan, PlanTask
+from app.engine import fanout, loop, own
 from app.engine.draft import Draft
 from app.engine.events import RetryAsked
 from app.engine.settle import fire_set, settle, verdict
@@ -26,7 +26,7 @@ from app.engine.status import (
 )
 
 BROKEN = frozenset({FAILED, TIMED_OUT, CANCELLED})
-_WITH_JOBS = ("job", "fanout", "loop")
+_WITH_JOBS = ("job", "own", "fanout", "loop")
 
 
 def broken(plan: Plan, statuses: Mapping[str, str], also: Collection[str] = ()) -> set[str]:
@@ -134,6 +134,8 @@ def _again(draft: Draft, task: PlanTask, *, in_part: bool) -> None:
         _fanout_in_part(draft, task, state)
     elif in_part and task.kind == "loop" and state.items and not task.runs_in_engine:
         _loop_in_part(draft, task, state)
+    elif in_part and task.kind == "own" and task.action not in ASK_ACTIONS and draft.counting_jobs(task.name):
+        _child_in_part(draft, task, state)
     elif in_part and task.kind == "block" and _good(draft, task) != list(task.children):
         _block_in_part(draft, task, state)
     else:
@@ -178,6 +180,14 @@ def _fanout_in_part(draft: Draft, task: PlanTask, state: TaskState) -> None:
     for unit in range(state.started):
         if unit not in units:
             fanout.bear(draft, task, state, unit)
+
+
+def _child_in_part(draft: Draft, task: PlanTask, state: TaskState) -> None:
+    """The execution that was called is tried again itself, under a new attempt of the task."""
+    last = draft.counting_jobs(task.name)[-1]
+    _restart(draft, state, [])
+    job = draft.bear(task.name, 0, state.first_attempt, "", last.queue_timeout)
+    own.run(draft, task, job, retry_of=last.id)
 
 
 def _loop_in_part(draft: Draft, task: PlanTask, state: TaskState) -> None:

@@ -90,6 +90,10 @@ class Draft:
             state = self._jobs[job] = replace(self.given.jobs[job])
         return state
 
+    def attempt(self, task: str, unit: int, attempt: int) -> JobState:
+        """One job of a task. Raises NeedMore if the slice does not hold it."""
+        return self.job(job_id(self.execution.id, task, unit, attempt))
+
     def jobs_of(self, task: str) -> list[JobState]:
         """All jobs of a task, newest attempt last. Raises NeedMore unless the slice holds every one."""
         if task not in self.given.jobs_loaded:

@@ -91,6 +91,30 @@ class RetryAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class Decided:
+    """People decided: `outcome` is approved, rejected or answered."""
+
+    kind: ClassVar[str] = "decided"
+    job: str
+    outcome: str
+    people: tuple[str, ...] = ()
+    reason: str = ""
+    answer: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChildEnded:
+    """The execution that a task called is over, with that status and output."""
+
+    kind: ClassVar[str] = "child.ended"
+    job: str
+    child: str
+    status: str
+    output: Any = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class NodeAway:
     """The only job of a task waits for a node that is offline."""
 
@@ -116,6 +140,8 @@ Event = (
     | PauseAsked
     | ResumeAsked
     | RetryAsked
+    | Decided
+    | ChildEnded
     | NodeAway
     | NodeBack
 )

@@ -11,9 +11,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.compiler.canvas import job_id
 from app.compiler.plan import PlanTask
-from app.engine.context import MONTH, error, number, render_input, seconds, task_scope, template_error
+from app.engine import own
+from app.engine.context import error, number, render_input, seconds, task_scope, template_error
 from app.engine.draft import Draft
 from app.engine.fanout import count
 from app.engine.place import find_place
@@ -25,9 +25,7 @@ from app.engine.status import (
     JOB_OVER,
     NOT_REACHED,
     QUEUED,
-    RUNNING,
     SUCCEEDED,
-    TIMED_OUT,
 )
 from app.language import expressions
 from app.language.expressions import TemplateError
@@ -125,10 +123,10 @@ def start_units(draft: Draft, task: PlanTask) -> None:
         return
     window = state.window or state.units
     while not (state.stopping or draft.held) and state.over + window > state.started < state.units:
-        job = draft.job(job_id(draft.execution.id, task.name, state.started, state.first_attempt))
+        job = draft.attempt(task.name, state.started, state.first_attempt)
         state.started += 1
         if job.status == QUEUED:
-            run_unit(draft, task, job)
+            own.run(draft, task, job)
 
 
 def resume(draft: Draft, task: PlanTask) -> None:
@@ -136,50 +134,6 @@ def resume(draft: Draft, task: PlanTask) -> None:
     if task.runs_in_engine:
         start_units(draft, task)
     _finish_if_over(draft, task)
-
-
-def run_unit(draft: Draft, task: PlanTask, job: JobState) -> None:
-    """Start a unit that needs no node."""
-    job.status, job.started_at = RUNNING, draft.now
-    given = (job.given or {})["input"]
-    if task.action == "core.noop":
-        end_unit(draft, task, job, SUCCEEDED)
-    elif task.action == "core.fail":
-        end_unit(draft, task, job, FAILED, error("fail", str(given.get("message", "core.fail"))))
-    else:
-        _sleep(draft, task, job, given.get("seconds", 0))
-
-
-def _sleep(draft: Draft, task: PlanTask, job: JobState, duration: Any) -> None:
-    timeout = (job.given or {}).get("timeout")
-    try:
-        wait = number(duration, {}, "seconds", low=0, high=MONTH)
-    except TemplateError as problem:
-        end_unit(draft, task, job, FAILED, template_error(task.name, problem))
-        return
-    kind, due = ("sleep", wait) if timeout is None or wait <= timeout else ("timeout", timeout)
-    draft.arm(task.name, job.unit, f"{kind}.{job.attempt}", draft.now + due)
-
-
-def timer_due(draft: Draft, task: PlanTask, unit: int, timer: str) -> None:
-    """A timer of a unit that the engine runs: `sleep.<attempt>` or `timeout.<attempt>`."""
-    kind, _, attempt = timer.partition(".")
-    job = draft.job(job_id(draft.execution.id, task.name, unit, int(attempt)))
-    if job.status != RUNNING:
-        return
-    if kind == "sleep":
-        end_unit(draft, task, job, SUCCEEDED)
-    else:
-        end_unit(draft, task, job, TIMED_OUT, error("timeout", f"unit {unit} of {task.name} took too long"))
-
-
-def end_unit(
-    draft: Draft, task: PlanTask, job: JobState, status: str, problem: Mapping[str, Any] | None = None
-) -> None:
-    """An attempt of a unit that the engine runs is over; whether another follows is seen to like any job's."""
-    job.status, job.error, job.ended_at = status, problem, draft.now
-    job.result = {} if status == SUCCEEDED else None
-    draft.ended.append(job.id)
 
 
 def unit_over(draft: Draft, task: PlanTask, job: JobState) -> None:

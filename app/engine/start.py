@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.compiler.plan import PlanTask
-from app.engine import fanout, loop
+from app.engine import fanout, loop, own
 from app.engine.context import MONTH, error, number, render_input, seconds, task_scope, template_error
 from app.engine.draft import Draft
 from app.engine.place import find_place, matching
@@ -130,4 +130,17 @@ def _start_sleep(draft: Draft, task: PlanTask, seconds: Any, timeout: float | No
     draft.arm(task.name, 0, kind, draft.now + due)
 
 
-_START = {"job": _start_job, "fanout": _start_fanout, "block": _start_block, "engine": _start_engine}
+def _start_own(draft: Draft, task: PlanTask, place: Any, queue_timeout: float | None) -> None:
+    del place, queue_timeout
+    state = draft.task(task.name)
+    state.units, state.started = 1, 1
+    own.run(draft, task, draft.bear(task.name, 0, state.first_attempt, "", draft.limits.queue_timeout))
+
+
+_START = {
+    "own": _start_own,
+    "job": _start_job,
+    "fanout": _start_fanout,
+    "block": _start_block,
+    "engine": _start_engine,
+}

@@ -181,11 +181,37 @@ class Timer:
     due_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A question to people. `kind` is approval or inquiry; `approvers` logins, any operator where empty."""
+
+    job: str
+    task: str
+    unit: int
+    kind: str
+    prompt: str
+    approvers: tuple[str, ...]
+    quorum: int
+    expires_at: float | None
+    schema: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A workflow to call with parameters; or, by `retry_of`, that job's child to try again."""
+
+    job: str
+    ref: str
+    parameters: Mapping[str, Any]
+    retry_of: str = ""
+
+
 @dataclass(slots=True)
 class Changes:
     """What is to be written, as columns by row.
 
-    `voided` names tasks of which everything published so far no longer counts. `sweep_pending` turns pending tasks
+    `asks` are questions to people, `children` workflows to call; `closed` names the jobs of those that are to be given
+    up. `voided` names tasks of which everything published so far no longer counts. `sweep_pending` turns pending tasks
     into not_reached: "main" all but those of `finally`, "all" those as well.
     """
 
@@ -199,6 +225,9 @@ class Changes:
     dropped_task_timers: list[str] = field(default_factory=list)
     sweep_pending: str = ""
     voided: list[str] = field(default_factory=list)
+    asks: list[Ask] = field(default_factory=list)
+    children: list[Child] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
     log: list[dict[str, Any]] = field(default_factory=list)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from app.compiler.plan import ENGINE_ACTIONS
 from app.engine import fanout, loop
 from app.engine.draft import Draft
 from app.engine.settle import settle
@@ -41,6 +42,8 @@ def stop_task(draft: Draft, name: str) -> None:
         if job.status in (QUEUED, UNKNOWN) or not job.node:
             job.status, job.ended_at, job.settled = CANCELLED, draft.now, True
             fanout.count(state, CANCELLED)
+            if not job.node and task.action not in ENGINE_ACTIONS:
+                draft.changes.closed.append(job.id)
         else:
             draft.stop(job)
     draft.disarm(name)

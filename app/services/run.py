@@ -202,7 +202,9 @@ class Run:
             live = rows.live_names(self.connection, self.execution)
             live |= {child for name in live for child in self.plan.tasks[name].children}
             self.load_tasks(live)
-            jobs_of |= {name for name in live if self.plan.tasks[name].kind in ("job", "fanout", "loop")}
+            jobs_of |= {
+                name for name in live if self.plan.tasks[name].kind in ("job", "own", "fanout", "loop")
+            }
             run.live_loaded = True
         if jobs_of:
             loaded = rows.load_jobs_of(self.connection, self.execution, jobs_of)

@@ -83,7 +83,15 @@ def _child(rng: Random, name: str) -> Task:
         )
     if kind < 0.45:
         return _loop(rng, name, retry)
-    if kind < 0.55:
+    if kind < 0.52:
+        expires = rng.choice(
+            [{}, {"expires_in": 20, "on_expire": rng.choice(["timeout", "reject", "approve"])}]
+        )
+        return Task(name, action="core.approval", input={"prompt": "go?", **expires}, retry=retry)
+    if kind < 0.58:
+        timeout = rng.choice([None, 20])
+        return Task(name, "workflow", "sim.child", input={"n": 1}, retry=retry, timeout=timeout)
+    if kind < 0.66:
         action = rng.choice(["core.noop", "core.sleep", "core.fail"])
         return Task(name, action=action, input={"seconds": 3} if action == "core.sleep" else {})
     return Task(name, action="core.shell", input={"command": "true"}, retry=retry)
@@ -96,11 +104,15 @@ def _loop(rng: Random, name: str, retry: Retry | None) -> Task:
         concurrency=rng.choice([None, 1, 2]),
         tolerate=rng.choice([0, 0, 1]),
     )
-    action = rng.choice(["core.shell", "core.shell", "core.sleep", "core.noop", "core.fail"])
+    action = rng.choice(
+        ["core.shell", "core.shell", "core.sleep", "core.noop", "core.fail", "core.approval", "sim.child"]
+    )
     given = {"core.shell": {"command": "true"}, "core.sleep": {"seconds": "{{ index }}"}}.get(action, {})
     place = "{{ item }}" if action == "core.shell" and rng.random() < 0.5 else None
-    timeout = rng.choice([None, 1]) if action == "core.sleep" else None
+    timeout = rng.choice([None, 1]) if action in ("core.sleep", "sim.child") else None
     return Task(
-        name, action=action, input=given, loop=loop, retry=retry, fail_fast=rng.random() < 0.3,
+        name,
+        "workflow" if action == "sim.child" else "action",
+        action=action, input=given, loop=loop, retry=retry, fail_fast=rng.random() < 0.3,
         timeout=timeout, delegate_to=place,
     )  # fmt: skip

@@ -46,10 +46,9 @@ def _something(world: World, seed: int, when: Random, *, disturb: bool) -> None:
     if disturb and when.random() < 0.03:
         world.cancel(forced=when.random() < 0.3)
         return
-    if disturb and when.random() < 0.1 and world.jobs:
-        world.end(when.choice(sorted(world.jobs)), "succeeded") if when.random() < 0.3 else _repeat(
-            world, when
-        )
+    on_nodes = sorted(id_ for id_, job in world.jobs.items() if job.node)
+    if disturb and when.random() < 0.1 and on_nodes:
+        world.end(when.choice(on_nodes), "succeeded") if when.random() < 0.3 else _repeat(world, when)
         return
     paused = world.execution.intent == "pause"
     if disturb and when.random() < (0.2 if paused else 0.04):
@@ -57,12 +56,17 @@ def _something(world: World, seed: int, when: Random, *, disturb: bool) -> None:
         return
     jobs = [id_ for id_ in world.open_jobs if world.jobs[id_].status != "queued"]
     choices = [("job", id_) for id_ in jobs] + [("timer", key) for key in world.due_timers]
+    choices += [("ask", id_) for id_ in world.asks] + [("child", id_) for id_ in world.children]
     if not choices and paused:
         world.resume()
         return
     kind, what = when.choice(choices)
     if kind == "timer":
         world.fire_timer(what)
+    elif kind == "ask":
+        world.decide(what, "rejected" if _fate(world, seed, what) == "failed" else "approved")
+    elif kind == "child":
+        world.end_child(what, "failed" if _fate(world, seed, what) == "failed" else "completed", {"n": 1})
     elif world.jobs[what].status == UNKNOWN:
         outcome = when.choice(["succeeded", "failed", "again"])
         world.deliver(JobResolved(what, outcome, "seen", "ada"))
@@ -113,7 +117,10 @@ def test_the_order_of_completion_changes_nothing() -> None:
         if plan.fail_fast or any(task.fail_fast or task.join == "any" for task in plan.tasks.values()):
             continue
         if any(
-            isinstance(task.join, int) or task.timeout or task.input.get("batch")
+            isinstance(task.join, int)
+            or task.timeout
+            or task.input.get("batch")
+            or task.input.get("expires_in")
             for task in plan.tasks.values()
         ):
             continue

@@ -10,6 +10,8 @@ from app.engine.advance import advance
 from app.engine.draft import view
 from app.engine.events import (
     CancelAsked,
+    ChildEnded,
+    Decided,
     Event,
     JobEnded,
     JobUnknown,
@@ -19,7 +21,7 @@ from app.engine.events import (
     Submitted,
     TimerDue,
 )
-from app.engine.state import ExecutionState, JobState, Need, Node, Slice, Step, TaskState
+from app.engine.state import Ask, Child, ExecutionState, JobState, Need, Node, Slice, Step, TaskState
 from app.engine.status import (
     DISPATCHED,
     EXECUTION_OVER,
@@ -48,6 +50,8 @@ class World:
         self.jobs: dict[str, JobState] = {}
         self.published: list[tuple[str, Any, str]] = []
         self.timers: dict[tuple[str, int, str], float] = {}
+        self.asks: dict[str, Ask] = {}
+        self.children: dict[str, Child] = {}
         self.started: list[str] = []
         self.stopped: set[str] = set()
         self.log: list[dict[str, Any]] = []
@@ -90,19 +94,32 @@ class World:
     def lose(self, job: str) -> None:
         self.deliver(JobUnknown(job))
 
+    def decide(self, job: str, outcome: str, **more: Any) -> None:
+        """People decided a question."""
+        self.asks.pop(job, None)
+        self.deliver(Decided(job, outcome, ("grace",), **more))
+
+    def end_child(self, job: str, status: str, output: Any = None) -> None:
+        self.children.pop(job, None)
+        self.deliver(ChildEnded(job, "01CHILD", status, output))
+
     def fire_timer(self, key: tuple[str, int, str]) -> None:
         self.now = max(self.now, self.timers[key])
         self.deliver(TimerDue(*key))
 
     def cancel(self, forced: bool = False) -> None:
         self.deliver(CancelAsked(forced))
+        self._hand_over()
 
     def pause(self) -> None:
         self.deliver(PauseAsked("ada"))
 
     def resume(self) -> None:
-        """What is queued is handed over by the caller, as the store does."""
         self.deliver(ResumeAsked("ada"))
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """What a pause kept queued, as the settle does that follows."""
         for id_, job in self.jobs.items():
             if job.status == "queued" and job.node:
                 self.jobs[id_] = replace(job, status=DISPATCHED)
@@ -201,6 +218,11 @@ class World:
             self.timers.pop(key, None)
         for timer in changes.timers:
             self.timers[(timer.task, timer.unit, timer.kind)] = timer.due_at
+        self.asks |= {ask.job: ask for ask in changes.asks}
+        self.children |= {child.job: child for child in changes.children}
+        for id_ in changes.closed:
+            self.asks.pop(id_, None)
+            self.children.pop(id_, None)
         if changes.sweep_pending:
             for name, task in self.tasks.items():
                 spared = changes.sweep_pending == "main" and self.plan.tasks[name].is_finally
@@ -237,6 +259,11 @@ class World:
             assert not left, f"over with {left}"
             open_ = [id_ for id_, job in self.jobs.items() if job.status not in JOB_OVER and not job.settled]
             assert not open_, f"over with jobs {open_}"
+            assert not self.asks, f"over with questions {self.asks}"
+            assert not self.children, f"over with children {self.children}"
             assert not self.timers, f"over with timers {self.timers}"
-        elif not self.open_jobs and not self.timers and self.execution.intent != "pause":
+        elif (
+            not (self.open_jobs or self.timers or self.asks or self.children)
+            and self.execution.intent != "pause"
+        ):
             raise AssertionError(f"nothing can happen any more: {self.statuses()}")
