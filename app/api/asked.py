@@ -9,6 +9,7 @@ from webargs.fields import DelimitedList
 
 from app.engine.status import EXECUTION_STATUSES
 from app.language import names
+from app.services.approvals import STATUS_NAMES
 from app.services.fleet import LIFETIME, LONGEST_LIFETIME
 from app.services.people import LOGIN, LOGIN_RULE, LONGEST_LIFE, ROLES
 from app.services.resolve import OUTCOMES
@@ -126,6 +127,18 @@ class CancelSchema(Schema):
 
 class ReasonSchema(Schema):
     reason = _plain_text(1000, load_default="")
+
+
+class ApprovalsQuery(PageQuery):
+    status = fields.String(load_default=None, validate=validate.OneOf(STATUS_NAMES))
+
+
+class RejectQuery(Schema):
+    reason = _plain_text(1000, load_default="")
+
+
+class AnswerSchema(ReasonSchema):
+    answer = fields.Raw(required=True, allow_none=True)
 
 
 class RetrySchema(ReasonSchema):

@@ -279,3 +279,39 @@ class AboutSchema(Schema):
     version = fields.String()
     api = fields.String()
     celery = fields.String()
+
+
+class DecisionSchema(Schema):
+    person = fields.String()
+    decision = fields.String()
+    reason = fields.String()
+    at = Moment()
+
+
+class ApprovalSummarySchema(Schema):
+    id = fields.String()
+    execution = fields.String()
+    workflow = fields.String(attribute="workflow_ref")
+    task = fields.String()
+    unit = fields.Integer()
+    kind = fields.String()
+    prompt = fields.String()
+    approvers = fields.List(fields.String())
+    quorum = fields.Integer()
+    schema = fields.Raw(attribute="answer_schema", allow_none=True)
+    digest = fields.String()
+    requester = fields.String()
+    status = fields.String()
+    answer = fields.Raw(allow_none=True)
+    created_at = Moment()
+    expires_at = Moment(allow_none=True)
+    decided_at = Moment(allow_none=True)
+
+
+class ApprovalSchema(ApprovalSummarySchema):
+    decisions = fields.List(fields.Nested(DecisionSchema))
+
+
+class ApprovalsSchema(Schema):
+    items = fields.List(fields.Nested(ApprovalSummarySchema))
+    next_cursor = fields.String(allow_none=True)

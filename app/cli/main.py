@@ -25,6 +25,7 @@ COMMANDS = {
     "run": ("app.cli.run:run", "Execute a workflow file or a stored workflow and follow it."),
     "workflow": ("app.cli.workflow:workflow", "Store, show and execute workflows."),
     "execution": ("app.cli.execution:execution", "Look at executions, follow, cancel and resolve them."),
+    "approval": ("app.cli.approval:approval", "Decide what executions wait for."),
     "node": ("app.cli.node:node", "Enrol nodes, list, drain and remove them."),
     "token": ("app.cli.token:token", "Create, list and revoke the tokens of people."),
     "prune": ("app.cli.prune:prune", "Delete what is no longer to be kept."),

@@ -249,6 +249,9 @@ def merge(into: Changes, step: Changes) -> None:
     into.new_jobs += step.new_jobs
     into.published += step.published
     into.voided += step.voided
+    into.asks += step.asks
+    into.children += step.children
+    into.closed += step.closed
     gone = set(step.dropped_task_timers)
     exact = set(step.dropped_timers)
     into.timers = [

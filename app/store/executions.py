@@ -20,6 +20,7 @@ from app.engine.draft import view
 from app.engine.state import Changes, ExecutionState, JobState, TaskState
 from app.engine.status import JOB_OUT, JOB_OVER, NOT_REACHED, PENDING, TASK_LIVE
 from app.errors import NotFound
+from app.store import approvals
 from app.store.prepared import ByNames, Command, Query, one_of
 from app.store.statements import set_columns, set_each
 from app.store.tables import Event, Execution, Job, StoredPlan, Task, Timer, Variable, table
@@ -252,6 +253,11 @@ def save(
     ]
     _insert_variables.run_each(connection, published)
     _save_timers(connection, execution, changes)
+    if changes.asks:
+        about = {"execution": execution, "plan": head.plan_digest, "parameters": head.state.parameters}
+        approvals.open_each(connection, about, head.requester, changes.asks, now)
+    if changes.closed:
+        approvals.give_up(connection, changes.closed, now)
     if changes.sweep_pending:
         _sweep(connection, execution, changes.sweep_pending, now)
     first = head.event_seq + 1

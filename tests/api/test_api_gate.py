@@ -32,11 +32,14 @@ NEEDED = {
         GET /api/v1/packs/<>/workflows /api/v1/workflows/<>/executions
         GET /api/v1/workflow-executions /api/v1/workflow-executions/<> /api/v1/workflow-executions/<>/tasks
         GET /api/v1/workflow-executions/<>/output /api/v1/workflow-executions/<>/events
-        GET /api/v1/workflow-executions/<>/jobs/<>/output/<> /api/v1/nodes /api/v1/nodes/<>""",
+        GET /api/v1/workflow-executions/<>/jobs/<>/output/<> /api/v1/nodes /api/v1/nodes/<>
+        GET /api/v1/automation/approvals /api/v1/automation/approvals/<>""",
     "operator": """
         POST /api/v1/workflows/<>/execute /api/v1/workflow-executions/<>/cancel
         POST /api/v1/workflow-executions/<>/pause /api/v1/workflow-executions/<>/resume
         POST /api/v1/workflow-executions/<>/retry
+        POST /api/v1/automation/approvals/<>/approve /api/v1/automation/approvals/<>/reject
+        POST /api/v1/automation/approvals/<>/answer
         POST /api/v1/workflow-executions/<>/tasks/<>/resolve /api/v1/nodes/<>/drain""",
     "author": """
         POST /api/v1/packs/<>/workflows /api/v1/workflow-executions

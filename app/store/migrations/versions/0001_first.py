@@ -69,11 +69,13 @@ def upgrade() -> None:
     _tasks()
     _jobs()
     _history()
+    _approvals()
 
 
 def downgrade() -> None:
     for table in (
-        "outputs", "events", "timers", "variables", "jobs", "tasks", "executions", "workflow_versions",
+        "approval_decisions", "approvals", "outputs", "events", "timers", "variables", "jobs", "tasks",
+        "executions", "workflow_versions",
         "workflow_definitions", "plans", "packs", "enrolment_tokens", "nodes", "installation",
         "dead_letters", "audit_entries", "idempotency_keys", "tokens", "users",
     ):  # fmt: skip
@@ -398,3 +400,43 @@ def _history() -> None:
         sa.PrimaryKeyConstraint("job", "stream", name=op.f("pk_outputs")),
     )
     op.create_index(op.f("ix_outputs_execution"), "outputs", ["execution"])
+
+
+def _approvals() -> None:
+    """Questions to people."""
+    op.create_table(
+        "approvals",
+        *_texts(26, "id", "execution"),
+        *_texts(64, "task"),
+        *_numbers("unit"),
+        *_texts(200, "job"),
+        *_texts(16, "kind"),
+        *_texts(None, "prompt"),
+        *_json("approvers"),
+        *_numbers("quorum"),
+        *_json("answer_schema", null=True),
+        *_texts(64, "digest", "requester"),
+        *_texts(16, "status"),
+        *_json("answer", null=True),
+        *_moments("created_at"),
+        *_moments("expires_at", "decided_at", null=True),
+        sa.ForeignKeyConstraint(
+            ["execution"], ["executions.id"], name=op.f("fk_approvals_execution"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_approvals")),
+        sa.UniqueConstraint("job", name=op.f("uq_approvals_job")),
+    )
+    op.create_index(op.f("ix_approvals_execution"), "approvals", ["execution"])
+    op.create_index("ix_approvals_status_id", "approvals", ["status", "id"])
+    op.create_table(
+        "approval_decisions",
+        *_texts(26, "approval"),
+        *_texts(64, "person"),
+        *_texts(16, "decision"),
+        *_texts(None, "reason"),
+        *_moments("at"),
+        sa.ForeignKeyConstraint(
+            ["approval"], ["approvals.id"], name=op.f("fk_approval_decisions_approval"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("approval", "person", name=op.f("pk_approval_decisions")),
+    )
