@@ -261,7 +261,7 @@ def _executions() -> None:
         *_numbers("workflow_revision", null=True),
         *_texts(64, "plan_digest", "requester"),
         *_texts(16, "status"),
-        *_texts(8, "intent"),
+        *_texts(8, "origin", "guard", "intent"),
         *_texts(16, "halt"),
         *_numbers("live", "waiting", "unhandled", "handled"),
         *_texts(16, "ended_badly"),
