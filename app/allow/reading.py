@@ -119,6 +119,12 @@ class _Reader:
         options = self._options(data, path)
         arguments = self._patterns(data, path, "arguments")
         more = self._pattern(data["more"], (*path, "more")) if "more" in data else None
+        end_of_options = self._flag(data, path, "end_of_options")
+        for at, pattern in enumerate((*arguments, *([more] if more else []))):
+            if pattern.prefix.startswith("-") and not end_of_options:
+                here = (*path, "arguments", at) if at < len(arguments) else (*path, "more")
+                message = "a word that begins with `-` is an option, never an argument"
+                self._wrong(here, message, "move it to `options`", code="bad-pattern")
         words = len(arguments) + 2 * len(options) + 1 + (MORE_WORDS if more else 0)
         return CommandEntry(
             shared.number,
@@ -131,7 +137,7 @@ class _Reader:
             arguments,
             more,
             self._most(data, path, min(words, MOST_WORDS)),
-            self._flag(data, path, "end_of_options"),
+            end_of_options,
         )
 
     def _options(self, data: Mapping[str, Any], path: Path) -> tuple[Option, ...]:
