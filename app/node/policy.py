@@ -93,12 +93,12 @@ class PolicyFile:
         self._was_there = True
         try:
             policy, problems = toml.load(_text_of(self._path))
+            why = f"{self._path}: {problems[0]}" if problems else ""
         except Unfit as unfit:
-            policy, problems = None, (str(unfit),)
+            policy, why = None, str(unfit)
         except OSError as error:
-            policy, problems = None, (f"it cannot be read: {error.strerror}",)
+            policy, why = None, f"{self._path} cannot be read: {error.strerror}"
         if policy is None:
-            why = f"{self._path}: {problems[0]}"
             log.error("THE POLICY OF THIS NODE CANNOT BE FOLLOWED AND EVERY JOB IS REFUSED: %s", why)
             return Policy(mode=ENFORCE, problem=f"{why}; every job is refused until that is mended")
         log.info("the policy %s: %s, %d entries", self._path, policy.mode, len(policy.entries))
@@ -110,7 +110,7 @@ class PolicyFile:
 def _text_of(path: str) -> str:
     """The file's text. Raises Unfit where somebody who is not root could have written it, and OSError."""
     if os.path.realpath(path) != path:
-        raise Unfit(f"it must be named by its real path, without links: {os.path.realpath(path)}")
+        raise Unfit(f"{path} must be named by its real path, without links: {os.path.realpath(path)}")
     above = path
     while above != os.path.dirname(above):
         above = os.path.dirname(above)
@@ -118,15 +118,15 @@ def _text_of(path: str) -> str:
     with open(path, "rb", opener=_opener) as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
-            raise Unfit("it is no file")
+            raise Unfit(f"{path} is no file")
         _check_owner(path, found)
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
-        raise Unfit(f"it is larger than {MOST_BYTES} bytes")
+        raise Unfit(f"{path} is larger than {MOST_BYTES} bytes")
     try:
         return content.decode()
     except UnicodeDecodeError:
-        raise Unfit("it is not UTF-8") from None
+        raise Unfit(f"{path} is not UTF-8") from None
 
 
 def _opener(path: str, flags: int) -> int:
