@@ -19,10 +19,10 @@ Path = tuple[str | int, ...]
 Report = Callable[[Path, str, str, str], None]
 """Takes the place (keys and positions from the top), the code, the message and the hint of one problem."""
 
-_TOP = ("version", "mode", "environment", "deny", "entries")
+OF_FILE = ("version", "mode", "environment", "deny", "entries")
 _SHARED = ("environment", "cwd", "unsafe", "note")
-_OF_COMMAND = ("command", "options", "arguments", "more", "most", "end_of_options", *_SHARED)
-_OF_SCRIPT = ("script", "shell", *_SHARED)
+OF_COMMAND = ("command", "options", "arguments", "more", "most", "end_of_options", *_SHARED)
+OF_SCRIPT = ("script", "shell", *_SHARED)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\*?\Z")
 _PROGRAM = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}\Z")
@@ -43,7 +43,7 @@ class _Reader:
         self._report(path, code, message, hint)
 
     def policy(self, data: Any) -> Policy:
-        if not self._is_table(data, (), _TOP):
+        if not self._is_table(data, (), OF_FILE):
             return Policy(problem="it is no mapping")
         if data.get("version") != VERSION or isinstance(data["version"], bool):
             path: Path = ("version",) if "version" in data else ()
@@ -75,7 +75,7 @@ class _Reader:
             message = "an entry is a mapping with either `command` or `script`"
             self._wrong(path, message, code="one-of")
             return None
-        if not self._is_table(data, path, _OF_COMMAND if "command" in data else _OF_SCRIPT):
+        if not self._is_table(data, path, OF_COMMAND if "command" in data else OF_SCRIPT):
             return None
         unsafe = self._flag(data, path, "unsafe")
         shared = Entry(

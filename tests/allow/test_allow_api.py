@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from allow_cases import BYPASS, PASSES, SHIPPED, named, policy_text
-from conftest import Guarded
+from guarded_world import Guarded
 
 from app.api import create_app
 
@@ -99,11 +99,13 @@ def test_a_broken_or_missing_file_allows_nothing_until_it_is_mended(guarded: Gua
     assert answer.status_code == 403
     assert "allowlist.yaml:" in answer.get_json()["detail"]
     assert "bash can run any other program" in answer.get_json()["detail"]
+    assert "allowlist.yaml:" in guarded.world.ask("GET", "/readyz").get_json()["checks"]["allowlist"]
     guarded.file.unlink()
     assert "No such file" in guarded.post(uptime).get_json()["detail"]
     assert guarded.post(noop).status_code == 201
     guarded.allow(SHIPPED)
     assert guarded.post(uptime).status_code == 201
+    assert guarded.world.ask("GET", "/readyz").get_json()["checks"]["allowlist"] == "ok"
 
 
 def test_the_setting_beats_the_file_and_must_be_a_mode(guarded: Guarded) -> None:

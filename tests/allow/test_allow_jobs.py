@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from allow_cases import CASES, SHIPPED
-from conftest import Guarded
+from guarded_world import Guarded
 from sqlalchemy import select, update
 
 from app.allow.programs import SEARCH_PATH
