@@ -63,7 +63,8 @@ class Examined:
         if not self.guard:
             return {}
         verdict = "refused" if self.refused else "would_refuse" if self.problems else "allowed"
-        return {"allowlist": self.guard, "verdict": verdict, "commands": list(self.told[:MOST_TOLD])}
+        cut = {"cut": True} if self.told[MOST_TOLD:] else {}
+        return {"allowlist": self.guard, "verdict": verdict, "commands": list(self.told[:MOST_TOLD]), **cut}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,10 @@ def examine(control: Control, plan: Plan, origin: Origin) -> Examined:
         verdict = _judge(policy, known)
         denied = denied or verdict.denied
         if not verdict.allowed:
-            problems.append(f"task {task.name} may not run {_told_short(known.asked)}: {verdict.why}")
+            line = ", for a line of text is for a shell; a list of words may match the entry of a program"
+            more = line if isinstance(task.input.get("command"), str) else ""
+            what = _told_short(known.asked)
+            problems.append(f"task {task.name} may not run {what}: {verdict.why}{more}")
         told.append({"task": task.name, "nodes": _nodes_of(task), **_told(known.asked)})
     refused = denied or (policy.mode == ENFORCE and bool(problems))
     return Examined(

@@ -147,6 +147,12 @@ def test_every_task_is_looked_at(guarded: Guarded) -> None:
     assert commands[2]["nodes"] == ["web-1", "web-2"]
 
 
+def test_a_line_for_a_shell_is_told_how_to_be_a_command(guarded: Guarded) -> None:
+    guarded.allow(SHIPPED)
+    detail = guarded.post(definition({"command": "uptime -p"})).get_json()["detail"]
+    assert "a list of words may match the entry of a program" in detail
+
+
 def test_a_program_that_no_entry_names_is_refused_though_its_arguments_come_later(guarded: Guarded) -> None:
     guarded.allow(SHIPPED)
     answer = guarded.post(

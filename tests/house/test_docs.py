@@ -16,6 +16,7 @@ from markdown import Block, blocks, documents, links, prose, rows, text_of, tick
 from repository import ROOT, modules, named, tree
 
 from app.allow import reading, toml
+from app.allow.policy import Asked
 from app.api import create_app
 from app.cli.main import cli
 from app.compiler.build import build
@@ -208,7 +209,10 @@ def test_allowlists_in_documents_can_be_read() -> None:
     found = {block.info: block for block in blocks("docs/allowlist.md")}
     loaded = allowlist.load(found["yaml fragment"].text, "docs/allowlist.md")
     assert loaded.problems == ()
-    assert toml.load(found["toml"].text)[1] == ()
+    policy, problems = toml.load(found["toml"].text)
+    assert problems == ()
+    assert policy is not None
+    assert policy.judge(Asked(("printf", "%s\\n", "what core.echo says"))).allowed
 
 
 def test_every_key_of_an_allowlist_is_told() -> None:

@@ -133,6 +133,7 @@ def _audit() -> None:
     )
     op.create_index(op.f("ix_audit_entries_action"), "audit_entries", ["action"])
     op.create_index(op.f("ix_audit_entries_at"), "audit_entries", ["at"])
+    op.create_index(op.f("ix_audit_entries_subject"), "audit_entries", ["subject"])
     op.create_table(
         "dead_letters",
         *_numbers("id"),
