@@ -93,6 +93,12 @@ class PageQuery(Schema):
     cursor = fields.String(load_default=None, validate=validate.Length(max=LONGEST_CURSOR))
 
 
+class AuditQuery(PageQuery):
+    person = _plain_text(64, load_default=None)
+    action = _plain_text(64, load_default=None)
+    subject = _plain_text(255, load_default=None)
+
+
 class OfWorkflowQuery(PageQuery):
     status = DelimitedList(fields.String(validate=validate.OneOf(EXECUTION_STATUSES)), load_default=list)
 

@@ -16,6 +16,7 @@ from app.api.strict import Parser
 from app.api.wiring import control, reading, wiring
 from app.services import library, queries
 from app.services.cancel import cancel as ask_to_cancel
+from app.services.guard import STORED, Origin
 from app.services.resolve import resolve as resolve_job
 from app.services.submit import Accepted, Submission, submit
 
@@ -64,11 +65,17 @@ def execute(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any]
 def execute_inline(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any]) -> Response:
     """Execute a workflow that is not stored."""
     runnable = library.inline(definitions.text_of(body["definition"]))
-    return _start(runnable, body["parameters"], headers["key"] or "", body, query["wait"])
+    return _start(runnable, body["parameters"], headers["key"] or "", body, query["wait"], origin="inline")
 
 
 def _start(
-    runnable: library.Runnable, parameters: dict[str, Any], key: str, asked_for: dict[str, Any], wait: float
+    runnable: library.Runnable,
+    parameters: dict[str, Any],
+    key: str,
+    asked_for: dict[str, Any],
+    wait: float,
+    *,
+    origin: Origin = STORED,
 ) -> Response:
     submission = Submission(
         plan=runnable.plan,
@@ -78,6 +85,7 @@ def _start(
         revision=runnable.revision,
         idempotency_key=key,
         request_sha256=_digest(asked_for) if key else "",
+        origin=origin,
     )
     accepted = submit(control(), submission)
     finished = bool(wait) and _wait(accepted.execution, wait)

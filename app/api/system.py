@@ -40,9 +40,13 @@ def healthz() -> dict[str, str]:
 @system.response(200, shown.ReadySchema)
 @system.alt_response(503, schema=shown.ReadySchema, description="A part does not answer")
 def readyz() -> tuple[dict[str, Any], int]:
-    """Whether the database, its schema and Redis are as they must be."""
+    """Whether the database, its schema and Redis are as they must be; and whether the allowlist can be read.
+
+    Without the allowlist stored workflows run as ever, so that alone is no reason to be taken out of service.
+    """
     checks = {"database": _database(), "redis": _redis()}
     ready = all(found == "ok" for found in checks.values())
+    checks["allowlist"] = control().allowlist.current(control().settings).problem or "ok"
     return {"status": "ok" if ready else "unavailable", "checks": checks}, 200 if ready else 503
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import app
+from app.allow.policy import AUDIT
 from app.cli.home import TEMPORARY
 from app.errors import InvalidInput
 from app.settings import Settings, environment_name, from_environment
@@ -63,6 +64,8 @@ class Environments:
         }
         paths = [_ROOT, *filter(None, [found.get("PYTHONPATH")])]
         found |= {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+        # Whoever starts a fleet of their own is its administrator: what is not allowed is told, and runs.
+        found.setdefault(environment_name("allowlist_mode"), AUDIT)
         return found | {environment_name("data_dir"): str(self.data_dir)}
 
 

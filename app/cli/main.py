@@ -26,7 +26,9 @@ COMMANDS = {
     "workflow": ("app.cli.workflow:workflow", "Store, show and execute workflows."),
     "execution": ("app.cli.execution:execution", "Look at executions, follow, cancel and resolve them."),
     "node": ("app.cli.node:node", "Enrol nodes, list, drain and remove them."),
+    "allowlist": ("app.cli.allowlist:allowlist", "Check what may be run on the spot, and try commands."),
     "token": ("app.cli.token:token", "Create, list and revoke the tokens of people."),
+    "audit": ("app.cli.audit:audit", "Look at the audit trail."),
     "prune": ("app.cli.prune:prune", "Delete what is no longer to be kept."),
     "doctor": ("app.cli.doctor:doctor", "Check this machine and the server, and say what to do next."),
 }

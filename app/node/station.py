@@ -22,6 +22,7 @@ from app.node.executor import not_run, outcome_from
 from app.node.identity import Identity, load_identity
 from app.node.jobdir import is_claimed
 from app.node.journal import Accepted, Entry, Journal
+from app.node.policy import PolicyFile
 from app.node.runner_client import Interrupted, RunnerClient
 from app.node.spool import Follower
 from app.node.sweep import boot_id
@@ -61,6 +62,7 @@ class Station:
         self.sender = Sender(app, self.journal)
         self.reporter = Reporter(app, self.identity, self.journal.epoch)
         self.heart = Heart(app, self.identity, self.journal, settings.heartbeat_every, self._state)
+        self.policy = PolicyFile(settings.node_policy)
         self.output = OutputWriter(connect(settings.redis_url), self.identity.node)
         self._followed: set[str] = set()
         self._leaving = threading.Event()
@@ -156,6 +158,9 @@ class Station:
         """
         node, epoch = self.identity, self.journal.epoch
         names = {"installation": node.installation, "node": node.node, "epoch": epoch}
+        # What runs already is not refused any more: that would be a lie about it.
+        if not self._knows(job.id) and (why := self.policy.refusal(job)):
+            return not_run(job, "refused_by_node", why, **names)
         while True:
             try:
                 if self.journal.is_cancelled(node.installation, job.id):
@@ -302,7 +307,7 @@ class Station:
             "slots": self.settings.node_slots,
             "free": max(0, self.settings.node_slots - busy),
             "shells": shells.available(),
-            "versions": {"refused": str(refused)},
+            "versions": {"refused": str(refused), **self.policy.told()},
         }
 
     def _prune(self) -> None:

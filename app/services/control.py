@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from app.services.allowlist import AllowlistFile
 from app.services.roster import Roster
 from app.settings import Settings
 from app.store.db import Store
@@ -31,3 +32,4 @@ class Control:
     nudge: Nudge = no_nudge
     clock: Callable[[], float] = field(default=time.time)
     roster: Roster = field(default_factory=Roster)
+    allowlist: AllowlistFile = field(default_factory=AllowlistFile)

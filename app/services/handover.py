@@ -17,7 +17,8 @@ from app.compiler.plan import Plan
 from app.engine.events import NodeAway
 from app.engine.state import JobState
 from app.engine.status import DISPATCHED, JOB_OUT, QUEUED, RUN
-from app.errors import InvalidInput, TooLarge
+from app.errors import InvalidInput, NotAllowed, TooLarge
+from app.services import guard
 from app.services.control import Control
 from app.services.lost import fail
 from app.services.orders import Recipient, Signer, build_job
@@ -127,6 +128,7 @@ def _admit(
             where[job.node] = Place(place.recipient, True, place.free - 1)
             room[job.task] = room.get(job.task, 1 << 30) - 1
             go.append(job)
+            guard.note(run.control, run.connection, run.head.guard, run.head.requester, said[job.id])
     following = _mark_follower(run, parcel, go, follow, where, said)
     fresh = [job for job in go if job.id != following]
     if fresh:
@@ -142,6 +144,7 @@ def _messages(run: Run, wanted: Iterable[JobState]) -> list[tuple[JobState, JobM
     for job in wanted:
         try:
             message = message_of(run, job)
+            guard.check(run.control, run.head.guard, message)
             size = len(canonical(message.to_json()))
             if size > JOB_BYTES:
                 raise TooLarge(f"input and script are {size} bytes, a job may have {JOB_BYTES}")
@@ -149,6 +152,9 @@ def _messages(run: Run, wanted: Iterable[JobState]) -> list[tuple[JobState, JobM
             fail(run, job.id, QUEUED, {"type": "input", "message": problem.message})
         except TooLarge as problem:
             fail(run, job.id, QUEUED, {"type": "too_large", "message": problem.message})
+        except NotAllowed as problem:
+            guard.refuse(run.control, run.connection, run.head.requester, job.id, problem)
+            fail(run, job.id, QUEUED, {"type": "not_allowed", "message": problem.message})
         else:
             found.append((job, message))
     return found
@@ -229,7 +235,8 @@ def _mark(
 def message_of(run: Run, job: JobState) -> JobMessage:
     """What the node is to run for this job."""
     given, timeout = run.input_of(job.task)
-    return build_job(run.execution, run.plan.tasks[job.task], given, timeout, job, run.control.settings)
+    task, settings = run.plan.tasks[job.task], run.control.settings
+    return build_job(run.execution, task, given, timeout, job, settings, guard=run.head.guard)
 
 
 def _dispatch_columns(
@@ -268,7 +275,7 @@ def promote(control: Control, connection: Connection, node: str, parcel: Parcel,
             continue
         try:
             count += _send_alone(control, connection, row, place.recipient, parcel, expected=QUEUED)
-        except InvalidInput:
+        except (InvalidInput, NotAllowed):
             # It cannot be told to its node: the settle that is asked for here fails it and says why.
             parcel.woken.add(row.execution)
     return count
@@ -312,6 +319,8 @@ def _loaded() -> Any:
             tasks.c.input,
             tasks.c.timeout,
             executions.c.plan_digest,
+            executions.c.requester,
+            executions.c.guard,
         )
         .join(tasks, (tasks.c.execution == jobs.c.execution) & (tasks.c.name == jobs.c.task))
         .join(executions, executions.c.id == jobs.c.execution)
@@ -331,9 +340,11 @@ def _send_alone(
     job = JobState(**values)
     plan: Plan = rows.plan(connection, row.plan_digest)
     now = control.clock()
-    message = build_job(
-        row.execution, plan.tasks[job.task], row.input or {}, row.timeout, job, control.settings
-    )
+    task, settings = plan.tasks[job.task], control.settings
+    message = build_job(row.execution, task, row.input or {}, row.timeout, job, settings, guard=row.guard)
+    if expected == QUEUED:
+        guard.check(control, row.guard, message)
+        guard.note(control, connection, row.guard, row.requester, message)
     born = canvas.Born(job.id, job.task, job.unit, job.attempt, job.node)
     single = plan.tasks[job.task].kind == "job" and job.attempt == 1
     compiled = canvas.line(plan, row.execution, born) if single else canvas.pair(born)

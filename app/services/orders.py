@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app.allow.policy import ENFORCE
+from app.allow.programs import SEARCH_PATH
 from app.compiler.plan import FANOUT_ACTION, PlanTask
 from app.engine.state import JobState
 from app.ids import ulid
@@ -69,14 +71,19 @@ def build_job(
     timeout: float | None,
     job: JobState,
     settings: Settings,
+    *,
+    guard: str = "",
 ) -> Job:
     """What the node is to run. The same row always gives the same Job, so that its digest is stable.
 
-    `given` is the task's rendered input. Raises InvalidInput where a value cannot be passed (NUL).
+    `given` is the task's rendered input. A job that the allowlist was enforced for looks for programs in a fixed
+    path, whatever the node's own is. Raises InvalidInput where a value cannot be passed (NUL).
     """
     argv, script = _what_runs(task, given)
     env = {str(name): value_text(value) for name, value in (given.get("env") or {}).items()}
     env.update({name: value_text(value) for name, value in (given.get("bound") or {}).items()})
+    if guard == ENFORCE:
+        env.setdefault("PATH", SEARCH_PATH)
     seconds = (
         timeout if timeout is not None else given.get("timeout") if task.action == FANOUT_ACTION else None
     )

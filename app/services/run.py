@@ -19,7 +19,8 @@ from app.engine.advance import advance
 from app.engine.draft import view
 from app.engine.events import Event, JobEnded, NodeBack
 from app.engine.state import Changes, Commands, JobState, Limits, Need, Slice, Step
-from app.engine.status import NOT_REACHED, PENDING
+from app.engine.status import EXECUTION_OVER, NOT_REACHED, PENDING
+from app.services import audit
 from app.services.control import Control
 from app.store import executions as rows
 from app.store.executions import Head
@@ -73,6 +74,8 @@ class Run:
         """Write what the steps so far changed."""
         if self._answered:
             rows.save(self.connection, self.head, self._unsaved, self._answered, self.now)
+            if self._unsaved.execution.get("status") in EXECUTION_OVER:
+                audit.completed(self.connection, self.head, self.now)
             self._unsaved, self._answered = Changes(), []
 
     def settle(self) -> None:

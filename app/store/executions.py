@@ -35,6 +35,8 @@ _select_execution = select(
     *(executions.c[name] for name in _EXECUTION_COLUMNS),
     executions.c.plan_digest,
     executions.c.requester,
+    executions.c.origin,
+    executions.c.guard,
     executions.c.event_seq,
     executions.c.created_at,
 ).where(executions.c.id == bindparam("id"))
@@ -65,14 +67,19 @@ class UnknownExecution(NotFound):
 
 
 class Head:
-    """The execution's row with what the engine does not see: which plan, who asked, how many events so far."""
+    """The execution's row with what the engine does not see: which plan, who asked, how many events so far.
 
-    __slots__ = ("event_seq", "plan_digest", "requester", "state")
+    `origin` is where its workflow came from, `guard` the mode of the allowlist that it is held to ("" for none).
+    """
+
+    __slots__ = ("event_seq", "guard", "origin", "plan_digest", "requester", "state")
 
     def __init__(self, row: Any) -> None:
         values = dict(row._mapping)
         self.plan_digest: str = values.pop("plan_digest")
         self.requester: str = values.pop("requester")
+        self.origin: str = values.pop("origin")
+        self.guard: str = values.pop("guard")
         self.event_seq: int = values.pop("event_seq")
         created_at = values.pop("created_at")
         system = {

@@ -174,7 +174,11 @@ def _kept(execution: str, job: str, stream: str, content: bytes) -> Mapping[str,
 def build(url: str, directory: Path, **settings: Any) -> World:
     """A world over a migrated, empty database."""
     given = Settings(
-        data_dir=str(directory), database_url=url, redis_url="redis://127.0.0.1:1/0", api_threads=8
+        data_dir=str(directory),
+        database_url=url,
+        redis_url="redis://127.0.0.1:1/0",
+        api_threads=8,
+        allowlist_mode="off",
     )
     nudged: list[str] = []
     control = Control(replace(given, **settings), Store(url), nudged.extend)

@@ -15,12 +15,14 @@ import yaml
 from markdown import Block, blocks, documents, links, prose, rows, text_of, ticked
 from repository import ROOT, modules, named, tree
 
+from app.allow import reading, toml
+from app.allow.policy import Asked
 from app.api import create_app
 from app.cli.main import cli
 from app.compiler.build import build
 from app.compiler.explain import render
 from app.engine import events, status
-from app.language import grammar
+from app.language import allowlist, grammar
 from app.language.fields import Table
 from app.language.filters import FILTERS
 from app.language.not_yet import NOT_YET
@@ -198,6 +200,23 @@ def test_no_code_is_told_that_is_not() -> None:
     """`template-unknown-…` is put together from the kind of name."""
     left = told_codes() - language_codes() - other_codes()
     assert {code for code in left if not code.startswith("template-unknown-")} == set()
+
+
+# what may be run
+
+
+def test_allowlists_in_documents_can_be_read() -> None:
+    found = {block.info: block for block in blocks("docs/allowlist.md")}
+    loaded = allowlist.load(found["yaml fragment"].text, "docs/allowlist.md")
+    assert loaded.problems == ()
+    policy, problems = toml.load(found["toml"].text)
+    assert problems == ()
+    assert policy is not None
+    assert policy.judge(Asked(("printf", "%s\\n", "what core.echo says"))).allowed
+
+
+def test_every_key_of_an_allowlist_is_told() -> None:
+    assert {*reading.OF_FILE, *reading.OF_COMMAND, *reading.OF_SCRIPT} - ticked("docs/allowlist.md") == set()
 
 
 # settings

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from repository import ROOT, imported, modules, named
 
-PURE = {"language", "compiler", "engine"}
+PURE = {"allow", "language", "compiler", "engine"}
 PLAIN = {"errors", "ids", "settings"}
 BELOW = PURE | PLAIN
 SERVER = {"store", "transport", "services", "node"}
@@ -15,13 +15,14 @@ MAY_IMPORT = {
     "errors": set(),
     "ids": set(),
     "settings": {"errors"},
-    "language": {"errors"},
+    "allow": {"errors"},
+    "language": {"allow", "errors"},
     "compiler": {"language", "errors"},
     "engine": {"compiler", "language", "errors"},
     "store": BELOW,
     "transport": PLAIN,
     "services": BELOW | {"store", "transport"},
-    "node": {"transport", *PLAIN},
+    "node": {"allow", "transport", *PLAIN},
     "api": BELOW | {"store", "transport", "services"},
     "cli": BELOW,
 }
