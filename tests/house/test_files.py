@@ -158,3 +158,63 @@ def test_the_licence_is_there() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert "Apache License" in text
     assert "END OF TERMS AND CONDITIONS" in text
+
+
+# systemd
+
+UNITS = sorted((ROOT / "config" / "systemd").glob("*.service"))
+COMMAND = re.compile(r"^Exec\w+=/opt/muster/\.venv/bin/(.+)$", re.M)
+
+
+def test_a_unit_for_every_role() -> None:
+    expected = {"setup", "api", "control", "beat", "runner@", "node@"}
+    assert {path.stem.removeprefix("muster-") for path in UNITS} == expected
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)
+def test_units_start_what_is_there_with_settings_that_are(path: Path) -> None:
+    text = path.read_text().replace("\\\n", " ")
+    commands = [shlex.split(command) for command in COMMAND.findall(text)]
+    assert len(commands) == len(re.findall(r"^Exec", text, re.M)) > 0
+    for command in commands:
+        if command[:2] == ["python", "-m"]:
+            assert importlib.util.find_spec(command[2]) is not None
+        else:
+            check_command(command)
+    known = {environment_name(one.name) for one in fields(Settings)}
+    assert set(re.findall(r"(?<![\w.])(?:MUSTER_\w+|\w+_URL)\b", text)) <= known
+    assert "User=root" not in text
+    assert re.search(r"^User=muster", text, re.M)
+
+
+def test_what_must_outlive_what() -> None:
+    """The runner is no part of the worker's unit, and stopping the worker tells nobody else."""
+    node, runner = ((ROOT / "config" / "systemd" / f"muster-{name}@.service") for name in ("node", "runner"))
+    assert "\nKillMode=process\n" in node.read_text()
+    assert "MUSTER_START_RUNNER=0" in node.read_text()
+    assert "\nOOMPolicy=continue\n" in runner.read_text()
+    for sandbox in (
+        "NoNewPrivileges",
+        "ProtectSystem",
+        "PrivateTmp",
+        "SystemCallFilter",
+        "CapabilityBoundingSet",
+    ):
+        assert sandbox not in runner.read_text(), "scripts would be refused what their user may do"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
+def test_systemd_takes_the_units(tmp_path: Path) -> None:
+    for path in UNITS:
+        text = path.read_text().replace("/opt/muster/.venv/bin/", f"{tmp_path}/")
+        (tmp_path / path.name).write_text(text)
+    for program in ("muster", "celery", "gunicorn", "python"):
+        (tmp_path / program).touch(0o755)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *(str(tmp_path / path.name) for path in UNITS)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    ours = [line for line in (done.stdout + done.stderr).splitlines() if "muster" in line]
+    assert not ours
