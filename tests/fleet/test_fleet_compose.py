@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -13,11 +15,13 @@ from typing import Any
 
 import pytest
 from fleet_compose import Containers
-from fleet_processes import processes_with, wait_until
+from fleet_processes import ROOT, processes_with, wait_until
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(300)]
 
-NODES = {"local", "web-1", "web-2", "web-3"}
+WEB = ["web-1", "web-2", "web-3"]
+NODES = {"local", *WEB}
+STEPS = ("system", "disk", "memory")
 WORKFLOW = """\
 ref: tests.everywhere
 tasks:
@@ -61,9 +65,32 @@ def test_a_workflow_runs_on_every_node(containers: Containers, tmp_path: Path) -
     assert containers.is_healthy("api")
     done = containers.run("control", "muster", "run", str(tmp_path / "everywhere.yaml"))
     assert done.returncode == 0, done.stdout + done.stderr
-    for node in NODES - {"local"}:
+    for node in WEB:
         assert f"hello from {node}" in done.stdout
     assert "3 machines answered" in done.stdout
+
+
+def test_the_example_of_the_documents(containers: Containers) -> None:
+    """With nothing but the standard library: -I leaves every package of ours out, -S the installed ones."""
+    client = (containers.volume("control") / "client.env").read_text()
+    token = client.partition("MUSTER_TOKEN=")[2].strip()
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(ROOT / "docs" / "examples" / "parallel_fleet_workflow.py"), *WEB],
+        env={"MUSTER_URL": containers.url, "MUSTER_TOKEN": token},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    for node, step in zip(WEB, STEPS, strict=True):
+        at = lines.index(f"{node}  {step}  succeeded  exit code 0")
+        assert lines[at + 1].startswith("    ")
+    assert "    I am web-1" in lines
+    assert lines[-1] == f"execution {lines[0].split()[1]}: completed"
+    began, ended = ([lines.index(f"  {step}: {word}") for step in STEPS] for word in ("running", "succeeded"))
+    assert max(began) < min(ended), "they start together"
 
 
 def test_flower_answers(containers: Containers) -> None:
