@@ -21,7 +21,7 @@ from app.cli.plain import safe
 from app.cli.prepare import database
 from app.compiler.plan import LOCAL
 from app.errors import InvalidInput, MusterError, NotAllowed
-from app.services import fleet, installation, people
+from app.services import fleet, installation, onetime, people
 from app.services.control import Control
 from app.settings import Settings
 from app.store import migrate
@@ -212,7 +212,9 @@ def _node(control: Control, wanted: Wanted, name: str) -> NodeToken:
 def _until(control: Control, name: str, file: str) -> float | None:
     """When the token that an earlier run left in the file ends; None if it is of no use any more."""
     try:
-        return fleet.holds(control, name, own_node.read_token(Path(file), name).token) if file else None
+        return (
+            onetime.valid_until(control, own_node.read_token(Path(file), name).token, name) if file else None
+        )
     except MusterError:
         return None
 

@@ -13,7 +13,7 @@ from app.compiler.plan import LOCAL
 from app.engine.status import JOB_OUT, QUEUED
 from app.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from app.ids import fingerprint, secret
-from app.services import audit, installation, lost, naming
+from app.services import audit, installation, lost, naming, onetime
 from app.services.control import Control
 from app.services.run import Run
 from app.store.db import Store
@@ -119,13 +119,6 @@ def check(node: str, labels: Mapping[str, str], lifetime: float, *, by_control: 
         )
 
 
-def holds(control: Control, node: str, token: str) -> float | None:
-    """Until when a token that was made for this node may still be used, in Unix seconds; None if it may not."""
-    with control.store.read() as connection:
-        row = _token(connection, token, node, control.clock())
-    return None if row is None else float(row.expires_at)
-
-
 def state_of(control: Control, node: str) -> str | None:
     """`active`, `draining` or `removed`; None for a name that never was a node's."""
     with control.store.read() as connection:
@@ -136,6 +129,7 @@ def state_of(control: Control, node: str) -> str | None:
 def enroll(control: Control, asked: Enrolment) -> Enrolled:
     """Make a machine a node: the token is used up, its keys become the node's.
 
+    A machine whose answer was lost may ask again with the same token and keys, while the token would be valid.
     The jobs that an earlier machine of that name holds become unknown; those not yet handed over wait for the
     new one. Raises NotAllowed (token or proof), InvalidInput, Conflict (the name is taken, and the token does
     not replace).
@@ -145,9 +139,12 @@ def enroll(control: Control, asked: Enrolment) -> Enrolled:
     now = control.clock()
     person = f"node:{asked.node}"[:64]
     with control.store.read() as connection:
-        if _token(connection, asked.token, asked.node, now) is None:
+        if onetime.unused(connection, asked.token, asked.node, now) is None:
             # Nobody vouched for this request, so it leaves no row behind.
-            raise _bad_token()
+            kid = onetime.used_by(connection, asked.token, asked.node, now)
+            if kid is None or _proven(asked, known.id, now).kid != kid:
+                raise _bad_token()
+            return Enrolled(asked.node, known.id, known.public)
     with audit.writing(control, person, "node.enroll", asked.node) as connection:
         public = _proven(asked, known.id, now)
         used = update(EnrolmentToken).where(
@@ -155,7 +152,7 @@ def enroll(control: Control, asked: Enrolment) -> Enrolled:
             enrolments.c.used_at.is_(None),
             enrolments.c.expires_at > now,
         )
-        row = _token(connection, asked.token, asked.node, now)
+        row = onetime.unused(connection, asked.token, asked.node, now)
         if row is None or connection.execute(used.values(used_at=now)).rowcount != 1:
             raise _bad_token()
         replaced = _put(connection, asked.node, public, row, now)
@@ -173,16 +170,6 @@ def enrol_local(store: Store, public_keys: Mapping[str, Any], now: float) -> Non
         if connection.execute(select(nodes.c.name).where(*same)).first() is None:
             _upsert(connection, LOCAL, values)
             audit.record(connection, "control", "node.enroll", LOCAL, at=now)
-
-
-def _token(connection: Connection, token: str, node: str, now: float) -> Any:
-    query = select(enrolments).where(
-        enrolments.c.sha256 == fingerprint(token),
-        enrolments.c.node == node,
-        enrolments.c.used_at.is_(None),
-        enrolments.c.expires_at > now,
-    )
-    return connection.execute(query).first()
 
 
 def _proven(asked: Enrolment, installation_id: str, now: float) -> Public:

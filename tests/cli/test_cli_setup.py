@@ -15,8 +15,8 @@ from sqlalchemy import func, select
 
 from app.cli.connection import read_client_file
 from app.cli.main import main
-from app.errors import NotAllowed
-from app.services import fleet, people
+from app.errors import Conflict, NotAllowed
+from app.services import fleet, onetime, people
 from app.services.control import Control
 from app.settings import from_environment
 from app.store.db import Store
@@ -93,7 +93,7 @@ def test_what_is_printed_is_printed_once(data: Path, capsys: pytest.CaptureFixtu
     out = capsys.readouterr().out
     token = out.partition("told this once: ")[2].split()[0]
     assert people.authenticate(opened(), token).login == "admin"
-    assert fleet.holds(opened(), "web-1", out.split()[-1]) is not None
+    assert onetime.valid_until(opened(), out.split()[-1], "web-1") is not None
     assert main(["setup"]) == 0
     assert "mst_" not in capsys.readouterr().out
 
@@ -129,7 +129,7 @@ def test_a_token_file_that_is_of_no_use_is_written_anew(
     (data / "token").write_text(content)
     run(capsys, "--node", "web-1", "--token-file", f"{data}/token")
     token = json.loads((data / "token").read_text())["token"]
-    assert fleet.holds(opened(), "web-1", token) is not None
+    assert onetime.valid_until(opened(), token, "web-1") is not None
 
 
 def test_an_admin_file_that_cannot_be_written_makes_no_admin(
@@ -146,6 +146,8 @@ def test_the_token_of_local_is_controls_own_to_make(data: Path, capsys: pytest.C
     """Whoever is admin at the API cannot make one; with the token of `setup` the machine becomes `local`."""
     token = run(capsys, "--node", "local", "--label", "role=web")["nodes"][0]["token"]
     control, pair = opened(), KeyPair.generate()
+    with pytest.raises(Conflict):
+        fleet.create_token(control, "local", "admin")
     proof = pair.prove("", token, "local", now=control.clock())
     with pytest.raises(NotAllowed):
         fleet.enroll(control, fleet.Enrolment("local", "mse_other", pair.public(), proof))
