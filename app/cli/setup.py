@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -41,11 +42,12 @@ class Wanted:
     token_file: str = ""
     admin_file: Path | None = None
     url: str = ""
+    another_token: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Admin:
-    """`made` only the first time; `token` is empty where a file has it."""
+    """`made`: there is a new token. It is empty where a file has it."""
 
     login: str
     made: bool
@@ -83,6 +85,9 @@ class Done:
     help="Write the first administrator's token there, for clients, instead of printing it.",
 )
 @click.option("--url", default="", help="The API's URL, for that file.")
+@click.option(
+    "--another-token", is_flag=True, help="The first administrator's token was lost: make another one."
+)
 @click.option("--node", "nodes", multiple=True, metavar="NAME", help="A node to be; may be repeated.")
 @click.option(
     "--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label of these nodes; may be repeated."
@@ -100,6 +105,7 @@ class Done:
 def setup(
     admin_file: Path | None,
     url: str,
+    another_token: bool,
     nodes: Sequence[str],
     labels: Sequence[str],
     token_file: str,
@@ -113,7 +119,7 @@ def setup(
     It runs on the control side, with the settings that control workers have. A token is told once.
     """
     given = environment.from_environment()
-    wanted = Wanted(nodes, labels_of(labels), lifetime, token_file, admin_file, url)
+    wanted = Wanted(nodes, labels_of(labels), lifetime, token_file, admin_file, url, another_token)
     done = set_up(given, wanted)
     click.echo(json_text(asdict(done)) if as_json else _told(done))
 
@@ -156,9 +162,18 @@ def _check(settings: Settings, wanted: Wanted) -> None:
 
 @contextmanager
 def _data_dir(settings: Settings) -> Iterator[None]:
-    """The data directory, private. Raises NotAllowed for what cannot be done there."""
+    """The data directory, private and this user's own. Raises NotAllowed for what cannot be done there."""
+    directory = Path(settings.data_dir)
     try:
-        Path(settings.data_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = directory.stat().st_uid
+        if owner != os.geteuid():
+            # Root could write there, but control could not read what root has written.
+            raise NotAllowed(
+                f"the data directory {directory} belongs to the user with the id {owner}, not to this one",
+                hint="run it as the user that runs control: `sudo -u …`",
+                code="data-dir",
+            )
         yield
     except OSError as error:
         raise NotAllowed(
@@ -173,7 +188,11 @@ def _admin(control: Control, wanted: Wanted) -> Admin:
     keep = None if file is None else partial(_keep, file, wanted.url or _url(control.settings))
     token = people.bootstrap_admin(control.store, control.clock(), keep)
     if token is None:
-        return Admin(people.FIRST_ADMIN, False)
+        if not wanted.another_token:
+            return Admin(people.FIRST_ADMIN, False)
+        token = people.create_token(control, people.FIRST_ADMIN, "setup", None, people.FIRST_ADMIN).token
+        if keep is not None:
+            keep(token)
     return Admin(people.FIRST_ADMIN, True, *(("", str(file)) if file else (token,)))
 
 
@@ -231,9 +250,11 @@ def _told(done: Done) -> str:
     admin = done.admin
     if admin.made:
         where = f"its token is in {admin.file}" if admin.file else f"its token, told this once: {admin.token}"
-        lines.append(f"administrator {admin.login}: made; {where}")
+        lines.append(f"administrator {admin.login}: {where}")
     else:
-        lines.append("administrator: there are people already; more tokens: `muster token create LOGIN`")
+        lines.append(
+            "administrator: there are people already, no token is made; `muster token create LOGIN` makes more"
+        )
     lines += [f"node {one.node}: {_told_node(one)}" for one in done.nodes]
     return safe("\n".join(lines), keep="\n")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import threading
 from pathlib import Path
@@ -98,6 +99,17 @@ def test_what_is_printed_is_printed_once(data: Path, capsys: pytest.CaptureFixtu
     assert "mst_" not in capsys.readouterr().out
 
 
+def test_another_token_for_the_one_that_was_lost(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = run(capsys, "--another-token")["admin"]["token"]
+    file = data / "client.env"
+    found = run(capsys, "--another-token", "--admin-file", str(file))["admin"]
+    assert found == {"login": "admin", "made": True, "token": "", "file": str(file)}
+    second = read_client_file(file)[1]
+    assert first != second
+    assert [people.authenticate(opened(), token).role for token in (first, second)] == ["admin", "admin"]
+    assert counts() == (2, 0)
+
+
 def test_a_node_that_is_there_or_was_removed_gets_no_token(
     data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,6 +192,23 @@ def test_two_at_once_make_one_installation(data: Path, capsys: pytest.CaptureFix
     assert codes == [0] * 4, capsys.readouterr().err
     assert capsys.readouterr().out.count("told this once") == 1
     assert counts() == (1, 0)
+
+
+def test_a_data_directory_of_somebody_else(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Root may write anywhere, and control could not read it then."""
+    foreign = Path("/usr")
+    if os.geteuid() == 0:
+        foreign = data
+        data.mkdir()
+        os.chown(data, 12345, -1)
+    monkeypatch.setenv("MUSTER_DATA_DIR", str(foreign))
+    before = sorted(foreign.iterdir())
+    err = refused(capsys, 3)
+    assert "belongs to the user with the id" in err
+    assert "run it as the user that runs control" in err
+    assert sorted(foreign.iterdir()) == before
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
