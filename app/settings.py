@@ -63,6 +63,7 @@ class Settings:
     node: str = ""
     node_dir: str = ""
     node_slots: int = 8
+    start_runner: bool = True
     heartbeat_every: float = 10.0
     output_limit: int = 1_048_576
     grace: float = 10.0

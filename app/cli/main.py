@@ -18,6 +18,7 @@ from app.errors import MusterError
 
 COMMANDS = {
     "up": ("app.cli.up:up", "Run a whole fleet on this machine."),
+    "setup": ("app.cli.setup:setup", "Make what an installation needs before its processes start."),
     "demo": ("app.cli.up:demo", "Start a fleet of three nodes, run a workflow across it, stop it."),
     "validate": ("app.cli.offline:validate", "Check workflow files; nothing is sent anywhere."),
     "compile": ("app.cli.compiling:compile_", "Print the Celery canvas that a workflow becomes."),

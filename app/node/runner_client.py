@@ -58,6 +58,8 @@ class _Request:
 class RunnerClient:
     """Talks to the runner of `directory` for the node `node`. Every method may be called from any thread.
 
+    Where no runner answers it starts one, if it `may_start`; otherwise it waits for somebody else's.
+
     The callbacks are called on the reading thread and must be quick: on_started(job id, pid, Unix time),
     on_output(job id), on_exited(job id). They may come again for a job after a broken connection.
     """
@@ -67,12 +69,14 @@ class RunnerClient:
         directory: str | Path,
         node: str,
         *,
+        may_start: bool = True,
         on_started: Callable[[str, int, float], None] | None = None,
         on_output: Callable[[str], None] | None = None,
         on_exited: Callable[[str], None] | None = None,
     ) -> None:
         self.directory = os.path.abspath(directory)
         self._node = node
+        self._may_start = may_start
         self._on_started = on_started
         self._on_output = on_output
         self._on_exited = on_exited
@@ -91,7 +95,7 @@ class RunnerClient:
         self._closed = threading.Event()
 
     def ensure(self) -> dict[str, Any]:
-        """Connects, and starts a runner where none answers; what `ping` answers. Raises `Unavailable`."""
+        """Connects, with a runner of its own where none answers; what `ping` answers. Raises `Unavailable`."""
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._read_for_ever, name="runner-events", daemon=True)
@@ -264,7 +268,7 @@ class RunnerClient:
             if not (self._waits or self._wanted.wait(0.5)) or self._closed.is_set():
                 continue
             try:
-                sock = runner_start.reach(self.directory, self._closed.is_set)
+                sock = runner_start.reach(self.directory, self._closed.is_set, may_start=self._may_start)
             except (OSError, Unavailable) as error:
                 log.warning("no runner in %s: %s", self.directory, error)
                 self._closed.wait(pause)

@@ -55,6 +55,7 @@ class Station:
         self.runner = RunnerClient(
             self.directory,
             self.identity.node,
+            may_start=settings.start_runner,
             on_started=self._started,
             on_output=self._output,
             on_exited=self._exited,

@@ -71,7 +71,8 @@ def read(store: Store) -> Installed:
     row = _row(store)
     if row is None:
         raise Unavailable(
-            "this installation has not been set up", hint="run `muster up`, or start a control worker"
+            "this installation has not been set up",
+            hint="run `muster setup`, or `muster up` on one machine",
         )
     return row
 

@@ -81,7 +81,7 @@ class Fleet:
         self.url = f"redis+socket://{self.broker.socket}"
         self._workers_url = f"redis://127.0.0.1:{self._port}/0" if tcp else self.url
         self.redis_url: Callable[[Path], str] | None = None
-        self._database = _Database(self.directory, postgres)
+        self._database = Database(self.directory, postgres)
         self._app: Any = None
 
     def __enter__(self) -> Fleet:
@@ -336,7 +336,7 @@ class Fleet:
         return path.read_text(errors="replace")[-last:] if path.exists() else f"no {path}"
 
 
-class _Database:
+class Database:
     """SQLite in the fleet's directory, or a PostgreSQL database of the fleet's own.
 
     `postgres` is the server's URL. MUSTER_TEST_FLEET=postgres puts every fleet on MUSTER_TEST_DATABASE_URL.

@@ -122,6 +122,20 @@ def test_every_action_is_told_and_shown(action: str) -> None:
     assert wanted - shown == set()
 
 
+GUIDE = "docs/user/guides/workflows.md"
+
+
+def test_the_guide_tells_and_shows_all_of_a_fan_out_and_a_block() -> None:
+    """Its step config reference has a row for every key, and examples that compile use those of a fan-out."""
+    told = {name for row in rows(GUIDE) for name in re.findall(r"`([^`]+)`", row[0])}
+    fan_out = names_of(grammar.INPUTS["core.distributed_shell"], "input")
+    on_a_block = names_of(grammar.TASK, "task") - set(grammar.NOT_ON_A_BLOCK)
+    assert (fan_out | on_a_block) - told == set()
+    assert fan_out | {"fail_fast", "retry", "queue_timeout", "on_unknown", "idempotent"} <= used_in(GUIDE)
+    of_a_child = text_of(GUIDE).partition("A child may have ")[2].partition("\n\n")[0]
+    assert names_of(grammar.CHILD, "task") - set(re.findall(r"`([^`]+)`", of_a_child)) == set()
+
+
 def test_what_does_not_run_yet_stands_in_one_place() -> None:
     """Each by the name that the loader's message uses, in the roadmap."""
     roadmap = text_of("docs/roadmap.md")

@@ -29,7 +29,8 @@ MAY_IMPORT = {
 """Part of `app` -> the parts that it may import beside itself. A part that is not here may not exist."""
 
 SERVER_SIDE_OF_CLI = {
-    "prepare": "up, demo",
+    "prepare": "up, demo, setup",
+    "setup": "setup",
     "runners": "up, demo",
     "enroll": "node enroll",
     "own_node": "node enroll, up, demo",
