@@ -31,7 +31,7 @@ DIRECTORIES = re.findall(r"(?<= )/[\w/-]+", re.findall(r"install -d (?:.|\\\n)+?
 IMAGE_ENVIRONMENT = dict(
     pair.split("=", 1) for pair in re.findall(r"^ENV (.+)$", DOCKERFILE, re.M)[0].split()
 )
-QUICK = {"MUSTER_HEARTBEAT_EVERY": "1"}
+QUICK = {"MUSTER_HEARTBEAT_EVERY": "1", "MUSTER_ALLOWLIST_MODE": "audit"}
 ELSEWHERE = "postgres"
 """The one service that does not run: its server, if there is one, is somebody's already."""
 
