@@ -34,7 +34,8 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from queue import Empty
@@ -47,7 +48,7 @@ from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 
 from app.transport.gate import Poison
-from app.transport.line import Line
+from app.transport.line import Command, Line
 from app.transport.queues import DEAD
 
 logger = logging.getLogger(__name__)
@@ -123,17 +124,22 @@ class QoS(kombu_redis.QoS):
     """What was taken and not acknowledged: one command to note a message, one to forget it.
 
     kombu keeps a sorted set of times beside the hash, so each of them is a transaction there. Our tags hold the
-    time, and the hash of one worker is short.
+    time, and the hash of one worker is short. What is to be forgotten is written together with what is noted next,
+    and before the worker asks for another message: an acknowledgement may so wait as long as one BRPOP does.
     """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._forgotten: deque[str] = deque()
 
     def append(self, message: Any, delivery_tag: str) -> None:
         origin = message.delivery_info
         kept = json.dumps([message._raw, origin["exchange"], origin["routing_key"]], separators=(",", ":"))
-        self.channel.line.call([("HSET", self.unacked_key, delivery_tag, kept)])
+        self.write([("HSET", self.unacked_key, delivery_tag, kept)])
         virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        self.channel.line.call([("HDEL", self.unacked_key, delivery_tag)])
+        self._forgotten.append(delivery_tag)
         virtual.QoS.ack(self, delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
@@ -142,6 +148,22 @@ class QoS(kombu_redis.QoS):
             virtual.QoS.ack(self, delivery_tag)
         else:
             self.ack(delivery_tag)
+
+    def write(self, commands: Sequence[Command] = ()) -> None:
+        """Carries out the commands, after what has been acknowledged is forgotten. Raises what redis-py raises.
+
+        An acknowledgement that is lost so is harmless: the message is handed out twice.
+        """
+        gone = []
+        while self._forgotten:
+            gone.append(self._forgotten.popleft())
+        wanted = [("HDEL", self.unacked_key, *gone), *commands] if gone else list(commands)
+        if wanted:
+            self.channel.line.call(wanted)
+
+    def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
+        self.write()
+        super().restore_by_tag(tag, client, leftmost)
 
     def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
         """Hands out again what was taken longer ago than the visibility timeout."""
@@ -154,6 +176,7 @@ class QoS(kombu_redis.QoS):
 
     def tags(self, client: Any) -> list[str]:
         """The tags of all that is not acknowledged, oldest first."""
+        self.write()
         return sorted(bytes_to_str(tag) for tag in client.hkeys(self.unacked_key))
 
     def _remove_from_indices(self, delivery_tag: str, pipe: Any = None) -> Any:
@@ -179,6 +202,22 @@ class Channel(kombu_redis.Channel):
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
         # kombu makes a client each time, which takes longer than most commands. A client may be shared by threads.
         yield client or self._shared_client
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        self._write()
+        super()._brpop_start(timeout)
+
+    def close(self) -> None:
+        if not self.closed:
+            try:
+                self._write()
+            except self.connection_errors:
+                logger.warning("what was acknowledged last may be handed out again: the broker is away")
+        super().close()
+
+    def _write(self) -> None:
+        if isinstance(self._qos, QoS):
+            self._qos.write()
 
     def _restore(self, message: Any, leftmost: bool = False) -> None:
         if self.ack_emulation:
