@@ -14,48 +14,13 @@ from typing import Any
 import kombu
 import pytest
 from real_fleet import ROOT, Broker, Workers, wait_for
+from real_messages import GOOD, dead, message, notes, push
 
 from app.transport import queues
 from app.transport.celery_app import make_celery
 from app.transport.gate import canvas_digest
 
 pytestmark = pytest.mark.fleet
-
-
-def notes(directory: Path, what: str | None = None) -> list[dict[str, Any]]:
-    path = directory / "notes"
-    lines = path.read_text().splitlines() if path.exists() else []
-    found = [json.loads(line) for line in lines]
-    return [each for each in found if what in (None, each["what"])]
-
-
-def message(
-    name: str, args: Any = (), *, kwargs: Any = None, embed: Any = None, id: str = "j1", **headers: Any
-) -> dict[str, Any]:
-    """An envelope as a kombu sender writes it, with whatever is asked for in it."""
-    body = json.dumps([args, {} if kwargs is None else kwargs, {} if embed is None else embed])
-    return {
-        "body": base64.b64encode(body.encode()).decode(),
-        "content-type": "application/json",
-        "content-encoding": "utf-8",
-        "headers": {"lang": "py", "task": name, "id": id, "retries": 0, "root_id": id, **headers},
-        "properties": {
-            "delivery_info": {"exchange": "", "routing_key": queues.RESULTS},
-            "delivery_tag": f"tag-{id}",
-            "body_encoding": "base64",
-            "priority": 0,
-            "reply_to": "",
-            "correlation_id": id,
-        },
-    }
-
-
-def push(broker: Broker, queue: str, item: Any) -> None:
-    broker.client.lpush(queue, item if isinstance(item, bytes | str) else json.dumps(item))
-
-
-def dead(broker: Broker) -> list[dict[str, Any]]:
-    return [json.loads(item) for item in broker.client.lrange("dead", 0, -1)]
 
 
 def test_a_worker_as_typed_is_quiet_and_on_its_own_queues(broker: Broker, workers: Workers) -> None:
@@ -95,7 +60,6 @@ def _environment(process: subprocess.Popen[bytes]) -> dict[str, str]:
     return dict(line.split("=", 1) for line in text.split("\0") if line)
 
 
-GOOD = message(queues.COLLECT, ["ok"])
 POISON: dict[str, tuple[Any, str]] = {
     "no json": ("not json", "not-json"),
     "no utf-8": (b"\xff\xfe{}", "not-json"),
@@ -319,92 +283,6 @@ def test_a_chord_over_nodes_ends_with_one_nudge(broker: Broker, workers: Workers
     assert notes(workers.directory, "settle") == [{"what": "settle", "values": ["e1"]}]
     assert broker.client.pubsub_channels() == []
     sender.close()
-
-
-def test_what_a_killed_worker_had_comes_back_at_once_and_in_order(broker: Broker, workers: Workers) -> None:
-    (workers.directory / "hold").touch()
-    control, _ = workers.ready("control", "control-1", "results")
-    for number in range(6):
-        item = message(queues.COLLECT, [f"m{number}"], id=f"j{number}")
-        # What the item says of where it came from is not where it goes back to.
-        item["properties"]["delivery_info"]["routing_key"] = "node.web-9"
-        item["properties"]["delivery_tag"] = "the same for all"
-        push(broker, queues.RESULTS, item)
-    wait_for(lambda: len(notes(workers.directory)) == 3, "three at work")
-    assert broker.client.hlen("unacked:control-1") == 3
-    control.kill()
-    control.wait()
-    broker.client.hset("unacked:control-1", "junk", b"not json")
-    (workers.directory / "hold").unlink()
-    workers.ready("control", "control-1", "results")
-    wait_for(lambda: len(notes(workers.directory)) == 9, "all six again")
-    again = [each["value"] for each in notes(workers.directory)][3:]
-    assert sorted(again) == [f"m{number}" for number in range(6)]
-    assert set(again[:3]) == {"m0", "m1", "m2"}
-    wait_for(lambda: broker.client.hlen("unacked:control-1") == 0, "all acknowledged")
-    assert [each["reason"] for each in dead(broker)] == ["not-an-envelope"]
-    assert b"node.web-9" not in broker.contents()
-
-
-def test_a_node_notes_nothing_and_gives_back_what_it_did_not_begin(broker: Broker, workers: Workers) -> None:
-    (workers.directory / "hold").touch()
-    node, _ = workers.ready("node", "web-1", "node.web-1")
-    for number in range(6):
-        push(broker, "node.web-1", message(queues.NODE_ORDER, [f"m{number}"], id=f"j{number}"))
-    wait_for(lambda: len(notes(workers.directory)) == 3, "three at work")
-    wait_for(lambda: broker.client.llen("node.web-1") == 0, "the others are taken")
-    assert [key for key in broker.client.scan_iter() if b"unacked" in key] == []
-    node.send_signal(signal.SIGTERM)
-    (workers.directory / "hold").unlink()
-    assert node.wait(20) == 0
-    begun = {each["value"] for each in notes(workers.directory)}
-    back = [json.loads(item) for item in reversed(broker.client.lrange("node.web-1", 0, -1))]
-    assert begun | {json.loads(base64.b64decode(item["body"]))[0][0] for item in back} == {
-        f"m{n}" for n in range(6)
-    }
-    workers.ready("node", "web-1", "node.web-1")
-    wait_for(
-        lambda: {each["value"] for each in notes(workers.directory)} == {f"m{n}" for n in range(6)}, "all"
-    )
-    assert len(notes(workers.directory)) == 6
-    assert dead(broker) == []
-
-
-def test_what_is_held_longer_than_the_visibility_timeout_is_handed_out_again(broker: Broker) -> None:
-    broker.client.flushall()
-    app = make_celery("control", broker_url=broker.url, name="control-1", queues=[queues.RESULTS])
-    push(broker, queues.RESULTS, GOOD)
-    with app.connection_for_read() as connection, connection.channel() as channel:
-        channel.do_restore = False
-        taken = channel.basic_get(queues.RESULTS)
-        held = broker.client.hgetall("unacked:control-1")
-        assert list(held) == [taken.delivery_tag.encode()]
-        channel.qos.restore_visible()
-        assert broker.client.llen(queues.RESULTS) == 0
-        (tag, kept), old = held.popitem(), f"{10**18:020d}.0.x"
-        broker.client.hset("unacked:control-1", mapping={old: kept, "another kind of tag": kept})
-        channel.qos.restore_visible()
-        assert broker.client.llen(queues.RESULTS) == 1
-        assert set(broker.client.hkeys("unacked:control-1")) == {tag, b"another kind of tag"}
-        again = channel.basic_get(queues.RESULTS)
-        assert again.delivery_info == {"exchange": "", "routing_key": queues.RESULTS, "redelivered": True}
-        taken.ack()
-        again.ack()
-    assert broker.client.hkeys("unacked:control-1") == [b"another kind of tag"]
-    app.close()
-
-
-def test_a_node_can_send_to_control_only(broker: Broker) -> None:
-    node = make_celery("node", broker_url=broker.url, name="web-1", queues=["node.web-1"])
-    broker.client.flushall()
-    node.send_task(queues.COLLECT, ["secret"], queue=queues.RESULTS, task_id="j1")
-    raw = broker.client.lpop(queues.RESULTS).decode()
-    headers = json.loads(raw)["headers"]
-    assert (headers["argsrepr"], headers["kwargsrepr"]) == ("-", "-")
-    with pytest.raises(Exception, match=r"node\.web-2"):
-        node.send_task(queues.NODE_ORDER, ["x"], queue="node.web-2")
-    assert broker.contents() == {}
-    node.close()
 
 
 AMQP_URL = os.environ.get("MUSTER_TEST_AMQP_URL", "")
