@@ -56,12 +56,6 @@ class Line:
             raise refused
         return answers
 
-    def close(self) -> None:
-        """Closes the connection; the next call opens it again."""
-        with self._lock:
-            if self._connection is not None:
-                self._connection.disconnect()
-
 
 def _exchange(connection: Any, commands: Sequence[Command]) -> list[Any]:
     try:

@@ -42,10 +42,6 @@ class Publisher:
         else:
             self._publish(messages)
 
-    def close(self) -> None:
-        """Lets go of the connection; `send` makes it anew."""
-        self._line.close()
-
     @cached_property
     def _is_redis(self) -> bool:
         return self._app.connection_for_write().get_transport_cls() is Transport

@@ -25,6 +25,7 @@ celery = make_celery(
     pool="threads",
     state_dir=DIRECTORY,
 )
+celery.conf.worker_send_task_events = "FLEET_EVENTS" in os.environ
 
 
 def note(what: str, **more: Any) -> None:

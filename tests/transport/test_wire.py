@@ -77,7 +77,6 @@ def app(broker: Broker) -> Iterator[Muster]:
     broker.client.flushall()
     made = make_celery("control", broker_url=broker.url, name="c1", queues=[queues.RESULTS])
     yield made
-    made.publisher.close()
     made.close()
 
 
@@ -131,7 +130,6 @@ def test_a_node_sends_to_control_only_and_nothing_of_a_batch_that_goes_elsewhere
     assert broker.contents() == {}
     node.publisher.send([allowed])
     assert broker.contents() == {b"results": 1}
-    node.publisher.close()
     node.close()
 
 
@@ -165,7 +163,6 @@ def test_redis_goes_away_and_comes_back(tmp_path_factory: pytest.TempPathFactory
         app.publisher.send([message])
         assert second.contents() == {b"control": 2}
     finally:
-        app.publisher.close()
         app.close()
         second.stop()
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +284,36 @@ def test_a_chord_over_nodes_ends_with_one_nudge(broker: Broker, workers: Workers
     assert notes(workers.directory, "settle") == [{"what": "settle", "values": ["e1"]}]
     assert broker.client.pubsub_channels() == []
     sender.close()
+
+
+@pytest.mark.parametrize(
+    ("role", "queue", "task"),
+    [("control", queues.RESULTS, queues.COLLECT), ("node", "node.web-1", queues.NODE_ORDER)],
+)
+def test_flower_sees_a_task_from_its_start_to_its_end(
+    broker: Broker, workers: Workers, role: str, queue: str, task: str
+) -> None:
+    seen: list[dict[str, Any]] = []
+    watcher = make_celery("sender", broker_url=broker.url, name="watcher")
+    with watcher.connection_for_read() as connection:
+        receiver = watcher.events.Receiver(connection, handlers={"*": seen.append})
+        with receiver.consumer_context() as (consuming, _, _):
+
+            def told() -> bool:
+                with suppress(TimeoutError):
+                    consuming.drain_events(timeout=0.2)
+                return any(event["type"] == "task-succeeded" for event in seen)
+
+            # The first look is what subscribes.
+            assert not told()
+            workers.ready(role, "w1", queue, FLEET_EVENTS="1")
+            push(broker, queue, message(task, ["secret"], id="e1.a.0.1"))
+            wait_for(told, "the events")
+    about = [event for event in seen if event.get("uuid") == "e1.a.0.1"]
+    assert [event["type"] for event in about] == ["task-received", "task-started", "task-succeeded"]
+    assert (about[0]["name"], about[0]["args"], about[0]["kwargs"]) == (task, "-", "-")
+    assert "secret" not in str(seen)
+    watcher.close()
 
 
 AMQP_URL = os.environ.get("MUSTER_TEST_AMQP_URL", "")
