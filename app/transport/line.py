@@ -19,6 +19,16 @@ AT_ONCE = 100
 """Commands that are written before their answers are read."""
 
 
+class _End:
+    """What one process has of a line: a fork's child may use neither its parent's connection nor its lock."""
+
+    __slots__ = ("connection", "lock")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.connection: Any = None
+
+
 class Line:
     """A connection that `connect` makes when it is first needed, in each process anew.
 
@@ -27,9 +37,7 @@ class Line:
 
     def __init__(self, connect: Callable[[], Any]) -> None:
         self._connect = connect
-        self._process = 0
-        self._lock = threading.Lock()
-        self._connection: Any = None
+        self._ends: dict[int, _End] = {}
 
     def call(self, commands: Sequence[Command]) -> list[Any]:
         """Sends the commands and returns their answers.
@@ -38,19 +46,18 @@ class Line:
         Raises redis-py's ConnectionError or TimeoutError where Redis is away: then some, all or none of the commands
         were carried out. Raises ResponseError where Redis refused one: the others were carried out.
         """
-        if self._process != os.getpid():
-            # After a fork: neither the parent's connection nor a lock that another of its threads held is ours.
-            self._process, self._lock, self._connection = os.getpid(), threading.Lock(), None
+        # In one step, for threads that come first together.
+        end = self._ends.setdefault(os.getpid(), _End())
         answers: list[Any] = []
-        with self._lock:
-            if self._connection is None:
-                self._connection = self._connect()
+        with end.lock:
+            if end.connection is None:
+                end.connection = self._connect()
             for start in range(0, len(commands), AT_ONCE):
                 part = commands[start : start + AT_ONCE]
                 try:
-                    answers += _exchange(self._connection, part)
+                    answers += _exchange(end.connection, part)
                 except ConnectionError:
-                    answers += _exchange(self._connection, part)
+                    answers += _exchange(end.connection, part)
         refused = next((answer for answer in answers if isinstance(answer, ResponseError)), None)
         if refused is not None:
             raise refused

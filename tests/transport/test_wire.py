@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -119,6 +120,26 @@ def test_many_go_out_in_order(broker: Broker, app: Muster) -> None:
     app.publisher.send([Message(QUEUE, queues.NODE_ORDER, f"j{n}", [n]) for n in range(2 * AT_ONCE + 1)])
     found = [taken(broker, QUEUE)["body"][0] for _ in range(2 * AT_ONCE + 1)]
     assert found == [[n] for n in range(2 * AT_ONCE + 1)]
+
+
+def test_threads_that_come_first_together_share_one_connection(broker: Broker, app: Muster) -> None:
+    before = {each["id"] for each in broker.client.client_list()}
+    together, sending = threading.Barrier(8), app.publisher
+
+    def send(thread: int) -> None:
+        together.wait()
+        for number in range(50):
+            sending.send([Message(QUEUE, queues.NODE_ORDER, f"j{thread}.{number}", [thread, number])])
+
+    threads = [threading.Thread(target=send, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    found = [taken(broker, QUEUE)["body"][0] for _ in range(8 * 50)]
+    assert sorted(found) == [[thread, number] for thread in range(8) for number in range(50)]
+    fresh = [each for each in broker.client.client_list() if each["id"] not in before]
+    assert [each["cmd"] for each in fresh] == ["lpush"]
 
 
 def test_a_node_sends_to_control_only_and_nothing_of_a_batch_that_goes_elsewhere(broker: Broker) -> None:
