@@ -20,6 +20,8 @@ for _name in ("accept", "started", "ended", "published", "unpublished", "is_canc
     _probes.wrap(Journal, _name, f"journal.{_name}")
 _probes.wrap(RunnerClient, "start", "runner: start answered")
 _probes.wrap(RunnerClient, "wait", "runner: wait")
-_probes.wrap(voice.Sender, "_publish", "sender: publish collect", lambda given, _: f"{given[1].job}.collect")
+_probes.wrap(
+    voice.Sender, "_publish", "sender: publish collect", lambda given, _: f"{given[1][0].job}.collect"
+)
 _probes.wrap(voice.Reporter, "_send", "reporter: send")
 profiled.install(_probes, node.identity.node)
