@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
+from celery.signals import setup_logging
+
+from app.logs.structured import configure
 from app.settings import from_environment
 from app.transport import queues
 from app.transport.celery_app import make_celery
 
 settings = from_environment()
-logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+configure(settings, process="beat")
+setup_logging.connect(lambda **_: None, weak=False)  # so that Celery leaves it alone
 
 TICK_EVERY = 1.0
 TICK_EXPIRES = 2.0

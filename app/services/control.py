@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from app.services.roster import Roster
+from app.services.tally import Tally
 from app.settings import Settings
 from app.store.db import Store
 
@@ -31,3 +32,4 @@ class Control:
     nudge: Nudge = no_nudge
     clock: Callable[[], float] = field(default=time.time)
     roster: Roster = field(default_factory=Roster)
+    tally: Tally = field(default_factory=Tally)

@@ -20,6 +20,7 @@ from app.engine.status import DISPATCHED, JOB_OUT, QUEUED, RUN
 from app.errors import InvalidInput, TooLarge
 from app.services.control import Control
 from app.services.lost import fail
+from app.services.measures import RESENT
 from app.services.orders import Recipient, Signer, build_job
 from app.services.run import Run
 from app.store import executions as rows
@@ -229,7 +230,8 @@ def _mark(
 def message_of(run: Run, job: JobState) -> JobMessage:
     """What the node is to run for this job."""
     given, timeout = run.input_of(job.task)
-    return build_job(run.execution, run.plan.tasks[job.task], given, timeout, job, run.control.settings)
+    task, settings = run.plan.tasks[job.task], run.control.settings
+    return build_job(run.execution, task, given, timeout, job, settings, trace_id=run.head.trace_id)
 
 
 def _dispatch_columns(
@@ -297,7 +299,9 @@ def resend(control: Control, connection: Connection, job: str, parcel: Parcel) -
     place = places(connection, {row.node}, control.clock(), control.settings.offline_after).get(row.node)
     if place is None or not place.online:
         return False
-    return bool(_send_alone(control, connection, row, place.recipient, parcel, expected=DISPATCHED))
+    sent = bool(_send_alone(control, connection, row, place.recipient, parcel, expected=DISPATCHED))
+    control.tally.count(RESENT, by=sent)
+    return sent
 
 
 def _loaded() -> Any:
@@ -312,6 +316,7 @@ def _loaded() -> Any:
             tasks.c.input,
             tasks.c.timeout,
             executions.c.plan_digest,
+            executions.c.trace_id,
         )
         .join(tasks, (tasks.c.execution == jobs.c.execution) & (tasks.c.name == jobs.c.task))
         .join(executions, executions.c.id == jobs.c.execution)
@@ -332,7 +337,13 @@ def _send_alone(
     plan: Plan = rows.plan(connection, row.plan_digest)
     now = control.clock()
     message = build_job(
-        row.execution, plan.tasks[job.task], row.input or {}, row.timeout, job, control.settings
+        row.execution,
+        plan.tasks[job.task],
+        row.input or {},
+        row.timeout,
+        job,
+        control.settings,
+        trace_id=row.trace_id,
     )
     born = canvas.Born(job.id, job.task, job.unit, job.attempt, job.node)
     single = plan.tasks[job.task].kind == "job" and job.attempt == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,15 +16,18 @@ from app.compiler.plan import LOCAL, PLAN_VERSION, Plan
 from app.engine.events import Submitted
 from app.engine.status import SCHEDULING
 from app.errors import Conflict, InvalidInput
-from app.ids import ulid
+from app.ids import trace_of, ulid
 from app.language.model import Parameter
 from app.language.parameters import bind
+from app.logs import scope
 from app.services import audit
 from app.services.control import Control
+from app.services.measures import CREATED
 from app.services.run import Run
 from app.store import executions as rows
 from app.store.tables import IdempotencyKey, table
 
+log = logging.getLogger(__name__)
 keys = table(IdempotencyKey)
 
 
@@ -52,7 +56,7 @@ def submit(control: Control, submission: Submission) -> Accepted:
     """Commit a new execution and nudge the control workers.
 
     Raises InvalidInput (parameters, or `local` where it is switched off) and Conflict (the key came with another
-    request). When it returns, the execution is on disk.
+    request). When it returns, the execution is on disk. Its trace is that of the request, else one of its own.
     """
     plan = submission.plan
     with control.store.read() as connection:
@@ -63,6 +67,7 @@ def submit(control: Control, submission: Submission) -> Accepted:
     _refuse_local(control, plan)
     now = control.clock()
     execution = ulid(now)
+    trace_id = scope.current().get("trace_id") or trace_of(execution)
     with control.store.write() as connection:
         known = _claim_key(connection, submission, execution, now)
         if known is not None:
@@ -74,6 +79,7 @@ def submit(control: Control, submission: Submission) -> Accepted:
             "workflow_revision": submission.revision,
             "plan_digest": digest,
             "requester": submission.requester,
+            "trace_id": trace_id,
             "status": SCHEDULING,
             "parameters": parameters,
             "created_at": now,
@@ -82,6 +88,9 @@ def submit(control: Control, submission: Submission) -> Accepted:
         detail = {"workflow": plan.ref, "revision": submission.revision}
         audit.record(connection, submission.requester, "execution.submit", execution, "accepted", detail)
         Run.lock(control, connection, execution).take(Submitted())
+    scope.note(execution=execution, trace_id=trace_id)
+    log.info("execution accepted", extra=scope.facts(workflow=plan.ref, revision=submission.revision))
+    control.tally.count(CREATED)
     control.nudge([execution])
     return Accepted(execution, created=True)
 

@@ -35,6 +35,7 @@ _select_execution = select(
     *(executions.c[name] for name in _EXECUTION_COLUMNS),
     executions.c.plan_digest,
     executions.c.requester,
+    executions.c.trace_id,
     executions.c.event_seq,
     executions.c.created_at,
 ).where(executions.c.id == bindparam("id"))
@@ -65,14 +66,15 @@ class UnknownExecution(NotFound):
 
 
 class Head:
-    """The execution's row with what the engine does not see: which plan, who asked, how many events so far."""
+    """The execution's row with what the engine does not see: which plan, who asked, its trace, how many events."""
 
-    __slots__ = ("event_seq", "plan_digest", "requester", "state")
+    __slots__ = ("event_seq", "plan_digest", "requester", "state", "trace_id")
 
     def __init__(self, row: Any) -> None:
         values = dict(row._mapping)
         self.plan_digest: str = values.pop("plan_digest")
         self.requester: str = values.pop("requester")
+        self.trace_id: str = values.pop("trace_id")
         self.event_seq: int = values.pop("event_seq")
         created_at = values.pop("created_at")
         system = {

@@ -23,6 +23,7 @@ from app.errors import InvalidInput
 from app.transport import gate, restore
 from app.transport import queues as names
 from app.transport.channel import Connection
+from app.transport.events import QuietEvents
 
 Role = Literal["control", "node", "beat", "sender"]
 
@@ -90,6 +91,7 @@ class Muster(Celery):
     """A Celery app with our transport, worker and manners. `muster` says what it is for."""
 
     amqp_cls = QuietAMQP
+    events_cls = QuietEvents
     task_cls = QuietTask
     muster: Place
 

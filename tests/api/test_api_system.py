@@ -93,7 +93,9 @@ def test_metrics(world: World) -> None:
         'muster_nodes{state="online"} 1.0',
         'muster_nodes{state="offline"} 1.0',
         'muster_nodes{state="draining"} 1.0',
-        "muster_dead_letters 1.0",
+        'muster_dead_letters{queue="results",reason="poison"} 1.0',
+        'muster_queue_jobs{node="local",status="queued"} 1.0',
+        "muster_redis_up 0.0",
     ):
         assert line in lines
 
