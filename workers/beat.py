@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import Any
 
-from celery.signals import setup_logging
+from celery.signals import beat_init, setup_logging
 
 from app.logs.structured import configure
 from app.settings import from_environment
@@ -29,3 +31,9 @@ celery.conf.beat_schedule = {
 }
 celery.conf.beat_schedule_filename = str(Path(settings.data_dir) / "beat.schedule")
 celery.conf.beat_max_loop_interval = 1
+
+
+@beat_init.connect(weak=False)
+def _started(**_: Any) -> None:
+    """The one line of beat: it says nothing of the ticks themselves."""
+    logging.getLogger(__name__).info("beat started")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -18,6 +19,8 @@ from typing import Any
 from app.errors import Unavailable
 from app.logs import scope
 from app.settings import BadSetting, Settings
+
+log = logging.getLogger(__name__)
 
 FORMATS = ("console", "json")
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -95,7 +98,8 @@ def format_of(settings: Settings, *, terminal: bool) -> str:
 
 
 def install(formatter: logging.Formatter, level: str) -> None:
-    """Every logger of this process writes to standard error, as this formatter says."""
+    """Every logger of this process writes to standard error, as this formatter says; so do warnings, and threads that
+    end by an exception."""
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
     root = logging.getLogger()
@@ -103,6 +107,14 @@ def install(formatter: logging.Formatter, level: str) -> None:
     root.setLevel(level)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    logging.captureWarnings(True)
+    threading.excepthook = _thread_failed
+
+
+def _thread_failed(args: threading.ExceptHookArgs) -> None:
+    if args.exc_value is not None:
+        name = args.thread.name if args.thread else "?"
+        log.critical("the thread %s ended by an exception", name, exc_info=args.exc_value)
 
 
 class PlainFormatter(logging.Formatter):

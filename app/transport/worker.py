@@ -37,7 +37,7 @@ class Worker(CeleryWorker):
             hostname = f"{app.muster.name}@{gethostname()}"
         # Heartbeats of Celery's own kind are events: with `-E` for Flower, else not at all.
         events = options.get("task_events") or app.conf.worker_send_task_events
-        options.update(without_gossip=True, without_mingle=True, without_heartbeat=not events, quiet=True)
+        options.update(without_gossip=True, without_mingle=True, without_heartbeat=not events)
         # Named one by one: a queue that this process merely sent to would be consumed after a reconnect.
         options["queues"] = options.get("queues") or list(app.muster.queues)
         super().__init__(app, hostname, **options)
