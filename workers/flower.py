@@ -103,7 +103,7 @@ def make(settings: Settings) -> ReadOnlyFlower:
     """Flower for these settings. Raises BadSetting, NotAllowed."""
     auth = credentials(settings.flower_auth, settings.data_dir)
     bind = _BIND.fullmatch(settings.flower_bind)
-    if bind is None:
+    if bind is None or int(bind["port"]) > 65_535:
         raise BadSetting(
             f"MUSTER_FLOWER_BIND={settings.flower_bind!r} is no address and port", hint="127.0.0.1:5555"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from pathlib import Path
 
 from app.errors import NotAllowed
@@ -31,15 +32,16 @@ def credentials(given: str, data_dir: str) -> str:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}")
-    with open(partial, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+    # mkstemp's files are 0600 from the first moment.
+    descriptor, partial = tempfile.mkstemp(prefix=f".{FILE}.", dir=path.parent)
+    with open(descriptor, "w") as file:
         file.write(text + "\n")
     try:
         os.link(partial, path)
     except FileExistsError:
         pass  # another process was first: its password is the one
     finally:
-        partial.unlink()
+        os.unlink(partial)
 
 
 def _checked(text: str, where: str) -> str:

@@ -28,6 +28,9 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _CHATTY = ("celery.beat", "celery.worker.strategy", "celery.app.trace", "kombu", "amqp", "redis", "asyncio")
 """What writes a line for every message: our own lines say it with its ids."""
 
+_APART = ("gunicorn.error",)
+"""What comes with a handler of its own."""
+
 _TELLING_MODULES = ("sqlite3", "psycopg", "redis", "kombu", "amqp")
 _TELLING_NAMES = ("OperationalError", "ConnectionError", "TimeoutError", "ConnectionTimeout")
 
@@ -107,6 +110,9 @@ def install(formatter: logging.Formatter, level: str) -> None:
     root.setLevel(level)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    for name in _APART:
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
     logging.captureWarnings(True)
     threading.excepthook = _thread_failed
 

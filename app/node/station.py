@@ -247,6 +247,7 @@ class Station:
             return
         act = {"cancel": self._cancel, "ask": self._tell, "spool": self._spool_again}[order.kind]
         for job in order.job_ids:
+            scope.begin(job=job)
             try:
                 act(job)
             except MusterError as error:

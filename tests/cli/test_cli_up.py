@@ -115,6 +115,16 @@ class Up:
         self.errors.seek(0)
         return self.errors.read()
 
+    def metrics(self) -> set[str]:
+        """The lines of /metrics."""
+        known = dict(line.split("=", 1) for line in (self.data / "client.env").read_text().splitlines())
+        connection = HTTPConnection(known["MUSTER_URL"].removeprefix("http://"), timeout=20)
+        connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {known['MUSTER_TOKEN']}"})
+        try:
+            return set(connection.getresponse().read().decode().splitlines())
+        finally:
+            connection.close()
+
     def muster(self, *args: str) -> subprocess.CompletedProcess[str]:
         known = dict(line.split("=", 1) for line in (self.data / "client.env").read_text().splitlines())
         return subprocess.run(
@@ -179,6 +189,11 @@ def test_a_fleet_comes_up_works_and_goes_down(tmp_path: Path) -> None:
 
         script, its_child, execution = run_sleeper(one, tmp_path)
         assert {script, its_child} <= processes_of(data).keys()
+        # Counted by the API's own process, and carried to Redis.
+        wait_for(lambda: "muster_executions_created_total 1.0" in one.metrics())
+        told = one.metrics()
+        assert {"muster_redis_up 1.0", 'muster_queue_messages{queue="node.web-1"} 0.0'} <= told
+        assert {"muster_tick_seconds_count", "muster_tick_lag_seconds"} <= {line.split()[0] for line in told}
         assert one.end() == 0
         assert not processes_of(data)
         assert not is_alive(script)

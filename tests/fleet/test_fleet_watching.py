@@ -19,12 +19,25 @@ from typing import Any
 
 import pytest
 from fleet import Fleet, free_port
+from fleet_items import message, push, shell
 from fleet_processes import Part, wait_until
 from flower.urls import handlers
 
 from app.services import tally
-from app.services.measures import EXECUTION_SECONDS, FINISHED, OUTCOMES, SETTLE_SECONDS, TASK_SECONDS
-from app.transport import counters
+from app.services.figures import figures
+from app.services.measures import (
+    DEAD_LETTERS,
+    EXECUTION_SECONDS,
+    FINISHED,
+    OUTCOMES,
+    QUEUE_JOBS,
+    QUEUE_OLDEST,
+    REFUSED,
+    RESENT,
+    SETTLE_SECONDS,
+    TASK_SECONDS,
+)
+from app.transport import counters, queues
 
 pytestmark = pytest.mark.fleet
 
@@ -259,16 +272,20 @@ def test_every_process_writes_lines_with_ids_and_without_values(watched: Watched
 # figures
 
 
+def kept(watched: Watched) -> Any:
+    """Counters and histograms, as they lie in Redis."""
+    return tally.read(counters.read(watched.fleet.broker.client))
+
+
 def test_what_happened_is_counted(watched: Watched) -> None:
     fleet = watched.fleet
     ran = [row for row in fleet.all_jobs() if row.settled]
     expected = {(status,): float(number) for status, number in Counter(row.status for row in ran).items()}
 
-    def kept() -> Any:
-        return tally.read(counters.read(fleet.broker.client))
-
-    wait_until(lambda: kept()[0].get(OUTCOMES.name) == expected, 10, lambda: f"{kept()} {expected}")
-    found, distributions = kept()
+    wait_until(
+        lambda: kept(watched)[0].get(OUTCOMES.name) == expected, 10, lambda: f"{kept(watched)} {expected}"
+    )
+    found, distributions = kept(watched)
     executions = len({row.execution for row in ran})
     assert found[FINISHED.name] == {("failed",): float(executions)}
     assert sum(distributions[EXECUTION_SECONDS.name][("failed",)][0]) == executions
@@ -276,3 +293,31 @@ def test_what_happened_is_counted(watched: Watched) -> None:
     assert sum(slow) == 2 * executions
     assert total >= SECONDS * executions
     assert sum(distributions[SETTLE_SECONDS.name][("collect",)][0]) >= len(ran)
+
+
+def test_an_order_that_waits_and_one_that_is_lost_are_seen(watched: Watched) -> None:
+    fleet = watched.fleet
+    fleet.keeper.take_down("web-2")
+    execution = fleet.submit(shell("true", node="web-2"))
+    fleet.job_is(execution, "a", "dispatched")
+    wait_until(lambda: counters.lengths(fleet.broker.client, ["node.web-2"]) == {"node.web-2": 1}, 10, "LLEN")
+    with fleet.store.read() as connection:
+        found = figures(fleet.control, connection)
+    assert found[QUEUE_JOBS] == {("web-2", "dispatched"): 1}
+    assert 0 <= found[QUEUE_OLDEST]["web-2", "dispatched"] < 30
+    fleet.broker.client.delete("node.web-2")
+    fleet.keeper.bring_up("web-2")
+    assert fleet.wait_for(execution).status == "completed"
+    wait_until(lambda: kept(watched)[0].get(RESENT.name, {}).get((), 0) >= 1, 10, lambda: kept(watched))
+
+
+def test_what_a_node_did_not_obey_is_counted_by_its_name(watched: Watched) -> None:
+    before = kept(watched)[0][REFUSED.name].get(("web-3",), 0)
+    push(watched.fleet, "node.web-3", "not json")
+    push(watched.fleet, "node.web-3", message(queues.NODE_ORDER, ["no token"]))
+    wait_until(
+        lambda: kept(watched)[0][REFUSED.name].get(("web-3",)) == before + 2, 10, lambda: kept(watched)
+    )
+    with watched.fleet.store.read() as connection:
+        letters = figures(watched.fleet.control, connection)[DEAD_LETTERS]
+    assert ("node.web-3", "refused-by-node") in letters
