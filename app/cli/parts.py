@@ -28,6 +28,7 @@ def api(home: Home, environments: Environments, listener: int, threads: int) -> 
         *("--bind", f"fd://{listener}", "--worker-class", "gthread", "--workers", "1"),
         *("--threads", str(max(API_THREADS, threads)), "--timeout", "60", "--graceful-timeout", "2"),
         *("--no-control-socket", "--log-level", "warning"),
+        *("--logger-class", "app.api.gunicorn_log.Logger"),
     ]
     return _spec("api", argv, home, environments.control(), SERVERS, pass_fds=(listener,))
 
