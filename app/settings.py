@@ -35,6 +35,10 @@ class Settings:
     redis_url: str = "redis://127.0.0.1:6379/0"
     broker_url: str = ""
     log_level: str = "INFO"
+    log_format: str = ""
+    task_events: bool = False
+    flower_bind: str = "127.0.0.1:5555"
+    flower_auth: str = ""
 
     # control
     control_name: str = "control"

@@ -82,6 +82,7 @@ class ExecutionSummarySchema(Schema):
     intent = fields.String()
     degraded = fields.Boolean()
     requester = fields.String()
+    trace_id = fields.String()
     error_message = fields.String()
     created_at = Moment()
     started_at = Moment(allow_none=True)

@@ -17,6 +17,7 @@ from typing import Any
 from celery import Celery
 
 from app.errors import MusterError, NotFound, Unavailable
+from app.logs import scope
 from app.node import shells
 from app.node.executor import not_run, outcome_from
 from app.node.identity import Identity, load_identity
@@ -106,6 +107,7 @@ class Station:
         if order is None or order.kind != "run":
             return
         job = order.jobs[0]
+        _note(job)
         kept = json.dumps({"canvas": canvas.to_json(), "token": token, "boot": boot_id()})
         state = self.journal.accept(order.installation, job.id, job.digest, order.id, kept, time.time())
         if state is Accepted.FRESH:
@@ -181,6 +183,7 @@ class Station:
     def _answer(self, job: Job, outcome: Outcome) -> None:
         token = seal_outcome(outcome, self.identity.keys, self.identity.control[0])
         self.journal.ended(self.identity.installation, job.id, token, time.time())
+        log.info("job over", extra=_end_of(outcome))
         self.reporter.over(job.id)
         self.sender.wake()
         self._prune()
@@ -195,6 +198,7 @@ class Station:
         if order is None:
             return
         job = order.jobs[0]
+        _note(job)
         if json.loads(entry.canvas)["boot"] != boot_id() and not self._knows(job.id):
             message = "this machine was restarted before anything of the job was kept"
             record = {"status": "unknown", "error": {"type": "restarted", "message": message}}
@@ -249,6 +253,7 @@ class Station:
             return
         act = {"cancel": self._cancel, "ask": self._tell, "spool": self._spool_again}[order.kind]
         for job in order.job_ids:
+            scope.begin(job=job)
             try:
                 act(job)
             except MusterError as error:
@@ -317,6 +322,17 @@ class Station:
         self._pruned_at = time.monotonic()
         for _, job in self.journal.prune(time.time(), JOURNAL_KEPT):
             self.runner.forget(job)
+
+
+def _note(job: Job) -> None:
+    """The lines of this thread are about a job."""
+    scope.begin(execution=job.execution, task=job.task, job=job.id, trace_id=job.trace_id)
+
+
+def _end_of(outcome: Outcome) -> dict[str, Any]:
+    began, ended = outcome.started_at, outcome.ended_at
+    seconds = round(ended - began, 3) if began is not None and ended is not None else None
+    return scope.facts(status=outcome.status, exit_code=outcome.exit_code, seconds=seconds)
 
 
 class _Tail:

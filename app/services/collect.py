@@ -18,6 +18,7 @@ from app.compiler.canvas import Signature
 from app.engine.events import JobEnded
 from app.engine.state import JobState
 from app.engine.status import DISPATCHED, JOB_OUT, QUEUED, SUCCEEDED, UNKNOWN
+from app.logs import scope
 from app.services import handover, outcomes
 from app.services.control import Control
 from app.services.handover import Parcel
@@ -102,6 +103,7 @@ def collect(desk: Desk, token: Any, canvas: Canvas, *, redelivered: bool) -> Col
         if row is None or not outcomes.belongs(row, outcome):
             letter(connection, "results", "no-such-job" if row is None else "other-job", outcome.job, now)
             return answer
+        scope.note(execution=row.execution, task=row.task, job=row.id, node=row.node, trace_id=row.trace_id)
         genuine = _is_genuine(canvas, row)
         if not genuine:
             letter(connection, "results", "other-canvas", outcome.job, now)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from app.services.allowlist import AllowlistFile
 from app.services.roster import Roster
+from app.services.tally import Tally
 from app.settings import Settings
 from app.store.db import Store
 
@@ -33,3 +34,4 @@ class Control:
     clock: Callable[[], float] = field(default=time.time)
     roster: Roster = field(default_factory=Roster)
     allowlist: AllowlistFile = field(default_factory=AllowlistFile)
+    tally: Tally = field(default_factory=Tally)

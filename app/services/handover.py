@@ -21,6 +21,7 @@ from app.errors import InvalidInput, NotAllowed, TooLarge
 from app.services import guard
 from app.services.control import Control
 from app.services.lost import fail
+from app.services.measures import RESENT
 from app.services.orders import Recipient, Signer, build_job
 from app.services.run import Run
 from app.store import executions as rows
@@ -236,7 +237,8 @@ def message_of(run: Run, job: JobState) -> JobMessage:
     """What the node is to run for this job."""
     given, timeout = run.input_of(job.task)
     task, settings = run.plan.tasks[job.task], run.control.settings
-    return build_job(run.execution, task, given, timeout, job, settings, guard=run.head.guard)
+    about = {"guard": run.head.guard, "trace_id": run.head.trace_id}
+    return build_job(run.execution, task, given, timeout, job, settings, **about)
 
 
 def _dispatch_columns(
@@ -304,7 +306,9 @@ def resend(control: Control, connection: Connection, job: str, parcel: Parcel) -
     place = places(connection, {row.node}, control.clock(), control.settings.offline_after).get(row.node)
     if place is None or not place.online:
         return False
-    return bool(_send_alone(control, connection, row, place.recipient, parcel, expected=DISPATCHED))
+    sent = bool(_send_alone(control, connection, row, place.recipient, parcel, expected=DISPATCHED))
+    control.tally.count(RESENT, by=sent)
+    return sent
 
 
 def _loaded() -> Any:
@@ -321,6 +325,7 @@ def _loaded() -> Any:
             executions.c.plan_digest,
             executions.c.requester,
             executions.c.guard,
+            executions.c.trace_id,
         )
         .join(tasks, (tasks.c.execution == jobs.c.execution) & (tasks.c.name == jobs.c.task))
         .join(executions, executions.c.id == jobs.c.execution)
@@ -341,7 +346,8 @@ def _send_alone(
     plan: Plan = rows.plan(connection, row.plan_digest)
     now = control.clock()
     task, settings = plan.tasks[job.task], control.settings
-    message = build_job(row.execution, task, row.input or {}, row.timeout, job, settings, guard=row.guard)
+    about = {"guard": row.guard, "trace_id": row.trace_id}
+    message = build_job(row.execution, task, row.input or {}, row.timeout, job, settings, **about)
     if expected == QUEUED:
         guard.check(control, row.guard, message)
         guard.note(control, connection, row.guard, row.requester, message)

@@ -16,6 +16,9 @@ from app.transport.keys import KeyPair
 
 KEY_FILE = "control.keys"
 
+LEASE = 5.0
+"""Seconds that one worker holds the tick; the tick itself is due every second."""
+
 installations = table(Installation)
 
 

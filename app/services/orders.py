@@ -73,6 +73,7 @@ def build_job(
     settings: Settings,
     *,
     guard: str = "",
+    trace_id: str,
 ) -> Job:
     """What the node is to run. The same row always gives the same Job, so that its digest is stable.
 
@@ -110,6 +111,7 @@ def build_job(
         grace=settings.grace,
         output_limit=int(given.get("output_limit") or settings.output_limit),
         ok_codes=tuple(given.get("ok_codes") or (0,)),
+        trace_id=trace_id,
     )
 
 

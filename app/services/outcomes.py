@@ -57,7 +57,7 @@ class NodeKeys:
 
 
 _select_job = (
-    select(jobs, tasks.c.input, executions.c.plan_digest)
+    select(jobs, tasks.c.input, executions.c.plan_digest, executions.c.trace_id)
     .join(tasks, (tasks.c.execution == jobs.c.execution) & (tasks.c.name == jobs.c.task))
     .join(executions, executions.c.id == jobs.c.execution)
     .where(jobs.c.id == bindparam("job"))

@@ -20,7 +20,8 @@ from app.engine.draft import view
 from app.engine.events import Event, JobEnded, NodeBack
 from app.engine.state import Changes, Commands, JobState, Limits, Need, Slice, Step
 from app.engine.status import EXECUTION_OVER, NOT_REACHED, PENDING
-from app.services import audit
+from app.logs import scope
+from app.services import audit, ends
 from app.services.control import Control
 from app.store import executions as rows
 from app.store.executions import Head
@@ -50,6 +51,7 @@ class Run:
     def lock(cls, control: Control, connection: Connection, execution: str) -> Run:
         """Raises UnknownExecution."""
         head = rows.lock(connection, execution)
+        scope.note(execution=execution, trace_id=head.trace_id)
         return cls(control, connection, head, rows.plan(connection, head.plan_digest))
 
     @property
@@ -76,6 +78,7 @@ class Run:
             rows.save(self.connection, self.head, self._unsaved, self._answered, self.now)
             if self._unsaved.execution.get("status") in EXECUTION_OVER:
                 audit.completed(self.connection, self.head, self.now)
+            ends.saw(self.control.tally, self.slice, self._unsaved, self.now)
             self._unsaved, self._answered = Changes(), []
 
     def settle(self) -> None:

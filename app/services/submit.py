@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,15 +16,18 @@ from app.compiler.plan import LOCAL, PLAN_VERSION, Plan
 from app.engine.events import Submitted
 from app.engine.status import SCHEDULING
 from app.errors import Conflict, InvalidInput
-from app.ids import ulid
+from app.ids import trace_of, ulid
 from app.language.model import Parameter
 from app.language.parameters import bind
+from app.logs import scope
 from app.services import audit, guard
 from app.services.control import Control
+from app.services.measures import CREATED
 from app.services.run import Run
 from app.store import executions as rows
 from app.store.tables import IdempotencyKey, table
 
+log = logging.getLogger(__name__)
 keys = table(IdempotencyKey)
 
 
@@ -56,7 +60,8 @@ def submit(control: Control, submission: Submission) -> Accepted:
     """Commit a new execution and nudge the control workers.
 
     Raises InvalidInput (parameters, or `local` where it is switched off), NotAllowed (what the allowlist refuses)
-    and Conflict (the key came with another request). When it returns, the execution is on disk.
+    and Conflict (the key came with another request). When it returns, the execution is on disk. Its trace is that of
+    the request, else one of its own.
     """
     plan = submission.plan
     with control.store.read() as connection:
@@ -68,6 +73,7 @@ def submit(control: Control, submission: Submission) -> Accepted:
     examined = _examine(control, submission)
     now = control.clock()
     execution = ulid(now)
+    trace_id = scope.current().get("trace_id") or trace_of(execution)
     with control.store.write() as connection:
         known = _claim_key(connection, submission, execution, now)
         if known is not None:
@@ -81,6 +87,7 @@ def submit(control: Control, submission: Submission) -> Accepted:
             "requester": submission.requester,
             "origin": submission.origin,
             "guard": examined.guard,
+            "trace_id": trace_id,
             "status": SCHEDULING,
             "parameters": parameters,
             "created_at": now,
@@ -88,6 +95,9 @@ def submit(control: Control, submission: Submission) -> Accepted:
         rows.create(connection, values, plan, now)
         _keep_in_audit(connection, submission, execution, examined, now)
         Run.lock(control, connection, execution).take(Submitted())
+    scope.note(execution=execution, trace_id=trace_id)
+    log.info("execution accepted", extra=scope.facts(workflow=plan.ref, revision=submission.revision))
+    control.tally.count(CREATED)
     control.nudge([execution])
     return Accepted(execution, created=True)
 

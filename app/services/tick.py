@@ -28,6 +28,8 @@ from app.engine.status import (
 )
 from app.services import collect, lost, output, retention
 from app.services.collect import Desk
+from app.services.installation import LEASE
+from app.services.measures import TICK_SECONDS
 from app.services.run import Run
 from app.store.tables import Execution, Installation, Job, Node, Output, Timer, table
 
@@ -35,9 +37,6 @@ log = logging.getLogger(__name__)
 
 jobs, nodes, timers = table(Job), table(Node), table(Timer)
 executions, installations, outputs = table(Execution), table(Installation), table(Output)
-
-LEASE = 5.0
-"""Seconds that one worker holds the tick; the tick itself is due every second."""
 
 AT_ONCE = 500
 """Rows that one part of one tick takes on, so that a tick stays short."""
@@ -65,8 +64,9 @@ def tick(desk: Desk, holder: str) -> bool:
         _unverified,
         _prune,
     )
-    for part in parts:
-        part(desk)
+    with desk.control.tally.timed(TICK_SECONDS):
+        for part in parts:
+            part(desk)
     return True
 
 

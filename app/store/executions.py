@@ -37,6 +37,7 @@ _select_execution = select(
     executions.c.requester,
     executions.c.origin,
     executions.c.guard,
+    executions.c.trace_id,
     executions.c.event_seq,
     executions.c.created_at,
 ).where(executions.c.id == bindparam("id"))
@@ -67,12 +68,12 @@ class UnknownExecution(NotFound):
 
 
 class Head:
-    """The execution's row with what the engine does not see: which plan, who asked, how many events so far.
+    """The execution's row with what the engine does not see: which plan, who asked, its trace, how many events.
 
     `origin` is where its workflow came from, `guard` the mode of the allowlist that it is held to ("" for none).
     """
 
-    __slots__ = ("event_seq", "guard", "origin", "plan_digest", "requester", "state")
+    __slots__ = ("event_seq", "guard", "origin", "plan_digest", "requester", "state", "trace_id")
 
     def __init__(self, row: Any) -> None:
         values = dict(row._mapping)
@@ -80,6 +81,7 @@ class Head:
         self.requester: str = values.pop("requester")
         self.origin: str = values.pop("origin")
         self.guard: str = values.pop("guard")
+        self.trace_id: str = values.pop("trace_id")
         self.event_seq: int = values.pop("event_seq")
         created_at = values.pop("created_at")
         system = {

@@ -23,6 +23,7 @@ from app.errors import InvalidInput
 from app.transport import queues as names
 from app.transport import restore, wire
 from app.transport.channel import Connection
+from app.transport.events import QuietEvents
 from app.transport.publisher import Publisher
 
 Role = Literal["control", "node", "beat", "sender"]
@@ -92,6 +93,7 @@ class Muster(Celery):
     """A Celery app with our transport, worker and manners. `muster` says what it is for, `publisher` sends."""
 
     amqp_cls = QuietAMQP
+    events_cls = QuietEvents
     task_cls = QuietTask
     muster: Place
 

@@ -45,7 +45,8 @@ class Job:
 
     Exactly one of `argv` and `script` is set; a script is run by `shell` (bash, sh). `input` is the JSON value
     that the process finds in the file named by MUSTER_INPUT. Seconds for `timeout` (None: no limit) and `grace`;
-    bytes for `output_limit`, per stream. `action` is for reading only.
+    bytes for `output_limit`, per stream. `action` and `trace_id` (32 hexadecimal digits, or "") are for reading
+    only.
     """
 
     id: str
@@ -65,6 +66,7 @@ class Job:
     grace: float = 10.0
     output_limit: int = 1_048_576
     ok_codes: tuple[int, ...] = (0,)
+    trace_id: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return _shallow(self)

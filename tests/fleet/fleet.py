@@ -76,7 +76,7 @@ class Fleet:
         self.keeper = Keeper()
         self.has_control = has_control
         self._environment = {**QUICK, **environment}
-        self._port = _free_port() if tcp else 0
+        self._port = free_port() if tcp else 0
         self.broker = Broker(self.directory, self._port)
         self.url = f"redis+socket://{self.broker.socket}"
         self._workers_url = f"redis://127.0.0.1:{self._port}/0" if tcp else self.url
@@ -271,6 +271,10 @@ class Fleet:
         with self.store.read() as connection:
             return [row for row in connection.execute(query) if task in ("", row.task)]
 
+    def all_jobs(self) -> list[Any]:
+        with self.store.read() as connection:
+            return list(connection.execute(select(jobs)))
+
     def job(self, execution: str, task: str) -> Any:
         """The last attempt of a task's only unit; None before it is born."""
         found = self.jobs(execution, task)
@@ -370,7 +374,7 @@ class Database:
         engine.dispose()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

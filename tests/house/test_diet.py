@@ -16,7 +16,16 @@ from app.transport.keys import KeyPair
 
 SERVER_ONLY = ("flask", "sqlalchemy", "marshmallow", "alembic", "flask_smorest", "gunicorn", "psycopg")
 DIETS = {
-    "workers.node": (*SERVER_ONLY, "jinja2", "rich", "joserfc", "app.language", "app.services", "app.store"),
+    "workers.node": (
+        *SERVER_ONLY,
+        "structlog",
+        "jinja2",
+        "rich",
+        "joserfc",
+        "app.language",
+        "app.services",
+        "app.store",
+    ),
     "app.cli.main": (*SERVER_ONLY, "celery", "kombu", "redis", "cryptography", "jinja2", "yaml"),
     "app.cli.offline": (*SERVER_ONLY, "celery", "kombu", "redis", "cryptography"),
     "app.cli.run": (*SERVER_ONLY, "celery", "kombu", "redis", "cryptography"),

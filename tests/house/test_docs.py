@@ -28,6 +28,7 @@ from app.language.filters import FILTERS
 from app.language.not_yet import NOT_YET
 from app.language.parse import load
 from app.language.predicates import TESTS
+from app.services.measures import MEASURES
 from app.settings import Settings, environment_name
 
 YAML_BLOCKS = [block for block in blocks() if block.info.split(" ")[:1] == ["yaml"]]
@@ -276,6 +277,23 @@ def test_every_kind_of_event_is_told() -> None:
     kinds = {str(getattr(one, "kind", "")) for one in vars(events).values() if isinstance(one, type)} - {""}
     assert kinds
     assert kinds - ticked("docs/api.md") == set()
+
+
+def test_every_metric_is_told_and_no_other() -> None:
+    told = {
+        (row[0].strip("`"), row[1], tuple(re.findall(r"`([^`]+)`", row[2])))
+        for row in rows("docs/metrics.md")
+        if len(row) == 4 and row[0].startswith("`")
+    }
+    assert told == {(one.name, one.kind, one.labels) for one in MEASURES}
+
+
+def test_metrics_have_names_as_prometheus_wants_them() -> None:
+    for one in MEASURES:
+        assert re.fullmatch(r"muster(_[a-z]+)+", one.name)
+        assert one.name.endswith("_total") == (one.kind == "counter")
+        assert one.name.endswith("_seconds") or one.kind != "histogram"
+        assert (one.buckets == tuple(sorted(one.buckets)) and one.buckets) or one.kind != "histogram"
 
 
 # the command line

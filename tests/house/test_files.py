@@ -50,7 +50,7 @@ def check_command(words: list[str]) -> None:
 
 def test_the_procfile_names_what_is_there() -> None:
     found = procfile()
-    assert set(found) == {"api", "control", "beat", "local"}
+    assert set(found) == {"api", "control", "beat", "local", "flower"}
     for command in found.values():
         check_command(shlex.split(command))
 

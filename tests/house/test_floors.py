@@ -7,7 +7,7 @@ from pathlib import Path
 from repository import ROOT, imported, modules, named
 
 PURE = {"allow", "language", "compiler", "engine"}
-PLAIN = {"errors", "ids", "settings"}
+PLAIN = {"errors", "ids", "logs", "settings"}
 BELOW = PURE | PLAIN
 SERVER = {"store", "transport", "services", "node"}
 
@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "errors": set(),
     "ids": set(),
     "settings": {"errors"},
+    "logs": {"errors", "settings"},
     "allow": {"errors"},
     "language": {"allow", "errors"},
     "compiler": {"language", "errors"},

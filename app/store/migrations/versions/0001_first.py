@@ -261,6 +261,7 @@ def _executions() -> None:
         *_texts(129, "workflow_ref"),
         *_numbers("workflow_revision", null=True),
         *_texts(64, "plan_digest", "requester"),
+        *_texts(32, "trace_id"),
         *_texts(16, "status"),
         *_texts(8, "origin", "guard", "intent"),
         *_texts(16, "halt"),
