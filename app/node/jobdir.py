@@ -117,7 +117,8 @@ def claim_of(directory: str) -> dict[str, Any]:
 
 def exit_record(directory: str) -> dict[str, Any] | None:
     """How the job ended, or None where it has not ended (or not begun)."""
-    return next((line for line in _lines(directory) if "status" in line), None)
+    # The last one: a script may write what it likes into its own directory, the runner has the last word.
+    return next((line for line in reversed(_lines(directory)) if "status" in line), None)
 
 
 def _lines(directory: str) -> list[dict[str, Any]]:
