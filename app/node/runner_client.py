@@ -258,7 +258,8 @@ class RunnerClient:
             try:
                 answer = self._exchange({"do": verb, **fields}, max(0.1, left), woken)
             except _Lost:
-                # Every request may be asked again: a claim makes sure that `start` starts once.
+                # Every request may be asked again: a claim makes sure that `start` starts once. So it does not matter
+                # either if something else than the answer woke who is patient.
                 continue
             if answer.get("ok"):
                 return answer
