@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from app.errors import Unavailable
@@ -116,6 +116,8 @@ class Journal:
             )
             self._db = _open(self.path, created_at)
         self._marks: list[tuple[str, str]] = []
+        # What this process accepted and has not ended yet.
+        self._held: dict[tuple[str, str], Entry] = {}
         # The outcomes to be published, where memory holds all of them.
         self._outbox: dict[tuple[str, str], Entry] | None = None
         self._outbox_size = 0
@@ -152,31 +154,40 @@ class Journal:
                 " VALUES (?, ?, ?, ?, ?, 'accepted', ?) ON CONFLICT DO NOTHING",
                 values,
             ).rowcount
-            if inserted:
-                return Accepted.FRESH
-            row = db.execute(
-                "SELECT digest, status FROM jobs WHERE installation = ? AND job = ?", (installation, job_id)
-            ).fetchone()
-        if row[0] != digest:
+            known = None
+            if not inserted:
+                query = "SELECT digest, status FROM jobs WHERE installation = ? AND job = ?"
+                known = db.execute(query, (installation, job_id)).fetchone()
+        if known is None:
+            self._held[installation, job_id] = Entry(
+                installation, job_id, digest, order_id, canvas, "accepted", None, 0, now, None
+            )
+            return Accepted.FRESH
+        if known[0] != digest:
             return Accepted.OTHER_DIGEST
-        return Accepted.ENDED if row[1] == "ended" else Accepted.RUNNING
+        return Accepted.ENDED if known[1] == "ended" else Accepted.RUNNING
 
     def ended(self, installation: str, job_id: str, outcome: str, now: float) -> bool:
         """Stores the outcome to be published. False where the job is unknown or has one: the first stays."""
         key = (installation, job_id)
         with self._lock:
             with self._transaction() as db:
-                row = db.execute(
+                stored = db.execute(
                     "UPDATE jobs SET status = 'ended', outcome = ?, ended_at = ?"
-                    f" WHERE installation = ? AND job = ? AND status <> 'ended' RETURNING {_COLUMNS}",
+                    " WHERE installation = ? AND job = ? AND status <> 'ended'",
                     (outcome, now, installation, job_id),
-                ).fetchone()
+                ).rowcount
                 if key in self._cancelled:
                     db.execute("DELETE FROM cancels WHERE installation = ? AND job = ?", key)
             self._cancelled.discard(key)
-            if row is not None and self._outbox is not None:
-                self._put_out(Entry(*row), self._outbox)
-        return row is not None
+            held = self._held.pop(key, None)
+            if stored and held is None:
+                # Of an earlier process: only the disk has its canvas.
+                self._outbox = None
+            elif stored and held is not None and self._outbox is not None:
+                entry = replace(held, status="ended", outcome=outcome, ended_at=now)
+                self._put_out(entry, self._outbox)
+        return stored == 1
 
     def find(self, installation: str, job_id: str) -> Entry | None:
         """What is known of the job."""

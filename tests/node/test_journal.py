@@ -91,6 +91,10 @@ def test_what_was_promised_is_there_after_kill_9(tmp_path: Path) -> None:
     assert [entry.job for entry in journal.unpublished()] == ["job.2"]
     assert accepted(journal, "job.3") is Accepted.ENDED
     assert journal.is_cancelled("inst", "later")
+    # What an earlier process accepted and this one sees the end of.
+    journal.ended("inst", "job.5", "late", 10.0)
+    found = [(entry.job, entry.outcome, entry.canvas) for entry in journal.unpublished()]
+    assert found == [("job.2", "token", "null"), ("job.5", "late", "null")]
     journal.close()
 
 
