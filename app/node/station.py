@@ -168,8 +168,7 @@ class Station:
             try:
                 if self.journal.is_cancelled(node.installation, job.id):
                     self.runner.cancel(job.id, "cancelled before it started")
-                self.runner.start(job)
-                return outcome_from(self.runner.wait(job.id), job, **names)
+                return outcome_from(self.runner.run(job), job, **names)
             except Interrupted:
                 raise
             except (Unavailable, NotFound) as error:
@@ -285,7 +284,6 @@ class Station:
     # what the runner says
 
     def _started(self, job: str, pid: int, at: float) -> None:
-        self.journal.started(self.identity.installation, job)
         self.reporter.say(job, "running", at)
 
     def _output(self, job: str) -> None:

@@ -134,8 +134,9 @@ class Reporter:
         self._identity = identity
         self._epoch = epoch
         self._said: dict[str, list[tuple[str, float]]] = {}
-        self._changed = threading.Condition()
-        self._stopping = False
+        self._lock = threading.Lock()
+        self._due = threading.Event()
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
 
     def start(self) -> None:
@@ -143,31 +144,30 @@ class Reporter:
 
     def say(self, job: str, status: str, at: float) -> None:
         """`accepted`, `running` or `not_known`, at Unix time `at`."""
-        with self._changed:
+        with self._lock:
             self._said.setdefault(job, []).append((status, at))
-            self._changed.notify()
+        if not self._due.is_set():
+            self._due.set()
 
     def over(self, job: str) -> None:
         """The outcome says all that there is to say."""
-        with self._changed:
+        with self._lock:
             self._said.pop(job, None)
 
     def close(self) -> None:
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
+        self._stop.set()
+        self._due.set()
         self._thread.join(2.0)
 
     def _run(self) -> None:
         while True:
-            with self._changed:
-                while not self._said and not self._stopping:
-                    self._changed.wait()
-                if not self._stopping:
-                    self._changed.wait_for(lambda: self._stopping, REPORT_EVERY)
+            self._due.wait()
+            # What is said meanwhile wakes nobody: one job is over before the next report is due, or is in it.
+            if self._stop.wait(REPORT_EVERY):
+                return
+            self._due.clear()
+            with self._lock:
                 said, self._said = self._said, {}
-                if self._stopping:
-                    return
             if said:
                 self._send(said)
 

@@ -46,10 +46,12 @@ class Containers:
         self._volumes: dict[str, Path] = {}
         self._mounts: dict[tuple[str, str], Path] = {}
         self._database = Database(self.directory, postgres)
-        self._variables = {name: secrets.token_hex(8) for name in ("REDIS_PASSWORD", "POSTGRES_PASSWORD")}
+        names = ("REDIS_PASSWORD", "POSTGRES_PASSWORD", "FLOWER_PASSWORD")
+        self._variables = {name: secrets.token_hex(8) for name in names}
         self._ports = {"6379": free_port(), "8088": free_port(), "5555": free_port()}
         self.url = f"http://127.0.0.1:{self._ports['8088']}"
         self.flower = f"http://127.0.0.1:{self._ports['5555']}"
+        self.flower_auth = f"flower:{self._variables['FLOWER_PASSWORD']}"
 
     def __enter__(self) -> Containers:
         try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -94,14 +96,20 @@ def test_the_example_of_the_documents(containers: Containers) -> None:
 
 
 def test_flower_answers(containers: Containers) -> None:
-    def answers() -> bool:
-        try:
-            with urllib.request.urlopen(f"{containers.flower}/healthcheck", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
+    known = {"Authorization": f"Basic {base64.b64encode(containers.flower_auth.encode()).decode()}"}
 
-    wait_until(answers, 60, lambda: containers.log("flower"))
+    def status(headers: dict[str, str]) -> int:
+        request = urllib.request.Request(f"{containers.flower}/healthcheck", headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return int(error.code)
+        except OSError:
+            return 0
+
+    wait_until(lambda: status(known) == 200, 60, lambda: containers.log("flower"))
+    assert status({}) == 401
 
 
 def test_a_container_has_its_own_secrets_and_no_others(containers: Containers) -> None:
