@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import Connection, func, select, update
@@ -47,6 +48,14 @@ class Place:
     recipient: Recipient
     online: bool
     free: int
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a node is to be told of a job, and its digest."""
+
+    message: JobMessage
+    digest: str
 
 
 @dataclass(slots=True)
@@ -105,13 +114,13 @@ def admit(run: Run, parcel: Parcel, follow: Sequence[canvas.Signature] = ()) -> 
 def _admit(
     run: Run,
     parcel: Parcel,
-    messages: Sequence[tuple[JobState, JobMessage]],
+    messages: Sequence[tuple[JobState, Told]],
     follow: Sequence[canvas.Signature],
 ) -> str | None:
     wanted = [job for job, _ in messages]
     if not wanted:
         return None
-    said = {job.id: message for job, message in messages}
+    said = {job.id: told for job, told in messages}
     where = places(run.connection, {job.node for job in wanted}, run.now, run.control.settings.offline_after)
     room = _window_room(run, wanted)
     go: list[JobState] = []
@@ -130,7 +139,7 @@ def _admit(
     return following
 
 
-def _messages(run: Run, wanted: Iterable[JobState]) -> list[tuple[JobState, JobMessage]]:
+def _messages(run: Run, wanted: Iterable[JobState]) -> list[tuple[JobState, Told]]:
     """What each node is to be told. A job that cannot be told fails here and now, before anything is sent."""
     found = []
     wanted = list(wanted)
@@ -138,15 +147,15 @@ def _messages(run: Run, wanted: Iterable[JobState]) -> list[tuple[JobState, JobM
     for job in wanted:
         try:
             message = message_of(run, job)
-            size = len(canonical(message.to_json()))
-            if size > JOB_BYTES:
-                raise TooLarge(f"input and script are {size} bytes, a job may have {JOB_BYTES}")
+            body = canonical(message.to_json())
+            if len(body) > JOB_BYTES:
+                raise TooLarge(f"input and script are {len(body)} bytes, a job may have {JOB_BYTES}")
         except InvalidInput as problem:
             fail(run, job.id, QUEUED, {"type": "input", "message": problem.message})
         except TooLarge as problem:
             fail(run, job.id, QUEUED, {"type": "too_large", "message": problem.message})
         else:
-            found.append((job, message))
+            found.append((job, Told(message, sha256(body).hexdigest())))
     return found
 
 
@@ -183,7 +192,7 @@ def _mark_follower(
     go: Iterable[JobState],
     follow: Sequence[canvas.Signature],
     where: dict[str, Place],
-    said: Mapping[str, JobMessage],
+    said: Mapping[str, Told],
 ) -> str | None:
     """The job that the chain goes on with, if the next link is one that may go."""
     if not follow:
@@ -191,14 +200,14 @@ def _mark_follower(
     named = follow[0]["options"]["task_id"]
     for job in go:
         if job.id == named and follow[0]["options"]["queue"] == f"node.{job.node}":
-            message = said[job.id]
+            told = said[job.id]
             digest = rest_digest(follow[2:], None, None)
             recipient = where[job.node].recipient
             job.status = DISPATCHED
-            columns = _dispatch_columns(run.control, message, digest, recipient, run.now)
+            columns = _dispatch_columns(run.control, told, digest, recipient, run.now)
             if not run.mark(job, columns):
                 set_columns(run.connection, jobs, columns, id=job.id, status=QUEUED)
-            parcel.orders[job.id] = (message, recipient)
+            parcel.orders[job.id] = (told.message, recipient)
             return job.id
     return None
 
@@ -208,7 +217,7 @@ def _mark(
     parcel: Parcel,
     go: Sequence[JobState],
     where: dict[str, Place],
-    said: Mapping[str, JobMessage],
+    said: Mapping[str, Told],
 ) -> None:
     born = {job.id: canvas.Born(job.id, job.task, job.unit, job.attempt, job.node) for job in go}
     by_id = {job.id: job for job in go}
@@ -216,13 +225,13 @@ def _mark(
     marked = []
     for compiled in canvas.compile(run.plan, run.execution, list(born.values()), window=window):
         for member in members(compiled):
-            job, message = by_id[member.job], said[member.job]
+            job, told = by_id[member.job], said[member.job]
             recipient = where[job.node].recipient
             job.status = DISPATCHED
-            columns = _dispatch_columns(run.control, message, member.digest, recipient, run.now)
+            columns = _dispatch_columns(run.control, told, member.digest, recipient, run.now)
             if not run.mark(job, columns):
                 marked.append(({"id": job.id, "status": QUEUED}, columns))
-            parcel.members.append((member, message, recipient))
+            parcel.members.append((member, told.message, recipient))
     set_each(run.connection, jobs, marked)
 
 
@@ -233,12 +242,13 @@ def message_of(run: Run, job: JobState) -> JobMessage:
 
 
 def _dispatch_columns(
-    control: Control, message: JobMessage, digest: str, to: Recipient, now: float
+    control: Control, told: Told, canvas_digest: str, to: Recipient, now: float
 ) -> dict[str, Any]:
+    message = told.message
     return {
         "status": DISPATCHED,
-        "digest": message.digest,
-        "canvas_digest": digest,
+        "digest": told.digest,
+        "canvas_digest": canvas_digest,
         "epoch": to.epoch,
         "dispatched_at": now,
         "send_after": now + control.settings.resend_after,
@@ -338,7 +348,7 @@ def _send_alone(
     single = plan.tasks[job.task].kind == "job" and job.attempt == 1
     compiled = canvas.line(plan, row.execution, born) if single else canvas.pair(born)
     member = next(members(compiled))
-    columns = _dispatch_columns(control, message, member.digest, to, now)
+    columns = _dispatch_columns(control, Told(message, message.digest), member.digest, to, now)
     if expected == DISPATCHED:
         columns["sends"] = row.sends + 1
         columns["first_canvas_digest"] = row.first_canvas_digest or row.canvas_digest

@@ -14,6 +14,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 
+from app.store.prepared import hand_over
+
 BUSY_TIMEOUT_MS = 30_000
 
 
@@ -47,6 +49,7 @@ class Store:
         if self.is_sqlite and self.url.database:
             Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
         self.engine = _sqlite_engine(self.url) if self.is_sqlite else _postgres_engine(self.url)
+        self._writers = self.engine.execution_options(muster_write=True)
         self._turn = Turn() if self.is_sqlite else nullcontext()
 
     @contextmanager
@@ -59,11 +62,8 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that writes: committed at the end, rolled back on an exception."""
-        with self._turn, self.engine.connect() as connection:
-            if self.is_sqlite:
-                connection = connection.execution_options(muster_write=True)
-            with connection.begin():
-                yield connection
+        with self._turn, self._writers.begin() as connection:
+            yield connection
 
     def close(self) -> None:
         self.engine.dispose()
@@ -86,7 +86,7 @@ def _sqlite_engine(url: Any) -> Engine:
     @event.listens_for(engine, "begin")
     def _begun(connection: Connection) -> None:
         writes = connection.get_execution_options().get("muster_write")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN DEFERRED")
+        hand_over(connection, "BEGIN IMMEDIATE" if writes else "BEGIN DEFERRED").close()
 
     return engine
 

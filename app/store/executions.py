@@ -6,6 +6,7 @@ transaction.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
@@ -302,7 +303,7 @@ def create(connection: Connection, values: Mapping[str, Any], plan_: Plan, now: 
 def store_plan(connection: Connection, plan_: Plan, source: str, plan_version: int, now: float) -> str:
     """Keep a plan by its digest, once. Returns the digest."""
     body = plan_.dump()
-    digest = plan_.digest
+    digest = hashlib.sha256(body.encode()).hexdigest()
     known = connection.execute(select(func.count()).where(plans.c.digest == digest)).scalar_one()
     if not known:
         values = {

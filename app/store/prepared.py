@@ -119,6 +119,11 @@ def execute(connection: Connection, sql: str, values: Any, *, many: bool = False
     """
     if not connection.in_transaction():
         connection.begin()
+    return hand_over(connection, sql, values, many=many)
+
+
+def hand_over(connection: Connection, sql: str, values: Any = (), *, many: bool = False) -> Any:
+    """The same outside of any transaction that SQLAlchemy knows of: what begins one."""
     cursor = connection.connection.cursor()
     try:
         if many:
