@@ -20,16 +20,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Engine, event, insert
+from sqlalchemy import Connection, Engine, event, insert
 
 from app.compiler.build import build
 from app.language.parse import load_or_raise
-from app.services import collect, installation
+from app.services import collect, installation, orders
 from app.services.control import Control
 from app.services.orders import Signer
 from app.services.outcomes import NodeKeys
 from app.services.submit import Submission, submit
 from app.settings import Settings
+from app.store import prepared
 from app.store.db import Store
 from app.store.tables import Base, Node, table
 from app.transport.canvas import Member
@@ -56,6 +57,13 @@ class Meter:
         self._began = 0.0
         event.listen(engine, "before_cursor_execute", self._before)
         event.listen(engine, "after_cursor_execute", self._after)
+        self._execute = prepared.execute
+        prepared.execute = self._prepared
+
+    def wrap(self, module: Any, name: str, what: str) -> None:
+        """Time a function of a module wherever the module calls it."""
+        inner = getattr(module, name)
+        setattr(module, name, lambda *given, **more: self.time(what, lambda: inner(*given, **more)))
 
     def time(self, what: str, call: Callable[[], _T]) -> _T:
         began, used = time.perf_counter(), time.thread_time()
@@ -63,6 +71,12 @@ class Meter:
         self.used[what].append(time.thread_time() - used)
         self.times[what].append(time.perf_counter() - began)
         return answer
+
+    def _prepared(self, connection: Connection, sql: str, values: Any, **options: Any) -> Any:
+        self._before()
+        cursor = self._execute(connection, sql, values, **options)
+        self._after(connection, cursor, sql)
+        return cursor
 
     def _before(self, *_: Any) -> None:
         self._began = time.perf_counter()
@@ -109,6 +123,8 @@ class Stage:
             cast(OutputReader, None),
         )
         self.meter = Meter(store.engine)
+        self.meter.wrap(collect, "open_outcome", "  opens the outcome")
+        self.meter.wrap(orders, "seal_order", "  seals the order")
 
     def _send(self, sealed: Sequence[tuple[Member, str]]) -> None:
         self.sent += sealed

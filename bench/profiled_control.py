@@ -9,6 +9,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine import RootTransaction
 
 from app.services import collect, handover, orders, outcomes, run
+from app.store import prepared
 from app.transport import gate, send
 from bench import profiled
 from bench.probes import Probes
@@ -44,5 +45,16 @@ def _after(conn: Any, cursor: Any, statement: str, parameters: Any, context: Any
     _probes.add("sql: " + " ".join(statement.split())[:70], *context._bench_began)
 
 
+_execute = prepared.execute
+
+
+def _prepared(connection: Any, sql: str, values: Any, **options: Any) -> Any:
+    began = time.time(), time.thread_time()
+    cursor = _execute(connection, sql, values, **options)
+    _probes.add("sql: " + " ".join(sql.split())[:70], *began)
+    return cursor
+
+
+prepared.execute = _prepared
 _probes.wrap(RootTransaction, "_do_commit", "sql: COMMIT")
 profiled.install(_probes, "control")

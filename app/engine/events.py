@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 
@@ -78,7 +78,7 @@ _BY_KIND: dict[str, type[Event]] = {
 
 
 def to_json(event: Event) -> dict[str, Any]:
-    return {"kind": event.kind, **asdict(event)}
+    return {"kind": event.kind, **{name: getattr(event, name) for name in event.__slots__}}
 
 
 def from_json(data: dict[str, Any]) -> Event:

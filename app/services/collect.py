@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
 from app.compiler.canvas import Signature
-from app.engine.events import JobEnded
 from app.engine.state import JobState
 from app.engine.status import DISPATCHED, JOB_OUT, QUEUED, SUCCEEDED, UNKNOWN
 from app.logs import scope
@@ -26,6 +26,10 @@ from app.services.lost import lose
 from app.services.orders import Recipient, Signer
 from app.services.run import Run
 from app.store import executions as rows
+from app.store import jobs as job_rows
+from app.store.executions import Head
+from app.store.jobs import JobRow
+from app.store.prepared import Query
 from app.store.tables import DeadLetter, Job, table
 from app.transport.canvas import Member, rest_digest
 from app.transport.gate import Poison
@@ -39,8 +43,15 @@ jobs, dead_letters = table(Job), table(DeadLetter)
 
 _count_queued = select(func.count()).where(jobs.c.node == bindparam("node"), jobs.c.status == QUEUED)
 
-_select_queued = select(*(jobs.c[name] for name in rows.JOB_COLUMNS)).where(
+_queued_jobs = select(*(jobs.c[name] for name in rows.JOB_COLUMNS)).where(
     jobs.c.execution == bindparam("execution"), jobs.c.status == QUEUED
+)
+_select_queued = Query(_queued_jobs.order_by(jobs.c.created_at, jobs.c.unit), JobState)
+_select_next_unit = Query(
+    _queued_jobs.where(jobs.c.task == bindparam("task"), jobs.c.give_up_at.is_(None))
+    .order_by(jobs.c.unit)
+    .limit(1),
+    JobState,
 )
 
 STOPS_AT_ONCE = 5000
@@ -99,7 +110,7 @@ def collect(desk: Desk, token: Any, canvas: Canvas, *, redelivered: bool) -> Col
     parcel, answer = Parcel(), Collected()
     now = desk.control.clock()
     with desk.control.store.write() as connection:
-        row = outcomes.job_row(connection, outcome.job)
+        row, head = _find(connection, outcome.job, canvas)
         if row is None or not outcomes.belongs(row, outcome):
             letter(connection, "results", "no-such-job" if row is None else "other-job", outcome.job, now)
             return answer
@@ -112,27 +123,29 @@ def collect(desk: Desk, token: Any, canvas: Canvas, *, redelivered: bool) -> Col
             _member(connection, row, outcome, now, answer)
             message = None
         else:
-            message = _line(
-                desk,
-                connection,
-                row,
-                outcome,
-                canvas if genuine else Canvas(),
-                parcel,
-                redelivered=redelivered,
-            )
-        waiting = connection.execute(_count_queued, {"node": outcome.node}).scalar_one()
+            plan = rows.plan(connection, row.plan_digest)
+            head = head or rows.lock(connection, row.execution)
+            run = Run(desk.control, connection, head, plan)
+            rest = canvas.rest if genuine else ()
+            message = _line(run, row, outcome, rest, parcel, redelivered=redelivered)
     if message is not None:
         answer.order = desk.signer.run(message[0], message[1], now)
     handover.deliver(desk.send, desk.signer, parcel, now)
-    if waiting:
+    if row.crowded:
         make_room(desk, outcome.node)
     if outcomes.is_incomplete(outcome):
         answer.fetch = (outcome.job,)
     return answer
 
 
-def _is_genuine(canvas: Canvas, row: Any) -> bool:
+def _find(connection: Connection, job: str, canvas: Canvas) -> tuple[JobRow | None, Head | None]:
+    """The job's row, with its execution's where the outcome moves it: a chord's member takes its job row only."""
+    if canvas.body is not None:
+        return job_rows.find(connection, job), None
+    return job_rows.lock_execution_of(connection, job) or (None, None)
+
+
+def _is_genuine(canvas: Canvas, row: JobRow) -> bool:
     """Whether the canvas that came back is, link for link, one that went out with this job's orders.
 
     A job that was sent again has two: what it was sent with at first, and the line of its own that it was sent
@@ -144,58 +157,62 @@ def _is_genuine(canvas: Canvas, row: Any) -> bool:
         return False
 
 
-def _member(connection: Connection, row: Any, outcome: Outcome, now: float, answer: Collected) -> None:
+def _member(connection: Connection, row: JobRow, outcome: Outcome, now: float, answer: Collected) -> None:
     """A chord's member touches its own row only; the body settles. What cannot wait nudges a settle at once."""
-    if outcomes.record(connection, row, outcome, now) and outcome.status != SUCCEEDED:
+    given = partial(job_rows.input_of, connection, row)
+    fresh = outcomes.record(connection, row, outcome, now, given, settled=False)
+    if fresh and outcome.status != SUCCEEDED:
         answer.settle.add(row.execution)
 
 
 def _line(
-    desk: Desk,
-    connection: Connection,
-    row: Any,
+    run: Run,
+    row: JobRow,
     outcome: Outcome,
-    canvas: Canvas,
+    rest: Sequence[Signature],
     parcel: Parcel,
     *,
     redelivered: bool,
 ) -> tuple[JobMessage, Recipient] | None:
     """The last `collect` of a line settles in its own transaction; in mid-line the chain goes on."""
-    run = Run.lock(desk.control, connection, row.execution)
-    written = outcomes.record(connection, row, outcome, run.now)
+
+    def given() -> Mapping[str, Any]:
+        return run.input_of(row.task)[0]
+
+    written = outcomes.record(run.connection, row, outcome, run.now, given, settled=True)
     if written is None:
-        return _again(run, canvas) if redelivered else None
-    if outcome.status == UNKNOWN:
-        lose(run, row.id)
-    else:
-        run.see_job(_as_state(row, written))
-        run.take(JobEnded(row.id))
-    run.dispatch += _next_of(run, row.task)
-    follower = handover.admit(run, parcel, canvas.rest)
+        return _again(run, rest) if redelivered else None
+    with run.gathered():
+        if outcome.status == UNKNOWN:
+            lose(run, row.id)
+        else:
+            run.fold(_as_state(row, written))
+        run.dispatch += _next_of(run, row.task)
+        follower = handover.admit(run, parcel, rest)
     stop_jobs(run)
     return parcel.orders.get(follower) if follower else None
 
 
-def _as_state(row: Any, written: Mapping[str, Any]) -> JobState:
-    """The job as it stands now: as it was read, with what was written since."""
-    values = {name: row._mapping[name] for name in rows.JOB_COLUMNS}
-    return JobState(**{**values, **{name: value for name, value in written.items() if name in values}})
+def _as_state(row: JobRow, written: Mapping[str, Any]) -> JobState:
+    """The job as it stands now, but for `settled`, which the engine has still to say."""
+    outcome = {name: value for name, value in written.items() if name != "recorded_at"}
+    return JobState(
+        row.id, row.task, row.unit, row.attempt, row.node, queue_timeout=row.queue_timeout, **outcome
+    )
 
 
 def _next_of(run: Run, task: str) -> list[JobState]:
     """The next queued unit of a fan-out that is wider than its window: a place in it has just come free."""
     if run.plan.tasks[task].kind != "fanout" or run.head.state.halt:
         return []
-    known = {job.id for job in run.dispatch}
-    next_unit = (jobs.c.task == task, jobs.c.give_up_at.is_(None), jobs.c.id.not_in(known))
-    return _seen(run, _select_queued.where(*next_unit).order_by(jobs.c.unit).limit(1))
+    return _seen(run, _select_next_unit, task=task)
 
 
-def _again(run: Run, canvas: Canvas) -> tuple[JobMessage, Recipient] | None:
+def _again(run: Run, rest: Sequence[Signature]) -> tuple[JobMessage, Recipient] | None:
     """A redelivered message whose next job no node has seen: the same job once more."""
-    if not canvas.rest:
+    if not rest:
         return None
-    state = rows.load_job(run.connection, canvas.rest[0]["options"]["task_id"])
+    state = rows.load_job(run.connection, rest[0]["options"]["task_id"])
     if state is None or state.status != DISPATCHED:
         return None
     place = handover.places(run.connection, {state.node}, run.now, run.control.settings.offline_after).get(
@@ -209,10 +226,11 @@ def settle(desk: Desk, execution: str) -> None:
     parcel = Parcel()
     with desk.control.store.write() as connection:
         run = Run.lock(desk.control, connection, execution)
-        run.settle()
-        run.wake()
-        run.dispatch += _queued(run)
-        handover.admit(run, parcel)
+        with run.gathered():
+            run.settle()
+            run.wake()
+            run.dispatch += _queued(run)
+            handover.admit(run, parcel)
         stops = stop_jobs(run) or run.head.state.halt
     handover.deliver(desk.send, desk.signer, parcel, desk.control.clock())
     if stops:
@@ -221,18 +239,15 @@ def settle(desk: Desk, execution: str) -> None:
 
 def _queued(run: Run) -> list[JobState]:
     """Jobs that were born in another process (the API holds no key), or waited."""
+    return _seen(run, _select_queued)
+
+
+def _seen(run: Run, query: Query[JobState], **values: Any) -> list[JobState]:
+    """The queued jobs that the query finds in this execution and `run` has not yet, now in its slice as well."""
     known = {job.id for job in run.dispatch}
-    found = _seen(run, _select_queued.order_by(jobs.c.created_at, jobs.c.unit))
-    return [job for job in found if job.id not in known]
-
-
-def _seen(run: Run, query: Select[Any]) -> list[JobState]:
-    """The queued jobs that the query finds in this execution, in the run's slice as well."""
-    rows_found = run.connection.execute(query, {"execution": run.execution})
-    found = [JobState(**row._mapping) for row in rows_found]
-    for job in found:
-        run.see_job(job)
-    return found
+    found = query.all(run.connection, execution=run.execution, **values)
+    seen = [run.slice.jobs.setdefault(job.id, job) for job in found]
+    return [job for job in seen if job.status == QUEUED and job.id not in known]
 
 
 def stop_jobs(run: Run) -> int:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy import Connection, func, select, update
 
 from app.compiler import canvas
 from app.compiler.plan import Plan
@@ -25,6 +26,7 @@ from app.services.measures import RESENT
 from app.services.orders import Recipient, Signer, build_job
 from app.services.run import Run
 from app.store import executions as rows
+from app.store.prepared import ByNames, one_of
 from app.store.statements import set_columns, set_each
 from app.store.tables import Execution, Job, Node, Task, table
 from app.transport.canvas import Member, members, rest_digest
@@ -50,6 +52,14 @@ class Place:
     free: int
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a node is to be told of a job, and its digest."""
+
+    message: JobMessage
+    digest: str
+
+
 @dataclass(slots=True)
 class Parcel:
     """Everything that is to leave after the commit.
@@ -65,33 +75,26 @@ class Parcel:
 
 _outstanding = (
     select(func.count())
-    .where(jobs.c.node == nodes.c.name, jobs.c.status.in_(sorted(JOB_OUT)))
+    .where(jobs.c.node == nodes.c.name, one_of(jobs.c.status, JOB_OUT))
     .correlate(nodes)
     .scalar_subquery()
 )
-_select_places = select(
-    nodes.c.name,
-    nodes.c.epoch,
-    nodes.c.public_keys,
-    nodes.c.last_seen,
-    nodes.c.state,
-    nodes.c.slots,
-    _outstanding.label("out"),
-).where(nodes.c.name.in_(bindparam("names", expanding=True)))
+_PLACE = ("name", "epoch", "public_keys", "last_seen", "state", "slots")
+_select_places = ByNames(
+    select(*(nodes.c[name] for name in _PLACE), _outstanding), nodes.c.name, lambda *values: values
+)
 
 
 def places(
     connection: Connection, names: Collection[str], now: float, offline_after: float
 ) -> dict[str, Place]:
     """The nodes by name, with the room each has."""
-    return {
-        row.name: Place(
-            Recipient(row.name, row.epoch, Public.from_json(row.public_keys)),
-            bool(row.last_seen and row.last_seen > now - offline_after and row.state == "active"),
-            max(0, ORDERS_PER_SLOT * row.slots - row.out),
-        )
-        for row in connection.execute(_select_places, {"names": list(names)})
-    }
+    found = {}
+    for name, epoch, keys, last_seen, state, slots, out in _select_places.all(connection, names):
+        online = bool(last_seen and last_seen > now - offline_after and state == "active")
+        recipient = Recipient(name, epoch, Public.from_json(keys))
+        found[name] = Place(recipient, online, max(0, ORDERS_PER_SLOT * slots - out))
+    return found
 
 
 def admit(run: Run, parcel: Parcel, follow: Sequence[canvas.Signature] = ()) -> str | None:
@@ -105,19 +108,21 @@ def admit(run: Run, parcel: Parcel, follow: Sequence[canvas.Signature] = ()) -> 
         wanted, run.dispatch = run.dispatch, []
         messages = _messages(run, [job for job in wanted if job.status == QUEUED])
         following = _admit(run, parcel, messages, follow) or following
+        if run.dispatch:
+            run.flush()
     return following
 
 
 def _admit(
     run: Run,
     parcel: Parcel,
-    messages: Sequence[tuple[JobState, JobMessage]],
+    messages: Sequence[tuple[JobState, Told]],
     follow: Sequence[canvas.Signature],
 ) -> str | None:
     wanted = [job for job, _ in messages]
     if not wanted:
         return None
-    said = {job.id: message for job, message in messages}
+    said = {job.id: told for job, told in messages}
     where = places(run.connection, {job.node for job in wanted}, run.now, run.control.settings.offline_after)
     room = _window_room(run, wanted)
     go: list[JobState] = []
@@ -129,7 +134,7 @@ def _admit(
             where[job.node] = Place(place.recipient, True, place.free - 1)
             room[job.task] = room.get(job.task, 1 << 30) - 1
             go.append(job)
-            guard.note(run.control, run.connection, run.head.guard, run.head.requester, said[job.id])
+            guard.note(run.control, run.connection, run.head.guard, run.head.requester, said[job.id].message)
     following = _mark_follower(run, parcel, go, follow, where, said)
     fresh = [job for job in go if job.id != following]
     if fresh:
@@ -137,7 +142,7 @@ def _admit(
     return following
 
 
-def _messages(run: Run, wanted: Iterable[JobState]) -> list[tuple[JobState, JobMessage]]:
+def _messages(run: Run, wanted: Iterable[JobState]) -> list[tuple[JobState, Told]]:
     """What each node is to be told. A job that cannot be told fails here and now, before anything is sent."""
     found = []
     wanted = list(wanted)
@@ -146,9 +151,9 @@ def _messages(run: Run, wanted: Iterable[JobState]) -> list[tuple[JobState, JobM
         try:
             message = message_of(run, job)
             guard.check(run.control, run.head.guard, message)
-            size = len(canonical(message.to_json()))
-            if size > JOB_BYTES:
-                raise TooLarge(f"input and script are {size} bytes, a job may have {JOB_BYTES}")
+            body = canonical(message.to_json())
+            if len(body) > JOB_BYTES:
+                raise TooLarge(f"input and script are {len(body)} bytes, a job may have {JOB_BYTES}")
         except InvalidInput as problem:
             fail(run, job.id, QUEUED, {"type": "input", "message": problem.message})
         except TooLarge as problem:
@@ -157,7 +162,7 @@ def _messages(run: Run, wanted: Iterable[JobState]) -> list[tuple[JobState, JobM
             guard.refuse(run.control, run.connection, run.head.requester, job.id, problem)
             fail(run, job.id, QUEUED, {"type": "not_allowed", "message": problem.message})
         else:
-            found.append((job, message))
+            found.append((job, Told(message, sha256(body).hexdigest())))
     return found
 
 
@@ -179,9 +184,11 @@ def _window_room(run: Run, wanted: Iterable[JobState]) -> dict[str, int]:
 def _hold(run: Run, job: JobState) -> None:
     """The node is away: the job waits as a row, until `queue_timeout`. Said once."""
     give_up_at = run.now + job.queue_timeout
-    first = run.connection.execute(
-        update(jobs).where(jobs.c.id == job.id, jobs.c.give_up_at.is_(None)).values(give_up_at=give_up_at)
-    ).rowcount
+    waits = update(jobs).where(jobs.c.id == job.id, jobs.c.give_up_at.is_(None))
+    first = (
+        run.mark(job, {"give_up_at": give_up_at})
+        or run.connection.execute(waits.values(give_up_at=give_up_at)).rowcount
+    )
     if first and run.plan.tasks[job.task].kind == "job" and run.plan.tasks[job.task].parent is None:
         run.take(NodeAway(job.task))
 
@@ -192,7 +199,7 @@ def _mark_follower(
     go: Iterable[JobState],
     follow: Sequence[canvas.Signature],
     where: dict[str, Place],
-    said: Mapping[str, JobMessage],
+    said: Mapping[str, Told],
 ) -> str | None:
     """The job that the chain goes on with, if the next link is one that may go."""
     if not follow:
@@ -200,13 +207,14 @@ def _mark_follower(
     named = follow[0]["options"]["task_id"]
     for job in go:
         if job.id == named and follow[0]["options"]["queue"] == f"node.{job.node}":
-            message = said[job.id]
+            told = said[job.id]
             digest = rest_digest(follow[2:], None, None)
             recipient = where[job.node].recipient
             job.status = DISPATCHED
-            columns = _dispatch_columns(run.control, message, digest, recipient, run.now)
-            set_columns(run.connection, jobs, columns, id=job.id, status=QUEUED)
-            parcel.orders[job.id] = (message, recipient)
+            columns = _dispatch_columns(run.control, told, digest, recipient, run.now)
+            if not run.mark(job, columns):
+                set_columns(run.connection, jobs, columns, id=job.id, status=QUEUED)
+            parcel.orders[job.id] = (told.message, recipient)
             return job.id
     return None
 
@@ -216,7 +224,7 @@ def _mark(
     parcel: Parcel,
     go: Sequence[JobState],
     where: dict[str, Place],
-    said: Mapping[str, JobMessage],
+    said: Mapping[str, Told],
 ) -> None:
     born = {job.id: canvas.Born(job.id, job.task, job.unit, job.attempt, job.node) for job in go}
     by_id = {job.id: job for job in go}
@@ -224,12 +232,13 @@ def _mark(
     marked = []
     for compiled in canvas.compile(run.plan, run.execution, list(born.values()), window=window):
         for member in members(compiled):
-            job, message = by_id[member.job], said[member.job]
+            job, told = by_id[member.job], said[member.job]
             recipient = where[job.node].recipient
             job.status = DISPATCHED
-            columns = _dispatch_columns(run.control, message, member.digest, recipient, run.now)
-            marked.append(({"id": job.id, "status": QUEUED}, columns))
-            parcel.members.append((member, message, recipient))
+            columns = _dispatch_columns(run.control, told, member.digest, recipient, run.now)
+            if not run.mark(job, columns):
+                marked.append(({"id": job.id, "status": QUEUED}, columns))
+            parcel.members.append((member, told.message, recipient))
     set_each(run.connection, jobs, marked)
 
 
@@ -242,12 +251,13 @@ def message_of(run: Run, job: JobState) -> JobMessage:
 
 
 def _dispatch_columns(
-    control: Control, message: JobMessage, digest: str, to: Recipient, now: float
+    control: Control, told: Told, canvas_digest: str, to: Recipient, now: float
 ) -> dict[str, Any]:
+    message = told.message
     return {
         "status": DISPATCHED,
-        "digest": message.digest,
-        "canvas_digest": digest,
+        "digest": told.digest,
+        "canvas_digest": canvas_digest,
         "epoch": to.epoch,
         "dispatched_at": now,
         "send_after": now + control.settings.resend_after,
@@ -355,7 +365,7 @@ def _send_alone(
     single = plan.tasks[job.task].kind == "job" and job.attempt == 1
     compiled = canvas.line(plan, row.execution, born) if single else canvas.pair(born)
     member = next(members(compiled))
-    columns = _dispatch_columns(control, message, member.digest, to, now)
+    columns = _dispatch_columns(control, Told(message, message.digest), member.digest, to, now)
     if expected == DISPATCHED:
         columns["sends"] = row.sends + 1
         columns["first_canvas_digest"] = row.first_canvas_digest or row.canvas_digest

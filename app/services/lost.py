@@ -15,6 +15,7 @@ jobs = table(Job)
 
 def lose(run: Run, job: str) -> None:
     """Nobody knows what became of a job: failed as `lost` if its task is idempotent, unknown otherwise."""
+    run.flush()
     state = rows.load_job(run.connection, job)
     if state is None or state.settled or state.status in JOB_OVER:
         return
@@ -36,6 +37,7 @@ def fail(
 ) -> bool:
     """Give a job an outcome that no node reported, if it is still in the expected status."""
     columns = {"status": status, "error": error, "ended_at": run.now, "recorded_at": run.now, **more}
+    run.flush()
     changed = run.connection.execute(
         update(jobs).where(jobs.c.id == job, jobs.c.status == expected).values(columns)
     ).rowcount

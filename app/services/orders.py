@@ -125,10 +125,14 @@ def _what_runs(task: PlanTask, given: Mapping[str, Any]) -> tuple[tuple[str, ...
     return None, value_text(script)
 
 
+RESULT_OF_INPUT = frozenset({"core.echo"})
+"""The actions whose result depends on their input."""
+
+
 def result_of(task_action: str, given: Mapping[str, Any], reported: Mapping[str, Any]) -> dict[str, Any]:
     """What a workflow sees of a job's end: core keys win over what the script wrote to MUSTER_OUTPUT."""
     core = {key: reported[key] for key in ("exit_code", "stdout", "stderr", "truncated")}
     own = dict(reported.get("output") or {})
-    if task_action == "core.echo":
+    if task_action in RESULT_OF_INPUT:
         own = {"message": given.get("message")}
     return {**own, **core}

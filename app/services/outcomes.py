@@ -5,21 +5,22 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from app.engine.status import CANCELLED, JOB_OVER, UNKNOWN
-from app.services.orders import result_of
+from app.services.orders import RESULT_OF_INPUT, result_of
 from app.store import executions as rows
-from app.store.tables import Execution, Job, Node, Output, Task, table
+from app.store.jobs import JobRow
+from app.store.prepared import Command, one_of
+from app.store.tables import Job, Node, Output, table
 from app.transport.keys import Public
 from app.transport.messages import Outcome, Stream
 from app.transport.sealing import Signer as NodeSigner
 
 jobs, nodes, outputs = table(Job), table(Node), table(Output)
-tasks, executions = table(Task), table(Execution)
 
 STREAMS = ("stdout", "stderr")
 _CACHE_SECONDS = 5.0
@@ -56,40 +57,42 @@ class NodeKeys:
         return NodeSigner(row.name, None, Public.from_json(row.public_keys))
 
 
-_select_job = (
-    select(jobs, tasks.c.input, executions.c.plan_digest, executions.c.trace_id)
-    .join(tasks, (tasks.c.execution == jobs.c.execution) & (tasks.c.name == jobs.c.task))
-    .join(executions, executions.c.id == jobs.c.execution)
-    .where(jobs.c.id == bindparam("job"))
-)
-_OUTCOME = ("status", "exit_code", "result", "error", "started_at", "ended_at", "recorded_at")
-_record = (
+_OUTCOME = ("status", "settled", "exit_code", "result", "error", "started_at", "ended_at", "recorded_at")
+_record = Command(
     update(jobs)
     .where(
         jobs.c.id == bindparam("job"),
         jobs.c.settled.is_(False),
-        jobs.c.status.not_in(sorted(JOB_OVER)),
+        ~one_of(jobs.c.status, JOB_OVER),
     )
     .values({name: bindparam(name) for name in _OUTCOME})
 )
+_OUTPUT = ("job", "stream", "execution", "bytes", "kept", "sha256", "truncated", "verified", "content")
+_insert_output = Command(insert(outputs).inline().values({name: bindparam(name) for name in _OUTPUT}))
 
 
-def job_row(connection: Connection, job: str) -> Row[Any] | None:
-    """A job with what recording its outcome needs to know."""
-    return connection.execute(_select_job, {"job": job}).first()
-
-
-def belongs(row: Row[Any], outcome: Outcome) -> bool:
+def belongs(row: JobRow, outcome: Outcome) -> bool:
     """Whether the outcome is about what this row handed over: same node, epoch and digest."""
     return bool((row.node, row.epoch, row.digest) == (outcome.node, outcome.epoch, outcome.digest))
 
 
-def record(connection: Connection, row: Row[Any], outcome: Outcome, now: float) -> dict[str, Any] | None:
+def record(
+    connection: Connection,
+    row: JobRow,
+    outcome: Outcome,
+    now: float,
+    given: Callable[[], Mapping[str, Any]],
+    *,
+    settled: bool,
+) -> dict[str, Any] | None:
     """Write the outcome if the job has none. Returns the columns written if this was the first.
 
-    A job that waits as `unknown` takes a late outcome; one that was settled as unknown keeps it beside, as `late`.
+    `given` is asked for the task's rendered input where the result depends on it. `settled` says that the caller
+    folds the job in this transaction. A job that waits as `unknown` takes a late outcome; one that was settled as
+    unknown keeps it beside, as `late`.
     """
     plan = rows.plan(connection, row.plan_digest)
+    action = plan.tasks[row.task].action
     reported = {
         "exit_code": outcome.exit_code,
         "stdout": text_of(outcome.stdout),
@@ -101,7 +104,7 @@ def record(connection: Connection, row: Row[Any], outcome: Outcome, now: float) 
     columns = {
         "status": status,
         "exit_code": outcome.exit_code,
-        "result": result_of(plan.tasks[row.task].action, row.input or {}, reported),
+        "result": result_of(action, given() if action in RESULT_OF_INPUT else {}, reported),
         "error": storable(dict(outcome.error)) if outcome.error else None,
         "started_at": outcome.started_at,
         "ended_at": outcome.ended_at or now,
@@ -109,14 +112,14 @@ def record(connection: Connection, row: Row[Any], outcome: Outcome, now: float) 
     }
     if status == UNKNOWN:
         return columns if _record_unknown(connection, row, columns) else None
-    if not connection.execute(_record, {"job": row.id, **columns}).rowcount:
+    if not _record.run(connection, {"job": row.id, "settled": settled, **columns}):
         _keep_late(connection, row, columns)
         return None
     _keep_output(connection, row, outcome)
     return columns
 
 
-def _record_unknown(connection: Connection, row: Row[Any], columns: dict[str, Any]) -> bool:
+def _record_unknown(connection: Connection, row: JobRow, columns: dict[str, Any]) -> bool:
     """The node itself does not know what became of the script: the engine decides what that means."""
     error = columns["error"] or {"type": "unknown", "message": "the node lost track of the script"}
     changed = connection.execute(
@@ -127,8 +130,8 @@ def _record_unknown(connection: Connection, row: Row[Any], columns: dict[str, An
     return bool(changed)
 
 
-def _keep_late(connection: Connection, row: Row[Any], columns: Mapping[str, Any]) -> None:
-    if row.late is None and (row.status == UNKNOWN or (row.status == CANCELLED and row.effect_unknown)):
+def _keep_late(connection: Connection, row: JobRow, columns: Mapping[str, Any]) -> None:
+    if not row.has_late and (row.status == UNKNOWN or (row.status == CANCELLED and row.effect_unknown)):
         late = {key: columns[key] for key in ("status", "exit_code", "error", "ended_at")}
         connection.execute(update(jobs).where(jobs.c.id == row.id).values(late=late))
 
@@ -163,7 +166,7 @@ def text_of(stream: Stream) -> str:
     return (head + gap + tail).decode("utf-8", "backslashreplace").replace("\0", "\\x00").rstrip("\n")
 
 
-def _keep_output(connection: Connection, row: Row[Any], outcome: Outcome) -> None:
+def _keep_output(connection: Connection, row: JobRow, outcome: Outcome) -> None:
     """Output that the outcome holds whole is stored at once; the rest is fetched from its stream afterwards."""
     for name in STREAMS:
         stream: Stream = getattr(outcome, name)
@@ -178,7 +181,7 @@ def whole_of(stream: Stream) -> bytes | None:
 
 
 def store_output(
-    connection: Connection, row: Row[Any], name: str, stream: Stream, content: bytes | None
+    connection: Connection, row: JobRow, name: str, stream: Stream, content: bytes | None
 ) -> None:
     """`content` is None where it has still to be fetched."""
     values = {
@@ -192,7 +195,7 @@ def store_output(
         "verified": content is not None,
         "content": content or b"",
     }
-    connection.execute(insert(outputs).values(values))
+    _insert_output.run(connection, values)
 
 
 def is_incomplete(outcome: Outcome) -> bool:

@@ -2,13 +2,15 @@
 
 with control.store.write() as connection:
     run = Run.lock(control, connection, execution)
-    run.take(JobEnded(job))          # as often as wanted
+    with run.gathered():              # optional: one write for all that follows
+        run.take(JobEnded(job))       # as often as wanted
 ...                                   # after the commit: sign and send what `run.dispatch` and `run.stop` hold
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection
@@ -41,8 +43,10 @@ class Run:
         self.now = control.clock()
         self.dispatch: list[JobState] = []
         self.stop: list[JobState] = []
-        self._gathers = False
+        self._gathers = 0
         self._unsaved = Changes()
+        self._unborn: dict[str, dict[str, Any]] = {}
+        self._folded: set[str] = set()
         self._answered: list[tuple[str, dict[str, Any]]] = []
         limits = Limits(control.settings.queue_timeout, control.settings.fanout_queue_timeout)
         self.slice = Slice(plan, head.state, limits=limits)
@@ -65,6 +69,7 @@ class Run:
         data = {"input": engine_events.to_json(event), "log": step.changes.log}
         self._answered.append((event.kind, data))
         merge(self._unsaved, step.changes)
+        self._unborn.update({job.id: {} for job in step.changes.new_jobs})
         self._remember(step.changes)
         if not self._gathers:
             self.flush()
@@ -72,25 +77,57 @@ class Run:
         self.stop += step.commands.stop
         return step.commands
 
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """What the steps inside change is written once, at the end of the outermost block.
+
+        Statements of others inside must `flush` before they read or write rows that a step may have changed.
+        """
+        self._gathers += 1
+        try:
+            yield
+        finally:
+            self._gathers -= 1
+        if not self._gathers:
+            self.flush()
+
     def flush(self) -> None:
         """Write what the steps so far changed."""
-        if self._answered:
-            rows.save(self.connection, self.head, self._unsaved, self._answered, self.now)
-            if self._unsaved.execution.get("status") in EXECUTION_OVER:
-                audit.completed(self.connection, self.head, self.now)
-            ends.saw(self.control.tally, self.slice, self._unsaved, self.now)
-            self._unsaved, self._answered = Changes(), []
+        if not self._answered:
+            return
+        changes = self._unsaved
+        over = changes.execution.get("status") in EXECUTION_OVER
+        ends.saw(self.control.tally, self.slice, changes, self.now)
+        for job in self._folded & changes.jobs.keys():
+            changes.jobs[job].pop("settled", None)
+        changes.jobs = {job: columns for job, columns in changes.jobs.items() if columns}
+        rows.save(self.connection, self.head, changes, self._answered, self.now, self._unborn)
+        if over:
+            audit.completed(self.connection, self.head, self.now)
+        self._unsaved, self._answered, self._unborn = Changes(), [], {}
 
     def settle(self) -> None:
         """Fold every job that is over and that no settle has folded, and write the sum. Idempotent."""
-        while waiting := rows.unsettled(self.connection, self.execution):
-            self._gathers = True
-            self.load_tasks(set().union(*(self._neighbours(job.task) for job in waiting)))
+        waiting = rows.unsettled(self.connection, self.execution)
+        self.load_tasks(set().union(*(self._neighbours(job.task) for job in waiting)))
+        with self.gathered():
             for job in waiting:
                 self.see_job(job)
                 self.take(JobEnded(job.id))
-            self._gathers = False
-            self.flush()
+
+    def fold(self, job: JobState) -> None:
+        """Fold a job whose row this transaction has just written as over and as settled."""
+        self.see_job(job)
+        self._folded.add(job.id)
+        self.take(JobEnded(job.id))
+
+    def mark(self, job: JobState, columns: Mapping[str, Any]) -> bool:
+        """Have columns in the INSERT of a job that was born in this transaction. False where its row is written."""
+        unborn = self._unborn.get(job.id)
+        if unborn is None:
+            return False
+        unborn.update({name: value for name, value in columns.items() if name != "status"})
+        return True
 
     def see_job(self, job: JobState) -> None:
         """The caller has just written this row: use it instead of reading it again."""
@@ -98,13 +135,15 @@ class Run:
 
     def input_of(self, task: str) -> tuple[dict[str, Any], float | None]:
         """A task's rendered input and timeout in seconds."""
-        self.load_tasks({task})
+        if task not in self.slice.tasks:
+            self.load_tasks(self._neighbours(task))
         state = self.slice.tasks[task]
         return state.input or {}, state.timeout
 
     def wake(self) -> None:
         """Tasks that wait for a node whose job has left in the meantime run again."""
         if self.head.state.waiting:
+            self.flush()
             for task in rows.woken_tasks(self.connection, self.execution):
                 self.take(NodeBack(task))
 

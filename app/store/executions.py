@@ -6,12 +6,13 @@ transaction.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -20,6 +21,7 @@ from app.engine.draft import view
 from app.engine.state import Changes, ExecutionState, JobState, TaskState
 from app.engine.status import JOB_OUT, JOB_OVER, NOT_REACHED, PENDING, TASK_LIVE
 from app.errors import NotFound
+from app.store.prepared import ByNames, Command, Query, one_of
 from app.store.statements import set_columns, set_each
 from app.store.tables import Event, Execution, Job, StoredPlan, Task, Timer, Variable, table
 
@@ -31,7 +33,7 @@ _EXECUTION_COLUMNS = [one.name for one in fields(ExecutionState) if one.name != 
 _TASK_COLUMNS = [one.name for one in fields(TaskState)]
 JOB_COLUMNS = [one.name for one in fields(JobState)]
 
-_select_execution = select(
+HEAD_COLUMNS = (
     *(executions.c[name] for name in _EXECUTION_COLUMNS),
     executions.c.plan_digest,
     executions.c.requester,
@@ -40,16 +42,18 @@ _select_execution = select(
     executions.c.trace_id,
     executions.c.event_seq,
     executions.c.created_at,
-).where(executions.c.id == bindparam("id"))
-_select_tasks = select(*(tasks.c[name] for name in _TASK_COLUMNS)).where(
-    tasks.c.execution == bindparam("execution"), tasks.c.name.in_(bindparam("names", expanding=True))
 )
-_select_jobs = select(*(jobs.c[name] for name in JOB_COLUMNS)).where(
-    jobs.c.execution == bindparam("execution"), jobs.c.task.in_(bindparam("names", expanding=True))
-)
-_select_job = select(*(jobs.c[name] for name in JOB_COLUMNS)).where(jobs.c.id == bindparam("id"))
+_of_execution = jobs.c.execution == bindparam("execution")
+_job_columns = [jobs.c[name] for name in JOB_COLUMNS]
 
-_insert_jobs, _insert_variables, _insert_events = insert(jobs), insert(variables), insert(events)
+_select_job = Query(select(*_job_columns).where(jobs.c.id == bindparam("id")), JobState)
+_select_jobs = ByNames(select(*_job_columns).where(_of_execution), jobs.c.task, JobState)
+_select_unsettled = Query(
+    select(*_job_columns)
+    .where(_of_execution, jobs.c.settled.is_(False), one_of(jobs.c.status, JOB_OVER))
+    .order_by(jobs.c.recorded_at, jobs.c.id),
+    JobState,
+)
 _select_vars = (
     select(variables.c.name, variables.c.value)
     .where(
@@ -58,8 +62,32 @@ _select_vars = (
     )
     .order_by(variables.c.seq)
 )
-_drop_task_timers = delete(timers).where(
-    timers.c.execution == bindparam("execution"), timers.c.task == bindparam("task")
+
+_SENT = ("digest", "canvas_digest", "epoch")
+_SENT_TIMES = ("dispatched_at", "send_after", "order_expires_at", "give_up_at", "time_limit")
+_UNSENT: dict[str, Any] = {**dict.fromkeys(_SENT, ""), **dict.fromkeys(_SENT_TIMES)}
+"""What a job's row says of its order before there is one."""
+
+
+def _insert(into: Table, *names: str) -> Command:
+    return Command(insert(into).inline().values({name: bindparam(name) for name in names}))
+
+
+_insert_jobs = _insert(jobs, *JOB_COLUMNS, *_UNSENT, "execution", "created_at")
+_insert_variables = _insert(variables, "execution", "seq", "name", "value", "task")
+_insert_events = _insert(events, "execution", "seq", "kind", "at", "data")
+_insert_timers = _insert(timers, "execution", "task", "unit", "kind", "due_at")
+_insert_tasks = _insert(tasks, "execution", "name", "task_index", "is_finally", "status", "open")
+_drop_task_timers = Command(
+    delete(timers).where(timers.c.execution == bindparam("execution"), timers.c.task == bindparam("task"))
+)
+_drop_timer = Command(
+    delete(timers).where(
+        timers.c.execution == bindparam("execution"),
+        timers.c.task == bindparam("task"),
+        timers.c.unit == bindparam("unit"),
+        timers.c.kind == bindparam("kind"),
+    )
 )
 
 
@@ -75,21 +103,25 @@ class Head:
 
     __slots__ = ("event_seq", "guard", "origin", "plan_digest", "requester", "state", "trace_id")
 
-    def __init__(self, row: Any) -> None:
-        values = dict(row._mapping)
-        self.plan_digest: str = values.pop("plan_digest")
-        self.requester: str = values.pop("requester")
-        self.origin: str = values.pop("origin")
-        self.guard: str = values.pop("guard")
-        self.trace_id: str = values.pop("trace_id")
-        self.event_seq: int = values.pop("event_seq")
-        created_at = values.pop("created_at")
+    def __init__(self, *values: Any) -> None:
+        """Takes the values of `HEAD_COLUMNS`."""
+        *known, plan_digest, requester, origin, guard, trace_id, event_seq, created_at = values
+        self.plan_digest: str = plan_digest
+        self.requester: str = requester
+        self.origin: str = origin
+        self.guard: str = guard
+        self.trace_id: str = trace_id
+        self.event_seq: int = event_seq
+        columns = dict(zip(_EXECUTION_COLUMNS, known, strict=True))
         system = {
-            "execution_id": values["id"],
+            "execution_id": columns["id"],
             "timestamp": created_at,
-            "identity": {"login": self.requester},
+            "identity": {"login": requester},
         }
-        self.state = ExecutionState(**values, system=system)
+        self.state = ExecutionState(**columns, system=system)
+
+
+_lock = Query(select(*HEAD_COLUMNS).where(executions.c.id == bindparam("id")).with_for_update(), Head)
 
 
 def lock(connection: Connection, execution: str) -> Head:
@@ -97,11 +129,10 @@ def lock(connection: Connection, execution: str) -> Head:
 
     On SQLite the transaction itself is the lock (it began IMMEDIATE); elsewhere the row is locked.
     """
-    query = _select_execution.with_for_update() if connection.dialect.name != "sqlite" else _select_execution
-    row = connection.execute(query, {"id": execution}).first()
-    if row is None:
+    head = _lock.first(connection, id=execution)
+    if head is None:
         raise UnknownExecution(f"there is no execution {execution}")
-    return Head(row)
+    return head
 
 
 _PLANS: dict[str, Plan] = {}
@@ -121,24 +152,29 @@ def plan(connection: Connection, digest: str) -> Plan:
 
 
 def load_tasks(connection: Connection, execution: str, names: Collection[str]) -> dict[str, TaskState]:
-    rows = connection.execute(_select_tasks, {"execution": execution, "names": list(names)})
-    return {row.name: _task(row) for row in rows}
+    return {task.name: task for task in _select_tasks.all(connection, names, execution=execution)}
 
 
-def _task(row: Row[Any]) -> TaskState:
-    values = dict(row._mapping)
-    values["nodes"] = None if values["nodes"] is None else tuple(values["nodes"])
-    return TaskState(**values)
+def _task(*values: Any) -> TaskState:
+    task = TaskState(*values)
+    if task.nodes is not None:
+        task.nodes = tuple(task.nodes)
+    return task
+
+
+_select_tasks = ByNames(
+    select(*(tasks.c[name] for name in _TASK_COLUMNS)).where(tasks.c.execution == bindparam("execution")),
+    tasks.c.name,
+    _task,
+)
 
 
 def load_job(connection: Connection, job: str) -> JobState | None:
-    row = connection.execute(_select_job, {"id": job}).first()
-    return None if row is None else JobState(**row._mapping)
+    return _select_job.first(connection, id=job)
 
 
 def load_jobs_of(connection: Connection, execution: str, names: Collection[str]) -> dict[str, JobState]:
-    rows = connection.execute(_select_jobs, {"execution": execution, "names": list(names)})
-    return {row.id: JobState(**row._mapping) for row in rows}
+    return {job.id: job for job in _select_jobs.all(connection, names, execution=execution)}
 
 
 def load_results(
@@ -174,30 +210,23 @@ def woken_tasks(connection: Connection, execution: str) -> list[str]:
     return list(connection.execute(query).scalars())
 
 
-_select_unsettled = (
-    select(*(jobs.c[name] for name in JOB_COLUMNS))
-    .where(
-        jobs.c.execution == bindparam("execution"),
-        jobs.c.settled.is_(False),
-        jobs.c.status.in_(sorted(JOB_OVER)),
-    )
-    .order_by(jobs.c.recorded_at, jobs.c.id)
-)
-
-
 def unsettled(connection: Connection, execution: str) -> list[JobState]:
     """The jobs that are over and that no settle has folded, in the order in which they were recorded."""
-    return [
-        JobState(**row._mapping) for row in connection.execute(_select_unsettled, {"execution": execution})
-    ]
+    return _select_unsettled.all(connection, execution=execution)
 
 
 def save(
-    connection: Connection, head: Head, changes: Changes, answered: Sequence[tuple[str, Any]], now: float
+    connection: Connection,
+    head: Head,
+    changes: Changes,
+    answered: Sequence[tuple[str, Any]],
+    now: float,
+    sent: Mapping[str, Mapping[str, Any]],
 ) -> None:
     """Write what one or more steps changed, and the events that they answered. The caller holds the lock.
 
-    Event numbers have no gaps because of that lock.
+    `sent` holds what is known of the orders of new jobs, by their ids: such a job is born `dispatched`, in one
+    INSERT. Event numbers have no gaps because of the lock.
     """
     execution = head.state.id
     set_each(
@@ -211,15 +240,14 @@ def save(
             for name, columns in changes.tasks.items()
         ),
     )
-    if changes.new_jobs:
-        connection.execute(_insert_jobs, [_job_row(execution, job, now) for job in changes.new_jobs])
+    new = [_job_row(execution, job, now, sent.get(job.id, {})) for job in changes.new_jobs]
+    _insert_jobs.run_each(connection, new)
     set_each(connection, jobs, (({"id": job}, columns) for job, columns in changes.jobs.items()))
-    if changes.published:
-        rows = [
-            {"execution": execution, "seq": seq, "name": name, "value": value, "task": task}
-            for seq, name, value, task in changes.published
-        ]
-        connection.execute(_insert_variables, rows)
+    published = [
+        {"execution": execution, "seq": seq, "name": name, "value": value, "task": task}
+        for seq, name, value, task in changes.published
+    ]
+    _insert_variables.run_each(connection, published)
     _save_timers(connection, execution, changes)
     if changes.sweep_pending:
         _sweep(connection, execution, changes.sweep_pending, now)
@@ -229,7 +257,7 @@ def save(
         {"execution": execution, "seq": seq, "kind": kind, "at": now, "data": data}
         for seq, (kind, data) in enumerate(answered, first)
     ]
-    connection.execute(_insert_events, numbered)
+    _insert_events.run_each(connection, numbered)
     set_columns(connection, executions, {**changes.execution, "event_seq": head.event_seq}, id=execution)
 
 
@@ -237,29 +265,24 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _job_row(execution: str, job: JobState, now: float) -> dict[str, Any]:
+def _job_row(execution: str, job: JobState, now: float, sent: Mapping[str, Any]) -> dict[str, Any]:
     values = {name: getattr(job, name) for name in JOB_COLUMNS}
-    return {**values, "execution": execution, "created_at": now}
+    return {**values, **_UNSENT, **sent, "execution": execution, "created_at": now}
 
 
 def _save_timers(connection: Connection, execution: str, changes: Changes) -> None:
-    for task in changes.dropped_task_timers:
-        connection.execute(_drop_task_timers, {"execution": execution, "task": task})
-    for task, unit, kind in changes.dropped_timers:
-        connection.execute(
-            delete(timers).where(
-                timers.c.execution == execution,
-                timers.c.task == task,
-                timers.c.unit == unit,
-                timers.c.kind == kind,
-            )
-        )
-    if changes.timers:
-        rows = [
-            {"execution": execution, "task": t.task, "unit": t.unit, "kind": t.kind, "due_at": t.due_at}
-            for t in changes.timers
-        ]
-        connection.execute(insert(timers), rows)
+    dropped = [{"execution": execution, "task": task} for task in changes.dropped_task_timers]
+    _drop_task_timers.run_each(connection, dropped)
+    exact = [
+        {"execution": execution, "task": task, "unit": unit, "kind": kind}
+        for task, unit, kind in changes.dropped_timers
+    ]
+    _drop_timer.run_each(connection, exact)
+    armed = [
+        {"execution": execution, "task": t.task, "unit": t.unit, "kind": t.kind, "due_at": t.due_at}
+        for t in changes.timers
+    ]
+    _insert_timers.run_each(connection, armed)
 
 
 def _sweep(connection: Connection, execution: str, which: str, now: float) -> None:
@@ -283,13 +306,13 @@ def create(connection: Connection, values: Mapping[str, Any], plan_: Plan, now: 
         }
         for task in plan_.tasks.values()
     ]
-    connection.execute(insert(tasks), rows)
+    _insert_tasks.run_each(connection, rows)
 
 
 def store_plan(connection: Connection, plan_: Plan, source: str, plan_version: int, now: float) -> str:
     """Keep a plan by its digest, once. Returns the digest."""
     body = plan_.dump()
-    digest = plan_.digest
+    digest = hashlib.sha256(body.encode()).hexdigest()
     known = connection.execute(select(func.count()).where(plans.c.digest == digest)).scalar_one()
     if not known:
         values = {

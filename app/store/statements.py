@@ -1,4 +1,4 @@
-"""Statements built once for each shape: building one with SQLAlchemy costs more than running it.
+"""Writing columns of rows: one prepared UPDATE for each shape.
 
 A shape is a table, the columns that are set and those that select the row. Values come in as parameters: those of
 the key are named `key_<column>`.
@@ -10,22 +10,23 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Table, Update, bindparam, update
+from sqlalchemy import Connection, Table, bindparam, update
+
+from app.store.prepared import Command
 
 SHAPES = 512
 
 
 @lru_cache(maxsize=SHAPES)
-def _update(table: Table, columns: tuple[str, ...], keys: tuple[str, ...]) -> Update:
+def _update(table: Table, columns: tuple[str, ...], keys: tuple[str, ...]) -> Command:
     where = [table.c[name] == bindparam(f"key_{name}", type_=table.c[name].type) for name in keys]
-    return update(table).where(*where).values({name: bindparam(name) for name in columns})
+    return Command(update(table).where(*where).values({name: bindparam(name) for name in columns}))
 
 
 def set_columns(connection: Connection, table: Table, values: Mapping[str, Any], **key: Any) -> int:
     """Set columns of the rows whose key columns have these values; how many rows there were."""
     statement = _update(table, tuple(values), tuple(key))
-    parameters = {**values, **{f"key_{name}": value for name, value in key.items()}}
-    return int(connection.execute(statement, parameters).rowcount)
+    return statement.run(connection, {**values, **{f"key_{name}": value for name, value in key.items()}})
 
 
 def set_each(
@@ -37,4 +38,4 @@ def set_each(
         parameters = {**values, **{f"key_{name}": value for name, value in key.items()}}
         shapes.setdefault((tuple(values), tuple(key)), []).append(parameters)
     for (columns, keys), found in shapes.items():
-        connection.execute(_update(table, columns, keys), found)
+        _update(table, columns, keys).run_each(connection, found)
