@@ -25,6 +25,7 @@ from app.store.executions import UnknownExecution
 from app.transport import gate, queues
 from app.transport.celery_app import make_celery
 from app.transport.channel import dead_lettered
+from app.transport.ends import Ends
 from app.transport.output import OutputReader, connect
 from app.transport.send import Sender
 
@@ -51,8 +52,9 @@ def desk() -> Desk:
     sender = Sender(celery)
     control = Control(settings, store, nudge=sender.settle)
     signer = Signer.load(settings, installed.id)
-    streams = OutputReader(connect(settings.redis_url))
-    return Desk(control, signer, NodeKeys(store), sender.lines, sender.ctl, streams)
+    client = connect(settings.redis_url)
+    streams, ends = OutputReader(client), Ends(client)
+    return Desk(control, signer, NodeKeys(store), sender.lines, sender.ctl, streams, ends.tell)
 
 
 @worker_init.connect(weak=False)

@@ -20,6 +20,7 @@ from app.settings import Settings
 from app.store.db import Store
 from app.store.tables import Base
 from app.transport.celery_app import make_celery
+from app.transport.ends import Ends
 from app.transport.output import connect
 from app.transport.send import Sender
 
@@ -105,6 +106,11 @@ class Wiring:
     def redis(self) -> Any:
         """A client of the Redis that holds live output; connects when it is used."""
         return connect(self.control.settings.redis_url)
+
+    @property
+    def ends(self) -> Ends:
+        """Where one hears that an execution is over."""
+        return Ends(self.redis)
 
 
 def make_control(settings: Settings) -> Control:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, select, tuple_
+from sqlalchemy import Connection, RowMapping, and_, case, select, tuple_
 
 from app.engine.events import JobEnded
-from app.engine.status import JOB_HELD
+from app.engine.status import JOB_OUT, QUEUED
 from app.errors import NotFound
 from app.services.queries import state
 from app.store.tables import Event, Job, Output, Task
@@ -110,12 +110,16 @@ class Speaker:
 
 
 _speakers = select(jobs.c.id, jobs.c.task, jobs.c.node, jobs.c.unit)
+LISTENED_AT_ONCE = 500
+"""Jobs of one execution whose live output is looked for at once; those that wait come last."""
 
 
 def live_speakers(connection: Connection, execution: str) -> list[Speaker]:
-    """The jobs that nodes hold now."""
-    query = _speakers.where(jobs.c.execution == execution, jobs.c.status.in_(JOB_HELD))
-    return [Speaker(*row) for row in connection.execute(query.order_by(jobs.c.id))]
+    """The jobs that may speak now or soon: whoever listens from the start misses nothing and looks for nobody."""
+    query = _speakers.where(jobs.c.execution == execution, jobs.c.status.in_((QUEUED, *JOB_OUT)))
+    waits = case((jobs.c.status == QUEUED, 1), else_=0)
+    found = connection.execute(query.order_by(waits, jobs.c.unit, jobs.c.id).limit(LISTENED_AT_ONCE))
+    return [Speaker(*row) for row in found]
 
 
 def speakers(connection: Connection, wanted: Sequence[str]) -> dict[str, Speaker]:

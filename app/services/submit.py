@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
@@ -27,6 +27,10 @@ from app.store.tables import IdempotencyKey, table
 keys = table(IdempotencyKey)
 
 
+Origin = Literal["stored", "inline", "adhoc"]
+"""Where a plan comes from: the library, the request itself, or one command that was asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Submission:
     """What is asked for, by whom. `request_sha256` is the digest of the request that carried the key."""
@@ -38,6 +42,7 @@ class Submission:
     revision: int | None = None
     idempotency_key: str = ""
     request_sha256: str = ""
+    origin: Origin = "stored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ def submit(control: Control, submission: Submission) -> Accepted:
             "created_at": now,
         }
         rows.create(connection, values, plan, now)
-        detail = {"workflow": plan.ref, "revision": submission.revision}
+        detail = {"workflow": plan.ref, "revision": submission.revision, "origin": submission.origin}
         audit.record(connection, submission.requester, "execution.submit", execution, "accepted", detail)
         Run.lock(control, connection, execution).take(Submitted())
     control.nudge([execution])
