@@ -38,7 +38,7 @@ _ENTRIES = 200
 _PIECE = 65_536
 
 
-def frame(event: str, data: Any, id_: int | None = None) -> bytes:
+def frame(event: str, data: Any, id_: int | str | None = None) -> bytes:
     """One server-sent event. JSON escapes line ends, so data is one line."""
     head = f"id: {id_}\n" if id_ is not None else ""
     return f"{head}event: {event}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()

@@ -187,6 +187,22 @@ class NodeSchema(Schema):
     enrolled_by = fields.String()
 
 
+class CommandSchema(Schema):
+    """What became of a command on one node. The texts are whole unless `truncated`; `exit_code` is null where the
+    process did not end by itself."""
+
+    node_id = fields.String()
+    execution = fields.String()
+    status = fields.String()
+    exit_code = fields.Integer(allow_none=True)
+    stdout = fields.String()
+    stderr = fields.String()
+    truncated = fields.Boolean()
+    error = fields.Raw(allow_none=True)
+    started_at = Moment(allow_none=True)
+    completed_at = Moment(allow_none=True)
+
+
 class NodesSchema(Schema):
     items = fields.List(fields.Nested(NodeSchema))
 
