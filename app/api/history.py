@@ -27,7 +27,7 @@ history.ARGUMENTS_PARSER = Parser()
 def list_output(query: dict[str, Any], id: str) -> Any:
     """What was kept of every job's output, as text; large executions come in pages of a few MB."""
     after = paging.decode(query["cursor"], int, int, int, str)
-    wanted = service.OutputFilter(query["task"], query["node"], query["stream"])
+    wanted = service.OutputFilter(query["task"], query["node"], query["stream"], query["text"])
     place = (after[0], after[1], after[2], after[3]) if after else None
     with reading() as connection:
         items, following = service.list_output(connection, id, wanted, limit=query["limit"], after=place)

@@ -19,7 +19,7 @@ import redis
 
 from app.api.shown import moment
 from app.services import history, queries
-from app.services.history import Happening, Speaker
+from app.services.history import Happening, Kept, Speaker
 from app.store.db import Store
 from app.transport import ends
 from app.transport.ends import Ends
@@ -96,12 +96,12 @@ class Voice:
         elif entry.stream in self.streams:
             yield from self._piece(entry.stream, entry.offset, entry.data)
 
-    def take_kept(self, kept: Mapping[str, bytes]) -> Iterator[Piece]:
-        """What the output that was kept adds; with it nothing more can come."""
-        for stream, content in sorted(kept.items()):
+    def take_kept(self, kept: Kept) -> Iterator[Piece]:
+        """What the output that was kept adds; where it is complete nothing more can come."""
+        for stream, content in sorted(kept.streams.items()):
             for offset in range(0, len(content), _PIECE):
                 yield from self._piece(stream, offset, content[offset : offset + _PIECE])
-        self.ended = bool(kept)
+        self.ended = kept.complete
 
     def _piece(self, stream: str, offset: int, data: bytes) -> Iterator[Piece]:
         found = self.streams[stream].text(offset, data)

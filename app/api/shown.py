@@ -134,8 +134,14 @@ class UnitsSchema(Schema):
     items = fields.List(fields.Nested(UnitSchema))
 
 
+def _text(row: Any) -> str | None:
+    content: bytes | None = row["content"]
+    return None if content is None else content.decode("utf-8", "backslashreplace")
+
+
 class OutputSchema(Schema):
-    """What was kept of one stream. `bytes` were written, `kept` of them are here; `text` is for reading."""
+    """What was kept of one stream. `bytes` were written, `kept` of them are here; `sha256` is that of what was kept,
+    as its node signed it; `text` is for reading, null where it was not wanted."""
 
     job = fields.String()
     task = fields.String()
@@ -147,7 +153,8 @@ class OutputSchema(Schema):
     kept = fields.Integer()
     truncated = fields.Boolean()
     verified = fields.Boolean()
-    text = fields.Function(lambda row: row["content"].decode("utf-8", "backslashreplace"))
+    sha256 = fields.String()
+    text = fields.Function(_text)
 
 
 class OutputsSchema(Schema):

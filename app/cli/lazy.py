@@ -1,4 +1,4 @@
-"""A group of commands whose modules are imported only when one is called."""
+"""What is imported only when it is needed: the modules of commands, and what few of their calls use."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ import click
 
 Lazy = Mapping[str, tuple[str, str]]
 """Command name -> (`module:attribute`, its line in the list of commands)."""
+
+
+def load(place: str) -> Any:
+    """The attribute that `module:attribute` names, its module imported if it is not yet."""
+    module, attribute = place.split(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 class LazyGroup(click.Group):
@@ -26,8 +32,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.lazy:
             return None
-        module, attribute = self.lazy[cmd_name][0].split(":")
-        command = getattr(importlib.import_module(module), attribute)
+        command = load(self.lazy[cmd_name][0])
         assert isinstance(command, click.Command)
         return command
 

@@ -68,9 +68,14 @@ class Limits:
 
 
 def follow(
-    client: Client, path: str, query: Mapping[str, Any], last: str, limits: Limits
+    client: Client,
+    path: str,
+    query: Mapping[str, Any],
+    last: str,
+    limits: Limits,
+    opened: Stream | None = None,
 ) -> Iterator[Message]:
-    """Messages until one is called `end`, over as many connections as it takes.
+    """Messages until one is called `end`, over as many connections as it takes, the first of which may be `opened`.
 
     Raises ApiProblem where the server refuses, Unavailable after `patience`, TimedOut at the deadline.
     """
@@ -80,7 +85,7 @@ def follow(
     wait = 0.1
     while True:
         try:
-            stream = _open(client, path, query, parser.last_id)
+            stream, opened = opened or _open(client, path, query, parser.last_id), None
             try:
                 for message in _messages(stream, parser, limits):
                     failed_since, wait = None, 0.1

@@ -167,8 +167,10 @@ def _labelled(fleet_now: Mapping[str, Any], labels: Mapping[str, str]) -> list[s
 def _named(fleet_now: Mapping[str, Any], names: Sequence[str], allow_unknown: bool) -> list[str]:
     missing = [(position, name) for position, name in enumerate(names) if name not in fleet_now]
     if len(missing) == len(names):
-        first = names[0] if len(names) == 1 else f"any of the {len(names)} nodes named, {names[0]} first"
-        raise NotFound(f"there is no node {first}", hint="list them: `muster node list`", code="unknown-node")
+        what = (
+            f"none of the {len(names)} nodes named, {names[0]} first" if names[1:] else f"no node {names[0]}"
+        )
+        raise NotFound(f"there is {what}", hint="list them: `muster node list`", code="unknown-node")
     if missing and not allow_unknown:
         errors = [
             {"pointer": f"/nodes/{position}", "detail": f"there is no node {name}"}

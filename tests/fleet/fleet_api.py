@@ -63,9 +63,7 @@ class Api:
         except OSError:
             return False
 
-    def ask(
-        self, method: str, path: str, body: Any = None, role: str = "operator", **headers: str
-    ) -> Answer:
+    def ask(self, method: str, path: str, body: Any = None, role: str = "operator", **headers: str) -> Answer:
         """One request; paths are below /api/v1 but for those of the root."""
         try:
             with self._open(method, path, body, role, headers) as answer:
