@@ -194,7 +194,7 @@ def _ending(node: str, result: Mapping[str, Any]) -> str:
         told.append("for a line of a shell say --shell sh")
     if result.get("truncated"):
         told.append(f"output cut: muster execution output {safe(str(result.get('execution')))}")
-    return "; ".join(told)
+    return ", ".join(told)
 
 
 # many nodes

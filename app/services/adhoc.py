@@ -158,9 +158,8 @@ def _labelled(fleet_now: Mapping[str, Any], labels: Mapping[str, str]) -> list[s
         and all((row.labels or {}).get(key) == value for key, value in labels.items())
     ]
     if not found:
-        raise _wrong(
-            "no active node has these labels", "no-nodes", "/labels", "list them: `muster node list`"
-        )
+        hint = "list them: `muster node list`"
+        raise _wrong("no active node has these labels", hint, code="no-nodes", pointer="/labels")
     return found
 
 
@@ -191,12 +190,11 @@ def _check_shell(command: Command, shells: Mapping[str, Sequence[str]]) -> None:
     has = {shell for found in shells.values() for shell in (found or _UNSAID)}
     if command.language not in has:
         who = f"node {next(iter(shells))} has" if len(shells) == 1 else "these nodes have"
-        raise _wrong(
-            f"{who} no {command.language}", "no-shell", "/language", f"there is {', '.join(sorted(has))}"
-        )
+        hint = f"there is {', '.join(sorted(has))}"
+        raise _wrong(f"{who} no {command.language}", hint, code="no-shell", pointer="/language")
 
 
-def _wrong(detail: str, code: str, pointer: str, hint: str) -> InvalidInput:
+def _wrong(detail: str, hint: str, *, code: str, pointer: str) -> InvalidInput:
     errors = [{"pointer": pointer, "detail": detail, "hint": hint}]
     return InvalidInput(detail, hint=hint, code=code, errors=errors)
 

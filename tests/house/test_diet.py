@@ -20,6 +20,7 @@ DIETS = {
     "app.cli.main": (*SERVER_ONLY, "celery", "kombu", "redis", "joserfc", "jinja2", "yaml"),
     "app.cli.offline": (*SERVER_ONLY, "celery", "kombu", "redis", "joserfc"),
     "app.cli.run": (*SERVER_ONLY, "celery", "kombu", "redis", "joserfc"),
+    "app.cli.remote": (*SERVER_ONLY, "celery", "kombu", "redis", "joserfc", "rich", "app.language.problems"),
     "app.cli.execution": (*SERVER_ONLY, "celery", "kombu", "redis", "joserfc"),
     "app.language.parse": (*SERVER_ONLY, "celery", "kombu", "redis", "click"),
     "workers.beat": SERVER_ONLY,
