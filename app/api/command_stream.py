@@ -19,7 +19,6 @@ from app.api.live import HEARTBEAT, PATIENCE, Heard, Piece, Voice, frame, log
 from app.api.shown import CommandSchema
 from app.errors import InvalidInput
 from app.services import adhoc, history, queries
-from app.services.adhoc import Result
 from app.store.db import Store
 from app.transport import ends
 from app.transport.output import Entry, OutputReader
@@ -86,12 +85,14 @@ class CommandFollower:
         spoken = time.monotonic()
         give_up: float | None = None
         while True:
-            now = self._look(lambda connection: adhoc.result(connection, self.execution, self.node))
-            if now.over:
+            state = self._look(lambda connection: queries.state(connection, self.execution))
+            if state.over:
                 give_up = give_up or time.monotonic() + PATIENCE
                 yield from self._rest()
+                now = self._look(lambda connection: adhoc.result(connection, self.execution, self.node))
                 if now.complete or time.monotonic() > give_up:
-                    yield from self._end(now)
+                    yield self._numbered("result", _shown.dump(now.shown))
+                    yield frame("end", {"status": state.status, "degraded": state.degraded})
                     return
                 time.sleep(LATE_LOOK)
                 continue
@@ -150,11 +151,6 @@ class CommandFollower:
     def _told(self, pieces: Iterable[Piece]) -> Iterator[bytes]:
         for stream, offset, text in pieces:
             yield self._numbered(stream, {"offset": offset, "text": text})
-
-    def _end(self, now: Result) -> Iterator[bytes]:
-        yield self._numbered("result", _shown.dump(now.shown))
-        state = self._look(lambda connection: queries.state(connection, self.execution))
-        yield frame("end", {"status": state.status, "degraded": state.degraded})
 
     def _numbered(self, event: str, data: dict[str, Any]) -> bytes:
         told = {name: heard.told for name, heard in self._voice.streams.items()} if self._voice else {}

@@ -11,7 +11,8 @@ from app.cli.client import Client, Stream
 from app.cli.failures import ApiProblem, TimedOut
 from app.errors import Unavailable
 
-LONGEST_LINE = 8 << 20
+LONGEST_LINE = 32 << 20
+"""Bytes: a result of two streams of 1 MiB, each byte written as an escape."""
 SILENCE = 35.0
 """Seconds without a byte after which a connection counts as dead: the server sends a comment every 10 s."""
 PATIENCE = 60.0

@@ -37,6 +37,8 @@ QUEUE_TIMEOUT = 5.0
 _UNSAID = ("bash", "sh")
 """What a node that never said which shells it has is taken to have, as the engine does."""
 _TOLD_AT_MOST = 20
+SHOWN_AT_MOST = 1 << 20
+"""Bytes of each stream in a result: as many as are kept of it where nobody set more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,9 +230,9 @@ def result(connection: Connection, execution: str, node: str) -> Result:
     streams = {
         row.stream: row
         for row in connection.execute(
-            select(outputs.c.stream, outputs.c.truncated, outputs.c.verified, outputs.c.content).where(
-                outputs.c.job == unit["job"]
-            )
+            select(
+                *(outputs.c[name] for name in ("stream", "kept", "truncated", "verified", "content"))
+            ).where(outputs.c.job == unit["job"])
         )
     }
     over = unit["status"] in TASK_OVER
@@ -240,7 +242,9 @@ def result(connection: Connection, execution: str, node: str) -> Result:
         "status": unit["status"],
         "exit_code": None if unit["status"] == TIMED_OUT else unit["exit_code"],
         **{name: _text(streams.get(name), (unit["result"] or {}).get(name)) for name in ("stdout", "stderr")},
-        "truncated": any(row.truncated or not row.verified for row in streams.values()),
+        "truncated": any(
+            row.truncated or not row.verified or row.kept > SHOWN_AT_MOST for row in streams.values()
+        ),
         "error": unit["error"],
         "started_at": unit["started_at"],
         "completed_at": unit["ended_at"],
@@ -266,7 +270,9 @@ def _unit(connection: Connection, execution: str, node: str) -> dict[str, Any]:
 def _text(stored: Any, told: Any) -> str:
     if stored is None:
         return ""
-    return stored.content.decode("utf-8", "backslashreplace") if stored.verified else str(told or "")
+    if not stored.verified:
+        return str(told or "")
+    return str(stored.content[-SHOWN_AT_MOST:].decode("utf-8", "backslashreplace"))
 
 
 def speaker(connection: Connection, execution: str) -> Speaker | None:

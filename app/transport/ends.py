@@ -32,7 +32,7 @@ class Ends:
         """The execution is over, and that is committed."""
         try:
             with self._client.pipeline(transaction=False) as pipe:
-                pipe.xadd(key(execution), {"over": 1}, maxlen=1)
+                pipe.xadd(key(execution), {"over": 1}, maxlen=1, approximate=False)
                 pipe.expire(key(execution), _KEPT)
                 pipe.execute()
         except (redis.RedisError, OSError) as error:

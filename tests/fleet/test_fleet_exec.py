@@ -18,6 +18,8 @@ from fleet import Fleet
 from fleet_api import Api
 from fleet_processes import ROOT, wait_until
 
+from app.transport import ends
+
 pytestmark = pytest.mark.fleet
 
 EXECUTE = "/nodes/web-1/execute"
@@ -135,6 +137,11 @@ def is_running(pid: str) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_the_control_worker_says_when_it_is_over(api: Api, fleet: Fleet) -> None:
+    execution = api.post(EXECUTE, {"command": ["true"]}).data["execution"]
+    assert wait_until(lambda: fleet.broker.client.xlen(ends.key(execution))) == 1
 
 
 # muster exec
