@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Mapping
 from typing import Any
@@ -40,7 +39,7 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in self.lazy and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], self.lazy, n=1)
+            near = load("difflib:get_close_matches")(args[0], self.lazy, n=1)
             known = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(self.lazy)}"
             raise click.UsageError(f"there is no command {args[0]!r} in `{ctx.command_path}`; {known}", ctx)
         return super().resolve_command(ctx, args)

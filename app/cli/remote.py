@@ -10,23 +10,20 @@ from typing import Any
 
 import click
 
-from app.cli import fold, sse
-from app.cli.client import Client, Stream, api
+from app.cli import sse
+from app.cli.client import api
 from app.cli.connection import Call, calls_api
-from app.cli.failures import TIMED_OUT, ApiProblem
 from app.cli.files import MOST_BYTES, read_text
-from app.cli.follow import Printer
-from app.cli.plain import as_json, safe, seconds
-from app.cli.terminal import Screen
+from app.cli.lazy import load
+from app.cli.plain import as_json, safe
+from app.cli.watch import INTERRUPTED, exit_code_of, watch
 from app.errors import InvalidInput
 
-_COLUMNS = ("node", "status", "exit code", "duration")
+_STREAMS = ("stdout", "stderr")
 _INTERPRETERS = {name: name for name in ("sh", "bash", "dash", "ksh", "zsh", "python")} | {
     "python3": "python"
 }
-_SHEBANG = re.compile(r"#!\s*(?:\S*/env\s+(?:-S\s+)?)?(?:\S*/)?([A-Za-z0-9_.-]+)")
-_PAGE = 200
-_INTERRUPTED = 130
+_SHEBANG = r"#!\s*(?:\S*/env\s+(?:-S\s+)?)?(?:\S*/)?([A-Za-z0-9_.-]+)"
 _USAGE = "muster exec web-1 web-2 -- uptime"
 
 
@@ -75,7 +72,8 @@ def exec_(call: Call, nodes: Sequence[str], labels: str | None, **options: Any) 
     if bool(nodes) == (labels is not None):
         raise InvalidInput("name nodes, or choose them by --labels; one of both", hint=_USAGE)
     where = {"nodes": list(nodes), "allow_unknown": True} if nodes else {"labels": _labels(labels or "")}
-    return _on_many(
+    on_many: Callable[..., int] = load("app.cli.spread:on_many")
+    return on_many(
         call, {**body, **fleet, **where}, options["folding"] or options["diffing"], options["diffing"]
     )
 
@@ -121,7 +119,7 @@ def _text(file: str) -> str:
 def _language(script: str, file: str) -> str:
     """The shell that the script's first line names; sh where it names none."""
     first = script.partition("\n")[0]
-    found = _SHEBANG.match(first)
+    found = re.match(_SHEBANG, first)
     if found is None:
         return "sh"
     if found[1] not in _INTERPRETERS:
@@ -165,17 +163,19 @@ def _on_one(call: Call, node: str, body: Mapping[str, Any]) -> int:
         data = json.loads(message.data)
         if message.event == "result":
             result.update(data)
-        elif message.event in fold.STREAMS and not call.json:
+        elif message.event in _STREAMS and not call.json:
             click.echo(_plain(str(data.get("text"))), nl=False, err=message.event == "stderr")
 
     path = api("nodes", node, "execute", execution)
-    was_cancelled = _watch(call.client, execution, (path, {}), take, opened)
+    was_cancelled = watch(call.client, execution, (path, {}), take, opened)
     if call.json:
         result.pop("seq", None)
         click.echo(as_json(result))
     elif result.get("status") != "succeeded" or sys.stderr.isatty():
         click.echo(_ending(node, result), err=True)
-    return _INTERRUPTED if was_cancelled else _code([result], failed=result.get("status") != "succeeded")
+    return (
+        INTERRUPTED if was_cancelled else exit_code_of([result], failed=result.get("status") != "succeeded")
+    )
 
 
 def _plain(text: str) -> str:
@@ -195,116 +195,3 @@ def _ending(node: str, result: Mapping[str, Any]) -> str:
     if result.get("truncated"):
         told.append(f"output cut: muster execution output {safe(str(result.get('execution')))}")
     return ", ".join(told)
-
-
-# many nodes
-
-
-def _on_many(call: Call, body: Mapping[str, Any], folding: bool, diffing: bool) -> int:
-    execution = str(call.client.post_once(api("nodes", "execute"), body)["id"])
-    screen = Screen()
-    printer = Printer(screen, is_told=False)
-    state: dict[str, Any] = {}
-
-    def take(message: sse.Message) -> None:
-        if message.event == "end":
-            state.update(json.loads(message.data))
-        if not call.json:
-            printer.take(message)
-
-    place = (api("workflow-executions", execution, "events"), {} if call.json else {"output": 1})
-    was_cancelled = _watch(call.client, execution, place, take, None)
-    units = call.client.items(api("workflow-executions", execution, "tasks"))
-    found = fold.groups(units, _digests(call.client, execution)) if folding else []
-    if call.json:
-        click.echo(
-            as_json(
-                {"execution": execution, **state, "nodes": units, "groups": [one.to_json() for one in found]}
-            )
-        )
-    else:
-        _table(screen, units)
-        _folded(screen, found, diffing)
-    return _INTERRUPTED if was_cancelled else _code(units, failed=state.get("status") != "completed")
-
-
-def _digests(client: Client, execution: str) -> list[dict[str, Any]]:
-    """What every job's output sums up to, without the texts."""
-    found: list[dict[str, Any]] = []
-    cursor = None
-    while True:
-        path = api("workflow-executions", execution, "output")
-        page = client.get(path, text=0, limit=_PAGE, cursor=cursor)
-        found += page.get("items") or ()
-        cursor = page.get("next_cursor")
-        if not cursor:
-            return found
-
-
-def _table(screen: Screen, units: Sequence[Mapping[str, Any]]) -> None:
-    rows = [
-        [unit.get("node"), unit.get("status"), unit.get("exit_code"), seconds(unit.get("duration"))]
-        for unit in units
-    ]
-    screen.line("")
-    screen.table(_COLUMNS, rows)
-    for unit in units:
-        error = unit.get("error")
-        if isinstance(error, dict) and error.get("type") not in (None, "exit"):
-            screen.line(f"{safe(str(unit.get('node')))}: {safe(str(error.get('message')))}")
-
-
-def _folded(screen: Screen, found: list[fold.Group], diffing: bool) -> None:
-    screen.line("")
-    for line in fold.summary(found):
-        screen.line(line)
-    for line in fold.differences(found) if diffing else ():
-        colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
-        screen.line(screen.paint(line, fg=colour) if colour else line)
-
-
-# both
-
-
-def _watch(
-    client: Client,
-    execution: str,
-    place: tuple[str, Mapping[str, Any]],
-    take: Callable[[sse.Message], None],
-    opened: Stream | None,
-) -> bool:
-    """Hands every message of the stream at `place` (path and query) on until its end.
-
-    Ctrl-C asks the server to cancel, and the stream goes on to its end; True says that. A second one is raised.
-    """
-    last = ""
-    was_cancelled = False
-    while True:
-        try:
-            for message in sse.follow(client, *place, last, sse.Limits(), opened):
-                last = message.id
-                take(message)
-            return was_cancelled
-        except KeyboardInterrupt:
-            if was_cancelled:
-                raise
-            was_cancelled, opened = True, None
-            click.echo(f"asking the server to cancel {safe(execution)}; Ctrl-C again leaves it", err=True)
-            _cancel(client, execution)
-
-
-def _cancel(client: Client, execution: str) -> None:
-    try:
-        client.post(api("workflow-executions", execution, "cancel"), {"reason": "Ctrl-C"})
-    except ApiProblem as error:
-        if error.status != 409:  # it came to its end in the meantime
-            raise
-
-
-def _code(units: Sequence[Mapping[str, Any]], *, failed: bool) -> int:
-    """0 where it succeeded somewhere and is no failure, 124 where nothing but time was the matter, else 1."""
-    statuses = [unit.get("status") for unit in units]
-    if not failed and "succeeded" in statuses:
-        return 0
-    wrong = [status for status in statuses if status not in ("succeeded", "skipped")]
-    return TIMED_OUT if wrong and set(wrong) == {"timed_out"} else 1
