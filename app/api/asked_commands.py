@@ -21,6 +21,9 @@ LONGEST_TEXT = 500_000
 LONGEST_PATH = 4096
 MOST_BATCHES = 100
 
+_TEXTS = {"type": "array", "items": {"type": "string"}}
+_STEP = {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": names.PERCENT}]}
+
 
 class Seconds(fields.Field):
     """A number of seconds; texts and booleans are none."""
@@ -88,7 +91,12 @@ def _argv(words: list[Any]) -> list[str]:
 class CommandSchema(Schema):
     """What is to be run, by whichever route."""
 
-    command = CommandField(metadata={"description": "An argv, or text for the shell that `language` names"})
+    command = CommandField(
+        metadata={
+            "description": "An argv, or text for the shell that `language` names",
+            "anyOf": [_TEXTS, {"type": "string"}],
+        }
+    )
     script = BoundedText(LONGEST_TEXT)
     language = fields.String(
         load_default=names.DEFAULT_SHELL,
@@ -97,7 +105,11 @@ class CommandSchema(Schema):
             error="Give the name of a shell that the node has, as `sh`, `bash` or `python`.",
         ),
     )
-    timeout = Seconds(LONGEST_TIMEOUT, load_default=DEFAULT_TIMEOUT)
+    timeout = Seconds(
+        LONGEST_TIMEOUT,
+        load_default=DEFAULT_TIMEOUT,
+        metadata={"type": "number", "exclusiveMinimum": 0, "maximum": LONGEST_TIMEOUT},
+    )
     cwd = fields.String(
         load_default=None,
         allow_none=True,
@@ -180,9 +192,13 @@ class LabelsField(fields.Field):
 class FleetCommandSchema(CommandSchema):
     """The nodes are either named or chosen by their labels."""
 
-    nodes = NodesField()
-    labels = LabelsField()
-    batch = Batch(load_default=None)
+    nodes = NodesField(metadata=_TEXTS)
+    labels = LabelsField(metadata={"type": "object", "additionalProperties": {"type": "string"}})
+    batch = Batch(
+        load_default=None,
+        allow_none=True,
+        metadata={"anyOf": [*_STEP["anyOf"], {"type": "array", "items": _STEP}, {"type": "null"}]},
+    )
     max_failures = fields.Integer(
         load_default=0, strict=True, validate=validate.Range(min=0, max=names.MOST_NODES)
     )

@@ -54,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except MusterError as error:
-        click.echo(render(error, as_json="--json" in given), err=True)
+        ours = given[: given.index("--")] if "--" in given else given
+        click.echo(render(error, as_json="--json" in ours), err=True)
         return exit_code(error)
     except (click.Abort, KeyboardInterrupt):
         return 130
