@@ -113,7 +113,7 @@ class Speaker:
 
 
 _speakers = select(jobs.c.id, jobs.c.task, jobs.c.node, jobs.c.unit)
-LISTENED_AT_ONCE = 500
+LISTENED_AT_ONCE = 200
 """Jobs of one execution whose live output is looked for at once; those that wait come last."""
 
 
