@@ -16,7 +16,7 @@ from sqlalchemy import Connection, select
 from app.compiler.build import build
 from app.compiler.plan import FANOUT_ACTION, LOCAL, Plan
 from app.engine.status import TASK_OVER, TIMED_OUT
-from app.errors import Conflict, InvalidInput, NotFound
+from app.errors import Conflict, InvalidInput, NotFound, TooLarge
 from app.language.model import Task, Workflow
 from app.services import fleet, queries
 from app.services.control import Control
@@ -37,6 +37,8 @@ QUEUE_TIMEOUT = 5.0
 _UNSAID = ("bash", "sh")
 """What a node that never said which shells it has is taken to have, as the engine does."""
 _TOLD_AT_MOST = 20
+MOST_BYTES = 900_000
+"""Bytes of what is to be run, as JSON: with its order around it, it fits what a node takes."""
 SHOWN_AT_MOST = 1 << 20
 """Bytes of each stream in a result: as many as are kept of it where nobody set more."""
 
@@ -202,7 +204,17 @@ def _wrong(detail: str, hint: str, *, code: str, pointer: str) -> InvalidInput:
 
 
 def _runnable(task: Task, given: Mapping[str, Any]) -> Runnable:
-    """Compiled without its input, which is then put in as it is: a compiled one would have its braces bound."""
+    """Compiled without its input, which is then put in as it is: a compiled one would have its braces bound.
+
+    Raises TooLarge for what no order could carry.
+    """
+    told = {name: value for name, value in given.items() if name != "nodes"}
+    size = len(json.dumps(told, ensure_ascii=False).encode())
+    if size > MOST_BYTES:
+        raise TooLarge(
+            f"the command is {size} bytes as JSON, and may have {MOST_BYTES}",
+            hint="put what is large on the nodes, or fetch it from there",
+        )
     plan: Plan = build(Workflow(ref=REF, label="One command", tasks=(task,)))
     planned = replace(plan.tasks[TASK], input=dict(given), literal=tuple(given))
     written = {
