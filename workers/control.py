@@ -29,6 +29,7 @@ from app.store.executions import UnknownExecution
 from app.transport import counters, gate, queues
 from app.transport.celery_app import make_celery
 from app.transport.channel import dead_lettered
+from app.transport.ends import Ends
 from app.transport.output import OutputReader, connect
 from app.transport.send import Sender
 
@@ -66,8 +67,9 @@ def desk() -> Desk:
     tally = Tally(partial(counters.add, connect(settings.redis_url)))
     control = Control(settings, store, nudge=sender().settle, tally=tally)
     signer = Signer.load(settings, installed.id)
-    streams = OutputReader(connect(settings.redis_url))
-    return Desk(control, signer, NodeKeys(store), sender().lines, sender().ctl, streams)
+    client = connect(settings.redis_url)
+    streams, ends = OutputReader(client), Ends(client)
+    return Desk(control, signer, NodeKeys(store), sender().lines, sender().ctl, streams, ends.tell)
 
 
 @worker_init.connect(weak=False)

@@ -8,6 +8,7 @@ from flask import Flask, Response
 
 from app import settings as environment
 from app.api import gate, paths, problems, shown, tracing, wiring
+from app.api.commands import commands
 from app.api.executions import executions
 from app.api.history import history
 from app.api.nodes import nodes
@@ -72,7 +73,7 @@ def _add_routes(app: Flask) -> None:
     shown.document(api)
     api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
     api.register_blueprint(system)
-    for blueprint in (documents, workflows, executions, history, nodes, people):
+    for blueprint in (documents, workflows, executions, history, nodes, commands, people):
         api.register_blueprint(blueprint, url_prefix=PREFIX)
 
 

@@ -115,6 +115,9 @@ class OutputQuery(PageQuery):
     task = fields.String(load_default=None, validate=_named(names.TASK, names.TASK_RULE))
     node = fields.String(load_default=None, validate=_named(names.NODE, names.NODE_RULE))
     stream = fields.String(load_default=None, validate=validate.OneOf(("stdout", "stderr")))
+    text = fields.Boolean(
+        load_default=True, metadata={"description": "`0`: digests and sizes without the texts"}
+    )
 
 
 class EventsQuery(Schema):

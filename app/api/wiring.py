@@ -23,6 +23,7 @@ from app.store.db import Store
 from app.store.tables import Base
 from app.transport import counters
 from app.transport.celery_app import make_celery
+from app.transport.ends import Ends
 from app.transport.output import connect
 from app.transport.send import Sender
 
@@ -116,6 +117,11 @@ class Wiring:
         if url == self.control.settings.redis_url:
             return self.redis
         return connect(url) if url.startswith(("redis", "socket")) else None
+
+    @property
+    def ends(self) -> Ends:
+        """Where one hears that an execution is over."""
+        return Ends(self.redis)
 
 
 def make_control(settings: Settings) -> Control:

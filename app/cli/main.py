@@ -23,6 +23,7 @@ COMMANDS = {
     "validate": ("app.cli.offline:validate", "Check workflow files; nothing is sent anywhere."),
     "compile": ("app.cli.compiling:compile_", "Print the Celery canvas that a workflow becomes."),
     "schema": ("app.cli.offline:schema", "Print the JSON Schema of workflow files, for editors."),
+    "exec": ("app.cli.remote:exec_", "Run one command on nodes, live."),
     "run": ("app.cli.run:run", "Execute a workflow file or a stored workflow and follow it."),
     "workflow": ("app.cli.workflow:workflow", "Store, show and execute workflows."),
     "execution": ("app.cli.execution:execution", "Look at executions, follow, cancel and resolve them."),
@@ -56,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except MusterError as error:
-        click.echo(render(error, as_json="--json" in given), err=True)
+        ours = given[: given.index("--")] if "--" in given else given
+        click.echo(render(error, as_json="--json" in ours), err=True)
         return exit_code(error)
     except (click.Abort, KeyboardInterrupt):
         return 130

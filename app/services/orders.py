@@ -19,6 +19,11 @@ from app.transport.keys import KeyPair, Public
 from app.transport.messages import Job, Order
 from app.transport.sealing import seal_order
 
+_NOT_TOLD = frozenset(
+    {"command", "script", "stdin", "bound", "queue_timeout", "nodes", "batch", "max_failures"}
+)
+"""Keys of an input that are no business of the process: what it has anyway, and what is about other nodes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
@@ -88,11 +93,7 @@ def build_job(
     seconds = (
         timeout if timeout is not None else given.get("timeout") if task.action == FANOUT_ACTION else None
     )
-    shown = {
-        key: value
-        for key, value in given.items()
-        if key not in ("command", "script", "bound", "queue_timeout")
-    }
+    shown = {key: value for key, value in given.items() if key not in _NOT_TOLD}
     return Job(
         id=job.id,
         execution=execution,

@@ -32,10 +32,12 @@ NEEDED = {
         GET /api/v1/packs/<>/workflows /api/v1/workflows/<>/executions
         GET /api/v1/workflow-executions /api/v1/workflow-executions/<> /api/v1/workflow-executions/<>/tasks
         GET /api/v1/workflow-executions/<>/output /api/v1/workflow-executions/<>/events
-        GET /api/v1/workflow-executions/<>/jobs/<>/output/<> /api/v1/nodes /api/v1/nodes/<>""",
+        GET /api/v1/workflow-executions/<>/jobs/<>/output/<> /api/v1/nodes /api/v1/nodes/<>
+        GET /api/v1/nodes/<>/execute/<>""",
     "operator": """
         POST /api/v1/workflows/<>/execute /api/v1/workflow-executions/<>/cancel
-        POST /api/v1/workflow-executions/<>/tasks/<>/resolve /api/v1/nodes/<>/drain""",
+        POST /api/v1/workflow-executions/<>/tasks/<>/resolve /api/v1/nodes/<>/drain
+        POST /api/v1/nodes/<>/execute /api/v1/nodes/execute""",
     "author": """
         POST /api/v1/packs/<>/workflows /api/v1/workflow-executions
         PUT /api/v1/workflows/<>

@@ -149,13 +149,13 @@ class Fleet:
         )
 
     def _path(self, name: str) -> str:
-        """PATH of a node: web-1 and web-2 have a `ksh`, whatever this machine has."""
+        """PATH of a node: all but `local` and web-3 have a `ksh`, whatever this machine has."""
         shells = self.directory / "shells"
         if not shells.exists():
             shells.mkdir()
             (shells / "ksh").symlink_to("/bin/sh")
         return (
-            f"{shells}{os.pathsep}{os.environ['PATH']}" if name in ("web-1", "web-2") else os.environ["PATH"]
+            os.environ["PATH"] if name in ("local", "web-3") else f"{shells}{os.pathsep}{os.environ['PATH']}"
         )
 
     def wait_ready(self, seconds: float = 60.0) -> None:

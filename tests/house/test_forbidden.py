@@ -12,6 +12,7 @@ from repository import ROOT, functions, imported, is_migration, lines, modules, 
 
 CHILD_ENVIRONMENTS = {
     "app/cli/home.py": "where sockets may lie: XDG_RUNTIME_DIR",
+    "app/cli/terminal.py": "what the terminal can show: NO_COLOR, TERM",
     "app/cli/up.py": "the caller's environment, cleaned, is that of the children",
     "app/node/endpoint.py": "where sockets may lie: XDG_RUNTIME_DIR",
     "app/node/launch.py": "what a script inherits of the runner's environment",
