@@ -1,9 +1,10 @@
 # One image for every role of docker-compose.yml; the command says which one.
 FROM python:3.12-slim
 
+# A volume takes its owner and mode from the directory that it is mounted over.
 RUN useradd --create-home --uid 1000 muster \
-    && for node in local web-1 web-2 web-3; do mkdir -p /var/lib/muster/nodes/$node; done \
-    && chown -R muster:muster /var/lib/muster && chmod -R go= /var/lib/muster
+    && install -d -o muster -g muster -m 0700 /var/lib/muster /var/lib/muster-node \
+       /enrolment /enrolment/local /enrolment/web-1 /enrolment/web-2 /enrolment/web-3
 
 WORKDIR /srv/muster
 COPY requirements.lock ./

@@ -1,12 +1,16 @@
-"""ULIDs: 26 characters that sort by time, unique for ever; and random secrets."""
+"""ULIDs: 26 characters that sort by time, unique for ever; trace ids; and random secrets."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import time
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_TRACEPARENT = re.compile(
+    r"(?P<version>[0-9a-f]{2})-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-[0-9a-f]{2}(?P<more>-[!-~]{0,200})?"
+)
 
 
 def ulid(now: float | None = None) -> str:
@@ -14,6 +18,23 @@ def ulid(now: float | None = None) -> str:
     moment = int((time.time() if now is None else now) * 1000)
     value = (moment & (1 << 48) - 1) << 80 | secrets.randbits(80)
     return "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
+
+
+def trace_of(id_: str) -> str:
+    """The W3C trace id that belongs to a ULID: its 128 bits, as 32 hexadecimal digits."""
+    value = 0
+    for char in id_:
+        value = value << 5 | _ALPHABET.index(char)
+    return f"{value & (1 << 128) - 1:032x}"
+
+
+def trace_in(traceparent: str) -> str:
+    """The trace id in a W3C `traceparent` header; "" where it is no valid one."""
+    found = _TRACEPARENT.fullmatch(traceparent)
+    if found is None or found["version"] == "ff" or not int(found["trace"], 16) or not int(found["span"], 16):
+        return ""
+    # Version 00 ends behind its flags; a later one may go on.
+    return "" if found["version"] == "00" and found["more"] else found["trace"]
 
 
 def secret(prefix: str) -> str:

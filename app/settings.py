@@ -35,6 +35,10 @@ class Settings:
     redis_url: str = "redis://127.0.0.1:6379/0"
     broker_url: str = ""
     log_level: str = "INFO"
+    log_format: str = ""
+    task_events: bool = False
+    flower_bind: str = "127.0.0.1:5555"
+    flower_auth: str = ""
 
     # control
     control_name: str = "control"
@@ -50,6 +54,8 @@ class Settings:
     retention: float = 90 * 86400.0
     output_retention: float = 30 * 86400.0
     local_node: bool = True
+    allowlist: str = ""
+    allowlist_mode: str = ""
 
     # api
     api_bind: str = "127.0.0.1:8088"
@@ -61,9 +67,11 @@ class Settings:
     node: str = ""
     node_dir: str = ""
     node_slots: int = 8
+    start_runner: bool = True
     heartbeat_every: float = 10.0
     output_limit: int = 1_048_576
     grace: float = 10.0
+    node_policy: str = "/etc/muster/policy.toml"
 
     # clients
     url: str = ""
@@ -78,6 +86,11 @@ class Settings:
     def database(self) -> str:
         """The database's URL: DATABASE_URL, else a SQLite file in the data directory."""
         return self.database_url or f"sqlite:///{Path(self.data_dir).absolute() / 'muster.db'}"
+
+    @property
+    def allowlist_file(self) -> Path:
+        """What may be run on the spot: MUSTER_ALLOWLIST, else the file that comes with Muster."""
+        return Path(self.allowlist or Path(__file__).resolve().parent.parent / "config" / "allowlist.yaml")
 
     @property
     def node_directory(self) -> Path:

@@ -24,7 +24,7 @@ from sqlalchemy import Connection, Engine, event, insert
 
 from app.compiler.build import build
 from app.language.parse import load_or_raise
-from app.services import collect, installation
+from app.services import collect, installation, orders
 from app.services.control import Control
 from app.services.orders import Signer
 from app.services.outcomes import NodeKeys
@@ -59,6 +59,11 @@ class Meter:
         event.listen(engine, "after_cursor_execute", self._after)
         self._execute = prepared.execute
         prepared.execute = self._prepared
+
+    def wrap(self, module: Any, name: str, what: str) -> None:
+        """Time a function of a module wherever the module calls it."""
+        inner = getattr(module, name)
+        setattr(module, name, lambda *given, **more: self.time(what, lambda: inner(*given, **more)))
 
     def time(self, what: str, call: Callable[[], _T]) -> _T:
         began, used = time.perf_counter(), time.thread_time()
@@ -118,6 +123,8 @@ class Stage:
             cast(OutputReader, None),
         )
         self.meter = Meter(store.engine)
+        self.meter.wrap(collect, "open_outcome", "  opens the outcome")
+        self.meter.wrap(orders, "seal_order", "  seals the order")
 
     def _send(self, sealed: Sequence[tuple[Member, str]]) -> None:
         self.sent += sealed

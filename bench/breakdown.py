@@ -112,9 +112,7 @@ def _way(control: list[Span], node: list[Span], skip: int) -> None:
                     at[job]["4 node: order opened"] = inner.ended
                 elif inner.label == "journal.accept":
                     at[job]["5 node: journalled"] = inner.ended
-                elif inner.label == "runner: start answered":
-                    at[job]["6 node: runner has started it"] = inner.ended
-                elif inner.label == "runner: wait":
+                elif inner.label == "runner: run":
                     at[job]["7 node: runner says it is over"] = inner.ended
                 elif inner.label == "crypto: seal outcome":
                     at[job]["8 node: outcome sealed"] = inner.ended

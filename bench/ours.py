@@ -16,7 +16,7 @@ from sqlalchemy import insert
 from app.compiler.build import build
 from app.compiler.plan import Plan
 from app.language.parse import load_or_raise
-from app.node import endpoint
+from app.node import endpoint, jobdir
 from app.node.identity import write_identity
 from app.services import installation
 from app.services.control import Control
@@ -123,7 +123,9 @@ class Ours:
         recorded = int(self._row(query, execution)[0])
         journalled = sum(self._journalled(name, execution) for name in self.nodes)
         scripts = sum(
-            1 for name in self.nodes for _ in self._node_directory(name).glob(f"jobs/{execution}.*/exit.json")
+            jobdir.exit_record(str(directory)) is not None
+            for name in self.nodes
+            for directory in self._node_directory(name).glob(f"jobs/{execution}.*")
         )
         if (status, recorded, journalled, scripts) != ("completed", jobs, jobs, jobs):
             raise Broken(

@@ -8,10 +8,9 @@ import threading
 from typing import Any
 
 import celery.concurrency.thread
-import kombu.messaging
 from celery.signals import worker_ready, worker_shutdown
 
-from app.transport import channel, worker
+from app.transport import channel, publisher, worker
 from bench.probes import Probes
 
 
@@ -26,7 +25,7 @@ def install(probes: Probes, name: str) -> None:
     )
     probes.wrap(worker.Consumer, "_admit", "main: gate.admit", message_id)
     probes.wrap(celery.concurrency.thread, "apply_target", "pool: all", lambda given, _: str(given[1][1]))
-    probes.wrap(kombu.messaging.Producer, "publish", "publish", lambda _, __: "")
+    probes.wrap(publisher.Publisher, "send", "publish")
     if os.environ.get("BENCH_CPROFILE"):
         _profile(name)
 

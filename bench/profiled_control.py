@@ -31,7 +31,7 @@ _probes.wrap(run.Run, "take", "Run.take")
 _probes.wrap(run.Run, "settle", "Run.settle")
 _probes.wrap(outcomes, "record", "outcomes.record")
 _probes.wrap(gate, "take_canvas", "gate.take_canvas")
-_probes.wrap(gate, "restore_canvas", "gate.restore_canvas")
+_probes.wrap(gate, "next_link", "gate.next_link")
 _probes.wrap(send.Sender, "lines", "Sender.lines")
 
 

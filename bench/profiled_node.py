@@ -16,10 +16,11 @@ _probes.wrap(station.Station, "run", "station.run")
 _probes.wrap(station, "open_order", "crypto: open order")
 _probes.wrap(station, "seal_outcome", "crypto: seal outcome")
 _probes.wrap(station, "outcome_from", "outcome_from")
-for _name in ("accept", "started", "ended", "published", "unpublished", "is_cancelled"):
+for _name in ("accept", "ended", "published", "unpublished"):
     _probes.wrap(Journal, _name, f"journal.{_name}")
-_probes.wrap(RunnerClient, "start", "runner: start answered")
-_probes.wrap(RunnerClient, "wait", "runner: wait")
-_probes.wrap(voice.Sender, "_publish", "sender: publish collect", lambda given, _: f"{given[1].job}.collect")
+_probes.wrap(RunnerClient, "run", "runner: run")
+_probes.wrap(
+    voice.Sender, "_publish", "sender: publish collect", lambda given, _: f"{given[1][0].job}.collect"
+)
 _probes.wrap(voice.Reporter, "_send", "reporter: send")
 profiled.install(_probes, node.identity.node)

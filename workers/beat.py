@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
+from celery.signals import beat_init, setup_logging
+
+from app.logs.structured import configure
 from app.settings import from_environment
 from app.transport import queues
 from app.transport.celery_app import make_celery
 
 settings = from_environment()
-logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+configure(settings, process="beat")
+setup_logging.connect(lambda **_: None, weak=False)  # so that Celery leaves it alone
 
 TICK_EVERY = 1.0
 TICK_EXPIRES = 2.0
@@ -26,3 +31,9 @@ celery.conf.beat_schedule = {
 }
 celery.conf.beat_schedule_filename = str(Path(settings.data_dir) / "beat.schedule")
 celery.conf.beat_max_loop_interval = 1
+
+
+@beat_init.connect(weak=False)
+def _started(**_: Any) -> None:
+    """The one line of beat: it says nothing of the ticks themselves."""
+    logging.getLogger(__name__).info("beat started")

@@ -7,29 +7,35 @@ kill its chord.
 from __future__ import annotations
 
 import logging
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from celery.signals import worker_init
+from celery.signals import setup_logging, worker_init, worker_shutdown
 
+from app.logs import scope
+from app.logs.structured import configure
 from app.services import collect as service
 from app.services import installation, output, presence, tick
 from app.services.collect import Desk
 from app.services.control import Control
+from app.services.measures import SETTLE_SECONDS
 from app.services.orders import Signer
 from app.services.outcomes import NodeKeys
+from app.services.tally import Tally
 from app.settings import from_environment
 from app.store.db import Store
 from app.store.executions import UnknownExecution
-from app.transport import gate, queues
+from app.transport import counters, gate, queues
 from app.transport.celery_app import make_celery
 from app.transport.channel import dead_lettered
+from app.transport.ends import Ends
 from app.transport.output import OutputReader, connect
 from app.transport.send import Sender
 
 settings = from_environment()
-logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+configure(settings, process="control", worker=settings.control_name)
+setup_logging.connect(lambda **_: None, weak=False)  # so that Celery leaves it alone
 log = logging.getLogger(__name__)
 
 celery = make_celery(
@@ -41,6 +47,16 @@ celery = make_celery(
     concurrency=settings.control_concurrency,
     state_dir=Path(settings.data_dir),
 )
+celery.conf.worker_send_task_events = settings.task_events
+
+
+_UNTOLD = {"send_events": False}
+"""What comes every second would bury the jobs that somebody looks for in Flower."""
+
+
+@cache
+def sender() -> Sender:
+    return Sender(celery)
 
 
 @cache
@@ -48,16 +64,22 @@ def desk() -> Desk:
     """This worker's place, made once: the database, the signing key, the sender."""
     store = Store(settings.database)
     installed = installation.ensure(store, settings.data_dir, Control(settings, store).clock())
-    sender = Sender(celery)
-    control = Control(settings, store, nudge=sender.settle)
+    tally = Tally(partial(counters.add, connect(settings.redis_url)))
+    control = Control(settings, store, nudge=sender().settle, tally=tally)
     signer = Signer.load(settings, installed.id)
-    streams = OutputReader(connect(settings.redis_url))
-    return Desk(control, signer, NodeKeys(store), sender.lines, sender.ctl, streams)
+    client = connect(settings.redis_url)
+    streams, ends = OutputReader(client), Ends(client)
+    return Desk(control, signer, NodeKeys(store), sender().lines, sender().ctl, streams, ends.tell)
 
 
 @worker_init.connect(weak=False)
 def _ready(**_: Any) -> None:
     desk()
+
+
+@worker_shutdown.connect(weak=False)
+def _gone(**_: Any) -> None:
+    desk().control.tally.close()
 
 
 @dead_lettered.connect(weak=False)
@@ -66,50 +88,66 @@ def _buried(queue: str, reason: str, item: bytes, **_: Any) -> None:
 
 
 @celery.task(name=queues.COLLECT, bind=True)
-def collect(self: Any, token: str) -> str | None:
-    """Take in an outcome; the returned order goes to the next link of the chain, if there is one."""
+def collect(self: Any, token: str) -> None:
+    """Take in an outcome; the order that follows goes to the next link of the chain, if there is one."""
+    scope.begin()
     given = gate.take_canvas(self.request)
     links = tuple(reversed(given.chain or ()))
     canvas = service.Canvas(links, given.chord, given.group_id if given.chord else None)
     redelivered = bool((self.request.delivery_info or {}).get("redelivered"))
     try:
-        answer = service.collect(desk(), token, canvas, redelivered=redelivered)
+        with desk().control.tally.timed(SETTLE_SECONDS, "collect"):
+            answer = service.collect(desk(), token, canvas, redelivered=redelivered)
     except Exception:  # a raised header would kill its chord; the node is asked for the outcome again
         log.exception("an outcome could not be recorded")
-        return None
+        return
     desk().control.nudge(answer.settle)
     for job in answer.fetch:
-        celery.send_task(queues.KEEP_OUTPUT, args=[job], queue=queues.CONTROL)
-    if answer.order is not None or answer.counts:
-        gate.restore_canvas(self.request, given)
-    return answer.order
+        sender().task(queues.KEEP_OUTPUT, [job], queues.CONTROL)
+    if answer.order is not None:
+        _go_on(self.request, given, answer.order)
+    if answer.counts:
+        gate.restore_chord(self.request, given)
+
+
+def _go_on(request: Any, canvas: gate.Canvas, order: str) -> None:
+    """Sends the next link, which Celery would do at ten times the price; only for a canvas that was found genuine."""
+    link = gate.next_link(request, canvas, order)
+    if link is not None:
+        sender().link(link)
 
 
 @celery.task(name=queues.SETTLE)
 def settle(execution: str) -> None:
     """Fold what is over; the argument is an id, so a forged or late one changes nothing."""
+    scope.begin(execution=str(execution))
     try:
-        service.settle(desk(), execution)
+        with desk().control.tally.timed(SETTLE_SECONDS, "settle"):
+            service.settle(desk(), execution)
     except UnknownExecution:
-        log.info("asked to settle %s, which is not there (any more)", execution[:40])
+        log.info("asked to settle an execution that is not there (any more)")
 
 
-@celery.task(name=queues.REPORT)
+@celery.task(name=queues.REPORT, **_UNTOLD)
 def report(token: str) -> None:
+    scope.begin()
     presence.report(desk(), token)
 
 
-@celery.task(name=queues.HEARTBEAT)
+@celery.task(name=queues.HEARTBEAT, **_UNTOLD)
 def heartbeat(token: str) -> None:
+    scope.begin()
     presence.heartbeat(desk(), token)
 
 
-@celery.task(name=queues.TICK_TASK)
+@celery.task(name=queues.TICK_TASK, **_UNTOLD)
 def tick_once() -> None:
+    scope.begin()
     tick.tick(desk(), settings.control_name)
 
 
 @celery.task(name=queues.KEEP_OUTPUT)
 def keep_output(job: str) -> None:
     """Store output that was too large for its outcome: from the live stream, else from the node's spool."""
+    scope.begin(job=str(job))
     output.keep(desk(), job)

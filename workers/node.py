@@ -5,12 +5,13 @@ The node's name comes from its identity, in MUSTER_NODE_DIR (or MUSTER_DATA_DIR/
 
 from __future__ import annotations
 
-import logging
 from functools import cache
 from typing import Any
 
-from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import setup_logging, worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
+from app.logs import scope
+from app.logs.lines import configure
 from app.node.ctl import CtlConsumer
 from app.node.identity import load_identity
 from app.node.station import Station
@@ -20,9 +21,10 @@ from app.transport.celery_app import make_celery
 from app.transport.channel import dead_lettered
 
 settings = from_environment()
-logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-
 identity = load_identity(settings.node_directory)
+configure(settings, process="node", node=identity.node)
+setup_logging.connect(lambda **_: None, weak=False)  # so that Celery leaves it alone
+
 celery = make_celery(
     "node",
     broker_url=settings.broker,
@@ -31,6 +33,7 @@ celery = make_celery(
     concurrency=settings.node_slots,
     state_dir=settings.node_directory,
 )
+celery.conf.worker_send_task_events = settings.task_events
 
 
 @cache
@@ -74,4 +77,5 @@ def _gone(**_: Any) -> None:
 @celery.task(name=queues.NODE_ORDER, bind=True)
 def order(self: Any, token: str) -> None:
     """Run one job. The rest of the canvas is taken off: the node's sender publishes it from the journal."""
+    scope.begin()
     station().run(token, gate.take_canvas(self.request))

@@ -7,8 +7,9 @@ from importlib.metadata import version
 from flask import Flask, Response
 
 from app import settings as environment
-from app.api import gate, paths, problems, shown, wiring
+from app.api import gate, paths, problems, shown, tracing, wiring
 from app.api.approvals import approvals
+from app.api.commands import commands
 from app.api.executions import executions
 from app.api.history import history
 from app.api.nodes import nodes
@@ -16,6 +17,7 @@ from app.api.people import people
 from app.api.strict import StrictJson
 from app.api.system import documents, system
 from app.api.workflows import workflows
+from app.logs.structured import configure
 from app.services.control import Control
 from app.settings import Settings
 
@@ -32,11 +34,15 @@ _HEADERS = {
 
 
 def create_app(settings: Settings | None = None, *, control: Control | None = None) -> Flask:
-    """The API as a WSGI application; settings come from the environment unless they or a `control` are given.
+    """The API as a WSGI application; settings come from the environment unless they or a `control` are given. Without
+    either this is the API's own process, and its log is set up too.
 
     Raises BadSetting, and UngatedRoute for a route that does not say who may use it.
     """
-    made = control or wiring.make_control(settings or environment.from_environment())
+    if settings is None and control is None:
+        settings = environment.from_environment()
+        configure(settings, process="api")
+    made = control or wiring.make_control(settings or Settings())
     app = Flask("app.api", static_folder=None)
     app.json = StrictJson(app)
     app.config.update(
@@ -53,6 +59,7 @@ def create_app(settings: Settings | None = None, *, control: Control | None = No
     )
     wiring.register(app, made)
     paths.register(app)
+    tracing.register(app)
     gate.register(app)
     app.after_request(_protect)
     _add_routes(app)
@@ -67,7 +74,7 @@ def _add_routes(app: Flask) -> None:
     shown.document(api)
     api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
     api.register_blueprint(system)
-    for blueprint in (documents, workflows, executions, history, approvals, nodes, people):
+    for blueprint in (documents, workflows, executions, history, approvals, nodes, commands, people):
         api.register_blueprint(blueprint, url_prefix=PREFIX)
 
 

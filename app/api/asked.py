@@ -94,6 +94,12 @@ class PageQuery(Schema):
     cursor = fields.String(load_default=None, validate=validate.Length(max=LONGEST_CURSOR))
 
 
+class AuditQuery(PageQuery):
+    person = _plain_text(64, load_default=None)
+    action = _plain_text(64, load_default=None)
+    subject = _plain_text(255, load_default=None)
+
+
 class OfWorkflowQuery(PageQuery):
     status = DelimitedList(fields.String(validate=validate.OneOf(EXECUTION_STATUSES)), load_default=list)
 
@@ -110,6 +116,9 @@ class OutputQuery(PageQuery):
     task = fields.String(load_default=None, validate=_named(names.TASK, names.TASK_RULE))
     node = fields.String(load_default=None, validate=_named(names.NODE, names.NODE_RULE))
     stream = fields.String(load_default=None, validate=validate.OneOf(("stdout", "stderr")))
+    text = fields.Boolean(
+        load_default=True, metadata={"description": "`0`: digests and sizes without the texts"}
+    )
 
 
 class EventsQuery(Schema):

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from typing import Any
 
 from flask import Response, jsonify, url_for
 from flask_smorest import Blueprint
 
-from app.api import asked, definitions, paging, shown
+from app.api import asked, definitions, held, paging, shown
 from app.api.gate import needs, person
 from app.api.strict import Parser
-from app.api.wiring import control, reading, wiring
+from app.api.wiring import control, reading
 from app.services import again, hold, library, queries
 from app.services.cancel import cancel as ask_to_cancel
+from app.services.guard import STORED, Origin
 from app.services.resolve import resolve as resolve_job
 from app.services.submit import Accepted, Submission, submit
 
 executions = Blueprint("executions", __name__, description="Invocations of workflows.")
 executions.ARGUMENTS_PARSER = Parser()
 
-_FIRST_LOOK, _LONGEST_LOOK = 0.02, 0.5
 _shown = shown.ExecutionSchema()
-_STARTED = {
+STARTED: dict[str, Any] = {
     "headers": {
         "Location": {"description": "Where the execution is", "schema": {"type": "string"}},
         "Idempotent-Replay": {
@@ -40,7 +39,7 @@ _STARTED = {
 @executions.arguments(asked.ExecuteSchema)
 @executions.arguments(asked.WaitQuery, location="query")
 @executions.arguments(asked.IdempotencySchema, location="headers")
-@executions.response(201, shown.ExecutionSchema, **_STARTED)
+@executions.response(201, shown.ExecutionSchema, **STARTED)
 @executions.alt_response(
     200, schema=shown.ExecutionSchema, description="The key had made it before", success=True
 )
@@ -48,7 +47,7 @@ _STARTED = {
 def execute(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any], ref: str) -> Response:
     """Execute a stored workflow."""
     runnable = library.runnable(control(), ref, body["version"])
-    return _start(runnable, body["parameters"], headers["key"] or "", {"ref": ref, **body}, query["wait"])
+    return start(runnable, body["parameters"], headers["key"] or "", {"ref": ref, **body}, query["wait"])
 
 
 @executions.route("/workflow-executions", methods=["POST"])
@@ -56,7 +55,7 @@ def execute(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any]
 @executions.arguments(asked.InlineSchema)
 @executions.arguments(asked.WaitQuery, location="query")
 @executions.arguments(asked.IdempotencySchema, location="headers")
-@executions.response(201, shown.ExecutionSchema, **_STARTED)
+@executions.response(201, shown.ExecutionSchema, **STARTED)
 @executions.alt_response(
     200, schema=shown.ExecutionSchema, description="The key had made it before", success=True
 )
@@ -64,13 +63,34 @@ def execute(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any]
 def execute_inline(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any]) -> Response:
     """Execute a workflow that is not stored."""
     runnable = library.inline(definitions.text_of(body["definition"]))
-    return _start(runnable, body["parameters"], headers["key"] or "", body, query["wait"])
+    key = headers["key"] or ""
+    return start(runnable, body["parameters"], key, body, query["wait"], origin="inline")
 
 
-def _start(
-    runnable: library.Runnable, parameters: dict[str, Any], key: str, asked_for: dict[str, Any], wait: float
+def start(
+    runnable: library.Runnable,
+    parameters: dict[str, Any],
+    key: str,
+    asked_for: dict[str, Any],
+    wait: float,
+    *,
+    origin: Origin = STORED,
 ) -> Response:
-    submission = Submission(
+    """Submit, wait so many seconds for the end if that is wanted, and answer with the execution."""
+    accepted = submit(control(), submission(runnable, parameters, key, asked_for, origin))
+    finished = bool(wait) and held.until_over(accepted.execution, wait)
+    return _answer(accepted, waited=bool(wait), finished=finished)
+
+
+def submission(
+    runnable: library.Runnable,
+    parameters: dict[str, Any],
+    key: str,
+    asked_for: dict[str, Any],
+    origin: Origin,
+) -> Submission:
+    """What this person asks for. `asked_for` is what must be the same where a key comes again."""
+    return Submission(
         plan=runnable.plan,
         source=runnable.source,
         requester=person().login,
@@ -78,35 +98,13 @@ def _start(
         revision=runnable.revision,
         idempotency_key=key,
         request_sha256=_digest(asked_for) if key else "",
+        origin=origin,
     )
-    accepted = submit(control(), submission)
-    finished = bool(wait) and _wait(accepted.execution, wait)
-    return _answer(accepted, waited=bool(wait), finished=finished)
 
 
 def _digest(asked_for: dict[str, Any]) -> str:
     text = json.dumps(asked_for, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _wait(execution: str, seconds: float) -> bool:
-    """Wait for the end with looks farther and farther apart; nothing is held in between but a seat, if there is one."""
-    deadline = time.monotonic() + min(seconds, control().settings.execute_wait)
-    pause = _FIRST_LOOK
-    if not wiring().seats.take():
-        return False
-    try:
-        while True:
-            with reading() as connection:
-                if queries.state(connection, execution).over:
-                    return True
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            time.sleep(min(pause, left))
-            pause = min(2 * pause, _LONGEST_LOOK)
-    finally:
-        wiring().seats.give_back()
 
 
 def _answer(accepted: Accepted, *, waited: bool, finished: bool) -> Response:

@@ -7,19 +7,17 @@ from typing import Any
 from flask import Response, request
 from flask_smorest import Blueprint
 
-from app.api import asked, paging, shown
+from app.api import asked, held, paging, shown
 from app.api.gate import needs
 from app.api.live import Follower, Listener
 from app.api.strict import Parser
 from app.api.wiring import control, reading, wiring
-from app.errors import InvalidInput, Unavailable
+from app.errors import InvalidInput
 from app.services import history as service
 from app.services import queries
 
 history = Blueprint("history", __name__, description="Output and events of executions.")
 history.ARGUMENTS_PARSER = Parser()
-
-_EVENTS = "text/event-stream"
 
 
 @history.route("/workflow-executions/<ulid:id>/output", methods=["GET"])
@@ -29,7 +27,7 @@ _EVENTS = "text/event-stream"
 def list_output(query: dict[str, Any], id: str) -> Any:
     """What was kept of every job's output, as text; large executions come in pages of a few MB."""
     after = paging.decode(query["cursor"], int, int, int, str)
-    wanted = service.OutputFilter(query["task"], query["node"], query["stream"])
+    wanted = service.OutputFilter(query["task"], query["node"], query["stream"], query["text"])
     place = (after[0], after[1], after[2], after[3]) if after else None
     with reading() as connection:
         items, following = service.list_output(connection, id, wanted, limit=query["limit"], after=place)
@@ -62,7 +60,7 @@ def raw_output(id: str, job: str, stream: str) -> Response:
 )
 @history.arguments(asked.EventsQuery, location="query")
 @history.response(200, shown.EventsSchema)
-@history.alt_response(200, schema={"type": "string"}, content_type=_EVENTS, success=True)
+@history.alt_response(200, schema={"type": "string"}, content_type=held.EVENTS, success=True)
 def events(query: dict[str, Any], id: str) -> Any:
     """What happened, in order: a list, or server-sent events until the execution is over.
 
@@ -72,30 +70,12 @@ def events(query: dict[str, Any], id: str) -> Any:
     after = _last_seen(query["after"])
     with reading() as connection:
         queries.state(connection, id)
-        if (
-            request.method == "HEAD"
-            or request.accept_mimetypes.best_match(["application/json", _EVENTS]) != _EVENTS
-        ):
+        if not held.wants_stream(request):
             return {"items": service.list_events(connection, id, after=after, limit=query["limit"])}
     store = control().store
     listener = Listener(store, wiring().redis, id) if query["output"] else None
-    return _stream(Follower(store, id, after, listener))
-
-
-def _stream(follower: Follower) -> Response:
-    seats = wiring().seats
-    if not seats.take():
-        raise Unavailable(
-            "too many are following already",
-            hint="try again in a moment, or raise MUSTER_API_THREADS",
-            code="busy",
-        )
-    response = Response(follower.frames(), content_type=f"{_EVENTS}; charset=utf-8")
-    # Also where the client is gone before the first frame: a generator that never began would not notice.
-    response.call_on_close(seats.give_back)
-    # For proxies that would hold it back until it is whole.
-    response.headers["X-Accel-Buffering"] = "no"
-    return response
+    held.take_seat()
+    return held.stream(Follower(store, wiring().ends, id, after, listener).frames())
 
 
 def _last_seen(after: int | None) -> int:

@@ -1,7 +1,8 @@
 """Following an execution: its events and, if wanted, the output of its jobs as it is written.
 
-Rows are read in short looks and live output from Redis; no database session is held in between. The output of a job
-always comes before the event that ends it, so a client that goes on behind an event misses none.
+Rows are read in short looks, and live output from Redis for as long as there is some: no look stands between a line
+and who reads it, and no database session is held meanwhile. The output of a job always comes before the event that
+ends it, so a client that goes on behind an event misses none.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import codecs
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +19,10 @@ import redis
 
 from app.api.shown import moment
 from app.services import history, queries
-from app.services.history import Happening, Speaker
+from app.services.history import Happening, Kept, Speaker
 from app.store.db import Store
+from app.transport import ends
+from app.transport.ends import Ends
 from app.transport.output import END, Entry, OutputReader, key
 
 log = logging.getLogger(__name__)
@@ -35,20 +38,29 @@ _ENTRIES = 200
 _PIECE = 65_536
 
 
-def frame(event: str, data: Any, id_: int | None = None) -> bytes:
+def frame(event: str, data: Any, id_: int | str | None = None) -> bytes:
     """One server-sent event. JSON escapes line ends, so data is one line."""
     head = f"id: {id_}\n" if id_ is not None else ""
     return f"{head}event: {event}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
 
 
+Piece = tuple[str, int, str]
+"""stdout or stderr, the offset of the text's first byte in it, the text."""
+
+
 @dataclass(slots=True)
-class _Stream:
+class Heard:
     """How far one stream of a job is: the next byte, and the half character before it."""
 
     next: int = 0
     decoder: Any = field(default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
 
-    def text(self, offset: int, data: bytes, *, final: bool = False) -> tuple[int, str] | None:
+    @property
+    def told(self) -> int:
+        """How many bytes are in texts that were given: where another may go on."""
+        return self.next - len(self.decoder.getstate()[0])
+
+    def text(self, offset: int, data: bytes) -> tuple[int, str] | None:
         """The offset and text of what is new in a piece; None if nothing is."""
         fresh = data[max(0, self.next - offset) :]
         if not fresh:
@@ -56,45 +68,45 @@ class _Stream:
         if offset > self.next:
             self.decoder.reset()
             self.next = offset
-        held = len(self.decoder.getstate()[0])
-        start = self.next - held
+        start = self.told
         self.next += len(fresh)
-        text = self.decoder.decode(fresh, final)
+        text = self.decoder.decode(fresh)
         return (start, text) if text else None
 
 
 @dataclass(slots=True)
-class _Listened:
+class Voice:
     """One job whose output is followed."""
 
     speaker: Speaker
     last_id: str = "0"
     ended: bool = False
-    streams: dict[str, _Stream] = field(default_factory=lambda: {"stdout": _Stream(), "stderr": _Stream()})
+    streams: dict[str, Heard] = field(default_factory=lambda: {"stdout": Heard(), "stderr": Heard()})
 
-    def take(self, entry: Entry) -> Iterator[bytes]:
+    @property
+    def key(self) -> str:
+        """That of its live output."""
+        return key(self.speaker.node, self.speaker.job)
+
+    def take(self, entry: Entry) -> Iterator[Piece]:
+        """What an entry of the live output adds."""
         self.last_id = entry.id
         if entry.stream == END:
             self.ended = True
         elif entry.stream in self.streams:
-            yield from self.piece(entry.stream, entry.offset, entry.data)
+            yield from self._piece(entry.stream, entry.offset, entry.data)
 
-    def piece(self, stream: str, offset: int, data: bytes) -> Iterator[bytes]:
+    def take_kept(self, kept: Kept) -> Iterator[Piece]:
+        """What the output that was kept adds; where it is complete nothing more can come."""
+        for stream, content in sorted(kept.streams.items()):
+            for offset in range(0, len(content), _PIECE):
+                yield from self._piece(stream, offset, content[offset : offset + _PIECE])
+        self.ended = kept.complete
+
+    def _piece(self, stream: str, offset: int, data: bytes) -> Iterator[Piece]:
         found = self.streams[stream].text(offset, data)
         if found is not None:
-            job = self.speaker
-            yield frame(
-                "output",
-                {
-                    "job": job.job,
-                    "task": job.task,
-                    "node": job.node,
-                    "unit": job.unit,
-                    "stream": stream,
-                    "offset": found[0],
-                    "text": found[1],
-                },
-            )
+            yield stream, *found
 
 
 class Listener:
@@ -104,8 +116,9 @@ class Listener:
         self._store = store
         self._reader = OutputReader(client)
         self._execution = execution
-        self._jobs: dict[str, _Listened] = {}
+        self._jobs: dict[str, Voice] = {}
         self._over: set[str] = set()
+        self._end = {ends.key(execution): "0"}
         self._late: dict[str, float] = {}
 
     @property
@@ -113,18 +126,24 @@ class Listener:
         """Whether nothing is missing that may still come."""
         return not self._late
 
-    def live(self, block: float) -> Iterator[bytes]:
-        """What the jobs that are held now have written since; waits up to `block` seconds for the first."""
+    def live(self, seconds: float) -> Iterator[bytes]:
+        """What jobs write, for so many seconds, or until one of them or the execution comes to its end."""
         with self._store.read() as connection:
             found = history.live_speakers(connection, self._execution)
         for speaker in found:
             if speaker.job not in self._over:
-                self._jobs.setdefault(speaker.job, _Listened(speaker))
-        listened = {self._key(job): job for job in self._jobs.values() if not job.ended}
-        if not listened:
-            time.sleep(block)
-        for entry in self._read(listened, block):
-            yield from listened[entry.key].take(entry)
+                self._jobs.setdefault(speaker.job, Voice(speaker))
+        until = time.monotonic() + seconds
+        is_news = False
+        while not is_news and (left := until - time.monotonic()) > 0:
+            listened = {job.key: job for job in self._jobs.values() if not job.ended}
+            for entry in self._read(listened, left, self._end):
+                if entry.key in self._end:
+                    self._end[entry.key] = entry.id
+                    is_news = True
+                else:
+                    yield from _frames(listened[entry.key], listened[entry.key].take(entry))
+                    is_news = is_news or entry.stream == END
 
     def end_of(self, job: str) -> Iterator[bytes]:
         """The rest of the output of a job that is over."""
@@ -136,7 +155,7 @@ class Listener:
                 known = history.speakers(connection, [job])
             if job not in known:
                 return
-            self._jobs[job] = _Listened(known[job])
+            self._jobs[job] = Voice(known[job])
         yield from self._rest(self._jobs[job])
         if self._jobs[job].ended:
             del self._jobs[job]
@@ -150,24 +169,19 @@ class Listener:
             if self._jobs[job].ended or time.monotonic() > until:
                 del self._late[job], self._jobs[job]
 
-    def _rest(self, job: _Listened) -> Iterator[bytes]:
-        while not job.ended and (entries := self._read({self._key(job): job}, 0.001)):
+    def _rest(self, job: Voice) -> Iterator[bytes]:
+        while not job.ended and (entries := self._read({job.key: job}, 0.001)):
             for entry in entries:
-                yield from job.take(entry)
+                yield from _frames(job, job.take(entry))
         if not job.ended:
             with self._store.read() as connection:
                 kept = history.kept_output(connection, job.speaker.job)
-            for stream, content in sorted(kept.items()):
-                for offset in range(0, len(content), _PIECE):
-                    yield from job.piece(stream, offset, content[offset : offset + _PIECE])
-            job.ended = bool(kept)
+            yield from _frames(job, job.take_kept(kept))
 
-    @staticmethod
-    def _key(job: _Listened) -> str:
-        return key(job.speaker.node, job.speaker.job)
-
-    def _read(self, listened: dict[str, _Listened], block: float) -> list[Entry]:
-        after = {name: job.last_id for name, job in listened.items()}
+    def _read(
+        self, listened: Mapping[str, Voice], block: float, others: Mapping[str, str] | None = None
+    ) -> list[Entry]:
+        after = {name: job.last_id for name, job in listened.items()} | dict(others or {})
         # The count is for each job: many jobs at once must not fill the memory.
         count = max(1, _ENTRIES // max(1, len(listened)))
         try:
@@ -178,14 +192,33 @@ class Listener:
             return []
 
 
+def _frames(job: Voice, pieces: Iterable[Piece]) -> Iterator[bytes]:
+    speaker = job.speaker
+    for stream, offset, text in pieces:
+        yield frame(
+            "output",
+            {
+                "job": speaker.job,
+                "task": speaker.task,
+                "node": speaker.node,
+                "unit": speaker.unit,
+                "stream": stream,
+                "offset": offset,
+                "text": text,
+            },
+        )
+
+
 @dataclass(slots=True)
 class Follower:
     """The server-sent events of one execution, from the event behind `after` until it is over."""
 
     store: Store
+    ends: Ends
     execution: str
     after: int
     listener: Listener | None
+    heard: str = "0"
 
     def frames(self) -> Iterator[bytes]:
         """Blocks between them; a comment every HEARTBEAT seconds shows that the connection is alive."""
@@ -223,7 +256,9 @@ class Follower:
             )
 
     def _meanwhile(self, over: bool) -> Iterator[bytes]:
-        if self.listener is None or over:
+        if over:
             time.sleep(LOOK_EVERY)
+        elif self.listener is None:
+            self.heard = self.ends.wait(self.execution, LOOK_EVERY, self.heard)
         else:
             yield from self.listener.live(LOOK_EVERY)

@@ -82,11 +82,12 @@ def prune(body: dict[str, Any]) -> Any:
 
 @people.route("/audit", methods=["GET"])
 @needs("admin")
-@people.arguments(asked.PageQuery, location="query")
+@people.arguments(asked.AuditQuery, location="query")
 @people.response(200, shown.AuditSchema)
 def list_audit(query: dict[str, Any]) -> Any:
     """Who did what, refusals too; the newest first."""
     before = paging.behind(query["cursor"], int)
     with reading() as connection:
-        found = trail.list_entries(connection, limit=query["limit"] + 1, before=before)
+        filters = {name: query[name] for name in ("person", "action", "subject")}
+        found = trail.list_entries(connection, limit=query["limit"] + 1, before=before, **filters)
     return paging.answer(found, query["limit"], lambda row: [row["id"]])

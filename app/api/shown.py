@@ -82,6 +82,7 @@ class ExecutionSummarySchema(Schema):
     intent = fields.String()
     degraded = fields.Boolean()
     requester = fields.String()
+    trace_id = fields.String()
     error_message = fields.String()
     created_at = Moment()
     started_at = Moment(allow_none=True)
@@ -134,8 +135,14 @@ class UnitsSchema(Schema):
     items = fields.List(fields.Nested(UnitSchema))
 
 
+def _text(row: Any) -> str | None:
+    content: bytes | None = row["content"]
+    return None if content is None else content.decode("utf-8", "backslashreplace")
+
+
 class OutputSchema(Schema):
-    """What was kept of one stream. `bytes` were written, `kept` of them are here; `text` is for reading."""
+    """What was kept of one stream. `bytes` were written, `kept` of them are here; `sha256` is that of what was kept,
+    as its node signed it; `text` is for reading, null where it was not wanted."""
 
     job = fields.String()
     task = fields.String()
@@ -147,7 +154,8 @@ class OutputSchema(Schema):
     kept = fields.Integer()
     truncated = fields.Boolean()
     verified = fields.Boolean()
-    text = fields.Function(lambda row: row["content"].decode("utf-8", "backslashreplace"))
+    sha256 = fields.String()
+    text = fields.Function(_text)
 
 
 class OutputsSchema(Schema):
@@ -185,6 +193,22 @@ class NodeSchema(Schema):
     open_jobs = fields.Integer()
     enrolled_at = Moment()
     enrolled_by = fields.String()
+
+
+class CommandSchema(Schema):
+    """What became of a command on one node. The texts are whole unless `truncated`; `exit_code` is null where the
+    process did not end by itself."""
+
+    node_id = fields.String()
+    execution = fields.String()
+    status = fields.String()
+    exit_code = fields.Integer(allow_none=True)
+    stdout = fields.String()
+    stderr = fields.String()
+    truncated = fields.Boolean()
+    error = fields.Raw(allow_none=True)
+    started_at = Moment(allow_none=True)
+    completed_at = Moment(allow_none=True)
 
 
 class NodesSchema(Schema):

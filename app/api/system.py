@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
 import redis
 from flask import Response, current_app
 from flask_smorest import Blueprint
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.metrics_core import GaugeMetricFamily
-from prometheus_client.registry import Collector
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api import shown
+from app.api.exposition import exposition
 from app.api.gate import OPEN, needs
 from app.api.wiring import control, reading, wiring
 from app.errors import MusterError
 from app.language.schema import workflow_schema
-from app.services.figures import Figures, figures
+from app.services.figures import Gauges, consumed, figures
+from app.services.measures import QUEUE_MESSAGES, REDIS_UP
 from app.store import migrate
+from app.transport import counters, queues
 
 system = Blueprint("system", __name__, description="How the server does.")
+_QUEUES = (queues.RESULTS, queues.HEARTBEATS, queues.CONTROL, queues.TICK, queues.DEAD)
 documents = Blueprint("documents", __name__, description="What describes the API and the language.")
 
 
@@ -40,9 +40,13 @@ def healthz() -> dict[str, str]:
 @system.response(200, shown.ReadySchema)
 @system.alt_response(503, schema=shown.ReadySchema, description="A part does not answer")
 def readyz() -> tuple[dict[str, Any], int]:
-    """Whether the database, its schema and Redis are as they must be."""
+    """Whether the database, its schema and Redis are as they must be; and whether the allowlist can be read.
+
+    Without the allowlist stored workflows run as ever, so that alone is no reason to be taken out of service.
+    """
     checks = {"database": _database(), "redis": _redis()}
     ready = all(found == "ok" for found in checks.values())
+    checks["allowlist"] = control().allowlist.current(control().settings).problem or "ok"
     return {"status": "ok" if ready else "unavailable", "checks": checks}, 200 if ready else 503
 
 
@@ -76,32 +80,30 @@ def about() -> dict[str, str]:
 @needs("viewer")
 @system.response(200, {"type": "string"}, content_type="text/plain")
 def metrics() -> Response:
-    """Figures for Prometheus, counted in the database as it is now."""
+    """Figures for Prometheus: what is there is counted now, what has happened is kept in Redis."""
     with reading() as connection:
-        found = figures(control(), connection)
-    registry = CollectorRegistry()
-    registry.register(_Collected(found))
-    return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+        gauges = figures(control(), connection)
+        nodes = consumed(connection)
+    kept = _from_redis(gauges, nodes)
+    return Response(exposition(gauges, kept), content_type=CONTENT_TYPE_LATEST)
 
 
-class _Collected(Collector):
-    def __init__(self, found: Figures) -> None:
-        self._found = found
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Gauges by status. What retention removed is not counted any more."""
-        for name, about_it, label, values in (
-            ("muster_executions", "Executions by status", "status", self._found.executions),
-            ("muster_jobs", "Jobs that no settle has folded yet, by status", "status", self._found.jobs),
-            ("muster_nodes", "Nodes by what they are", "state", self._found.nodes),
-        ):
-            family = GaugeMetricFamily(name, about_it, labels=[label])
-            for value, count in sorted(values.items()):
-                family.add_metric([value], count)
-            yield family
-        yield GaugeMetricFamily(
-            "muster_dead_letters", "Messages refused and kept", value=self._found.dead_letters
-        )
+def _from_redis(gauges: Gauges, nodes: list[str]) -> dict[str, float]:
+    """The sums that are kept there; the lengths of queues go into `gauges`. Nothing of it where Redis is away."""
+    names = [
+        *_QUEUES,
+        *(name for node in nodes for name in (queues.node_queue(node), queues.node_ctl_queue(node))),
+    ]
+    try:
+        kept = counters.read(wiring().redis)
+        if wiring().broker is not None:
+            lengths = counters.lengths(wiring().broker, names)
+            gauges[QUEUE_MESSAGES] = {(queue,): length for queue, length in lengths.items()}
+    except (redis.RedisError, OSError):
+        gauges[REDIS_UP] = {(): 0}
+        return {}
+    gauges[REDIS_UP] = {(): 1}
+    return kept
 
 
 @documents.route("/schemas/workflow.json")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import queue
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, cast
 
 from flask import Flask, current_app
@@ -16,10 +17,13 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Connection, Engine
 
 from app.services.control import Control
+from app.services.tally import Tally
 from app.settings import Settings
 from app.store.db import Store
 from app.store.tables import Base
+from app.transport import counters
 from app.transport.celery_app import make_celery
+from app.transport.ends import Ends
 from app.transport.output import connect
 from app.transport.send import Sender
 
@@ -106,11 +110,26 @@ class Wiring:
         """A client of the Redis that holds live output; connects when it is used."""
         return connect(self.control.settings.redis_url)
 
+    @cached_property
+    def broker(self) -> Any:
+        """A client of the Redis that is the broker; None where the broker is none."""
+        url = self.control.settings.broker
+        if url == self.control.settings.redis_url:
+            return self.redis
+        return connect(url) if url.startswith(("redis", "socket")) else None
+
+    @property
+    def ends(self) -> Ends:
+        """Where one hears that an execution is over."""
+        return Ends(self.redis)
+
 
 def make_control(settings: Settings) -> Control:
     """The control side as the API has it: it may read, write and nudge, and holds no key."""
     sender = Sender(make_celery("sender", broker_url=settings.broker, name="api"))
-    return Control(settings, Store(settings.database), Nudger(sender))
+    tally = Tally(partial(counters.add, connect(settings.redis_url)))
+    atexit.register(tally.close)
+    return Control(settings, Store(settings.database), Nudger(sender), tally=tally)
 
 
 class _Database(SQLAlchemy):

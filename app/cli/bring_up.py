@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import socket
 from collections.abc import Mapping
@@ -72,9 +73,10 @@ def bring_up(supervisor: Supervisor, wanted: Wanted, given: Mapping[str, str]) -
     flower = ""
     if wanted.flower:
         # After the workers: it looks at them when it starts.
-        port = _free_port()
-        supervisor.start(parts.flower(port, home, environments))
-        flower = f"http://{HOST}:{port}"
+        bind = f"{HOST}:{_free_port()}"
+        supervisor.start(parts.flower(bind, home, environments))
+        supervisor.wait_until(lambda: _asks_for_password(bind), "Flower")
+        flower = f"http://{bind}"
     return Ready(url, prepared.token, names, flower)
 
 
@@ -116,6 +118,17 @@ def _free_port() -> int:
     with _listen(0) as listener:
         port: int = listener.getsockname()[1]
     return port
+
+
+def _asks_for_password(bind: str) -> bool:
+    connection = http.client.HTTPConnection(bind, timeout=2.0)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().status == 401
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def _is_healthy(client: Client) -> bool:

@@ -6,18 +6,22 @@ import http.client
 import json
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 from app.cli.failures import ApiProblem, TimedOut
 from app.errors import InvalidInput, Unavailable
+from app.ids import ulid
+
+T = TypeVar("T")
 
 API = "/api/v1"
 ANSWER_LOST = "answer-lost"
 """The code of an Unavailable after the request was sent: whether it was carried out is not known."""
 _LONGEST_ANSWER = 256 << 20
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,11 @@ class Stream:
     sock: socket.socket
     response: http.client.HTTPResponse
     connection: http.client.HTTPConnection
+
+    @property
+    def location(self) -> str:
+        """The header of that name; empty where there is none."""
+        return self.response.getheader("Location") or ""
 
     def readline(self, limit: int, timeout: float) -> bytes:
         """The next line, at most `limit` bytes; empty at the end. Raises OSError; `timeout` is seconds."""
@@ -88,6 +97,17 @@ class Client:
         """The JSON answer to a JSON body."""
         return self.call("POST", path, body=body if body is not None else {}, query=query).data
 
+    def post_once(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Posts what must not happen twice: one key over all tries, so a lost answer never starts a second one."""
+        headers = {"Idempotency-Key": ulid()}
+        found: Mapping[str, Any] = _tried(lambda: self.call("POST", path, body=body, headers=headers)).data
+        return found
+
+    def open_once(self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> Stream:
+        """The same, answered with a stream."""
+        keyed = {**headers, "Idempotency-Key": ulid()}
+        return _tried(lambda: self.open(path, keyed, {}, body=body))
+
     def call(
         self,
         method: str,
@@ -123,19 +143,24 @@ class Client:
             response.status, {name.lower(): value for name, value in response.getheaders()}, content
         )
 
-    def open(self, path: str, headers: Mapping[str, str], query: Mapping[str, Any]) -> Stream:
-        """An open GET. Raises as `call` does."""
+    def open(
+        self, path: str, headers: Mapping[str, str], query: Mapping[str, Any], *, body: Any = None
+    ) -> Stream:
+        """An open GET, or a POST where there is a body. Raises as `call` does."""
         connection = self._connection(self.timeout)
+        sent = False
         try:
             connection.connect()
             sock: socket.socket = connection.sock
-            self._send(connection, "GET", _with_query(path, query), None, dict(headers))
+            sent = body is not None
+            method = "GET" if body is None else "POST"
+            self._send(connection, method, _with_query(path, query), body, dict(headers))
             response = connection.getresponse()
             if response.status != 200:
                 raise _problem(response.status, response.read(1 << 20))
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            raise self._unreachable(error) from None
+            raise self._unreachable(error, ANSWER_LOST if sent else "unreachable") from None
         except ApiProblem:
             connection.close()
             raise
@@ -179,12 +204,23 @@ class Client:
                 "the token or a name has characters that HTTP cannot carry", hint="check MUSTER_TOKEN"
             ) from None
 
-    def _unreachable(self, error: Exception, code: str = "unreachable") -> Unavailable:
+    def _unreachable(self, error: Exception, code: str) -> Unavailable:
         return Unavailable(
             f"{self.url} cannot be reached: {getattr(error, 'strerror', None) or error}",
             hint="start a fleet with `muster up`, or set MUSTER_URL to where the API runs",
             code=code,
         )
+
+
+def _tried(ask: Callable[[], T]) -> T:
+    """What `ask` gives, asked again where the answer was lost: whether it happened is not known then."""
+    for _ in range(_TRIES - 1):
+        try:
+            return ask()
+        except Unavailable as error:
+            if error.code != ANSWER_LOST:
+                raise
+    return ask()
 
 
 def _unexpected(url: str) -> Unavailable:

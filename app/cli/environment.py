@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import app
+from app.allow.policy import AUDIT
 from app.cli.home import TEMPORARY
 from app.errors import InvalidInput
 from app.settings import Settings, environment_name, from_environment
@@ -19,7 +20,10 @@ from app.settings import Settings, environment_name, from_environment
 URLS = tuple(environment_name(name) for name in ("database_url", "redis_url", "broker_url"))
 _OWNED = tuple(
     environment_name(name)
-    for name in ("data_dir", "node", "node_dir", "url", "token", "api_bind", "control_name", "local_node")
+    for name in (
+        *("data_dir", "node", "node_dir", "url", "token", "api_bind", "control_name", "local_node"),
+        *("flower_bind", "flower_auth"),
+    )
 )
 # Celery, Flower, Flask and gunicorn read options from these.
 _FOREIGN = ("CELERY_", "FLOWER_", "FLASK_", "GUNICORN_", "C_FORCE_ROOT")
@@ -43,9 +47,15 @@ class Environments:
             found |= {name: self.given[name] for name in URLS if name in self.given}
         return found | {environment_name(name): value for name, value in settings.items()}
 
-    def node(self, name: str, directory: Path) -> dict[str, str]:
+    def flower(self, bind: str) -> dict[str, str]:
+        """For Flower, which alone sees its password."""
+        found = self.control(flower_bind=bind)
+        name = environment_name("flower_auth")
+        return found | ({name: self.given[name]} if name in self.given else {})
+
+    def node(self, name: str, directory: Path, **settings: str) -> dict[str, str]:
         """For a node's worker: it has no business with the database."""
-        found = self.control(node=name, node_dir=str(directory))
+        found = self.control(node=name, node_dir=str(directory), **settings)
         # Scripts inherit TMPDIR, and the control side's is none of theirs.
         for theirs in (environment_name("database_url"), "TMPDIR"):
             found.pop(theirs, None)
@@ -63,6 +73,9 @@ class Environments:
         }
         paths = [_ROOT, *filter(None, [found.get("PYTHONPATH")])]
         found |= {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+        # Whoever starts a fleet of their own is its administrator: what is not allowed is told, and runs.
+        found.setdefault(environment_name("allowlist_mode"), AUDIT)
+        found.setdefault(environment_name("log_format"), "console")
         return found | {environment_name("data_dir"): str(self.data_dir)}
 
 

@@ -11,12 +11,12 @@ from app.cli import follow as live
 from app.cli import run as running
 from app.cli.client import api
 from app.cli.connection import Call, calls_api
+from app.cli.pages import newest
 from app.cli.plain import cell, safe, seconds
 from app.cli.terminal import Screen, rows_of
 
 _LIST = ("id", "workflow", "status", "degraded", "requester", "created_at", "ended_at")
 _TASKS = ("task", "unit", "node", "status", "wait_reason", "attempt", "exit_code", "duration", "error")
-_PAGE = 100
 
 
 @click.group(short_help="Look at executions, follow, cancel and resolve them.")
@@ -33,17 +33,7 @@ def execution() -> None:
 @calls_api
 def list_(call: Call, status: str | None, ref: str | None, limit: int) -> None:
     """List executions, the newest first."""
-    items: list[Mapping[str, Any]] = []
-    cursor = None
-    while len(items) < limit:
-        size = min(limit - len(items), _PAGE)
-        page = call.client.get(
-            api("workflow-executions"), status=status, workflow=ref, limit=size, cursor=cursor
-        )
-        items += page.get("items") or ()
-        cursor = page.get("next_cursor")
-        if not cursor:
-            break
+    items, cursor = newest(call.client, api("workflow-executions"), limit, status=status, workflow=ref)
     if call.json:
         call.show({"items": items, "next_cursor": cursor}, str)
     else:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from app.cli.lazy import load
 from app.cli.plain import safe
 from app.errors import MusterError
-from app.language.problems import Problem, render_text
 
 TIMED_OUT = 124
 _BY_STATUS = {400: 2, 413: 2, 415: 2, 422: 2, 401: 3, 403: 3, 404: 4, 409: 5, 412: 5, 428: 5, 408: TIMED_OUT}
@@ -53,7 +53,7 @@ def render(error: MusterError, *, as_json: bool = False) -> str:
         errors = error.errors if isinstance(error, ApiProblem) else error.detail.get("errors")
         return json.dumps({"error": found | ({"errors": errors} if errors else {})}, ensure_ascii=False)
     if problems:
-        return safe(render_text(problems), keep="\n")
+        return safe(load("app.language.problems:render_text")(problems), keep="\n")
     lines = [f"error: {error.message}"]
     if isinstance(error, ApiProblem):
         lines += _other_errors(error.errors, error.message)
@@ -62,7 +62,7 @@ def render(error: MusterError, *, as_json: bool = False) -> str:
     return "\n".join(lines)
 
 
-def _problems(error: MusterError) -> Sequence[Problem]:
+def _problems(error: MusterError) -> Sequence[Any]:
     """The error's places in a workflow's text, if that is what it is about."""
     local = getattr(error, "problems", ())
     if local or not isinstance(error, ApiProblem):
@@ -71,9 +71,9 @@ def _problems(error: MusterError) -> Sequence[Problem]:
     return [_problem(one, error.file, lines) for one in error.errors if isinstance(one.get("line"), int)]
 
 
-def _problem(one: Mapping[str, Any], file: str, lines: Sequence[str]) -> Problem:
+def _problem(one: Mapping[str, Any], file: str, lines: Sequence[str]) -> Any:
     line, column = int(one["line"]), int(one.get("column") or 1)
-    return Problem(
+    return load("app.language.problems:Problem")(
         code=str(one.get("code") or "invalid"),
         message=str(one.get("detail") or one.get("message") or "is not right"),
         file=file or str(one.get("file") or "<workflow>"),

@@ -58,10 +58,11 @@ class Lines:
 
 
 class Printer:
-    """Prints the messages of an execution's stream."""
+    """Prints the messages of an execution's stream; what becomes of its tasks only if that `is_told`."""
 
-    def __init__(self, screen: Screen) -> None:
+    def __init__(self, screen: Screen, *, is_told: bool = True) -> None:
         self._screen = screen
+        self._is_told = is_told
         self._lines = Lines()
         self._width = 6
         self._colours: dict[str, str] = {}
@@ -99,7 +100,7 @@ class Printer:
             for node, line in self._lines.rest(str(entry.get("task"))):
                 self._output(node, line)
         text = told(entry)
-        if text:
+        if text and self._is_told:
             self._screen.line(self._screen.paint(f"{'':<{self._width}} · {safe(text)}", dim=True))
 
 

@@ -9,6 +9,7 @@ import stat
 import tempfile
 from pathlib import Path
 
+from app.cli import private
 from app.cli.connection import CLIENT_FILE, read_client_file
 from app.errors import Conflict, InvalidInput, NotAllowed
 
@@ -88,11 +89,7 @@ class Home:
 
     def write_client_file(self, url: str, token: str) -> None:
         """What clients need, for `set -a; . client.env`; readable by this user alone."""
-        path = self.root / CLIENT_FILE
-        partial = path.with_suffix(".new")
-        with open(partial, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(f"MUSTER_URL={url}\nMUSTER_TOKEN={token}\n")
-        partial.rename(path)
+        private.write(self.root / CLIENT_FILE, private.client_file(url, token))
 
     def known_token(self) -> str:
         """The token of an earlier `up`, "" if there is none."""

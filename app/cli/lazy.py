@@ -1,8 +1,7 @@
-"""A group of commands whose modules are imported only when one is called."""
+"""What is imported only when it is needed: the modules of commands, and what few of their calls use."""
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +10,12 @@ import click
 
 Lazy = Mapping[str, tuple[str, str]]
 """Command name -> (`module:attribute`, its line in the list of commands)."""
+
+
+def load(place: str) -> Any:
+    """The attribute that `module:attribute` names, its module imported if it is not yet."""
+    module, attribute = place.split(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 class LazyGroup(click.Group):
@@ -26,8 +31,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.lazy:
             return None
-        module, attribute = self.lazy[cmd_name][0].split(":")
-        command = getattr(importlib.import_module(module), attribute)
+        command = load(self.lazy[cmd_name][0])
         assert isinstance(command, click.Command)
         return command
 
@@ -35,7 +39,7 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in self.lazy and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], self.lazy, n=1)
+            near = load("difflib:get_close_matches")(args[0], self.lazy, n=1)
             known = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(self.lazy)}"
             raise click.UsageError(f"there is no command {args[0]!r} in `{ctx.command_path}`; {known}", ctx)
         return super().resolve_command(ctx, args)

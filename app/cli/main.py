@@ -18,16 +18,20 @@ from app.errors import MusterError
 
 COMMANDS = {
     "up": ("app.cli.up:up", "Run a whole fleet on this machine."),
+    "setup": ("app.cli.setup:setup", "Make what an installation needs before its processes start."),
     "demo": ("app.cli.up:demo", "Start a fleet of three nodes, run a workflow across it, stop it."),
     "validate": ("app.cli.offline:validate", "Check workflow files; nothing is sent anywhere."),
     "compile": ("app.cli.compiling:compile_", "Print the Celery canvas that a workflow becomes."),
     "schema": ("app.cli.offline:schema", "Print the JSON Schema of workflow files, for editors."),
+    "exec": ("app.cli.remote:exec_", "Run one command on nodes, live."),
     "run": ("app.cli.run:run", "Execute a workflow file or a stored workflow and follow it."),
     "workflow": ("app.cli.workflow:workflow", "Store, show and execute workflows."),
     "execution": ("app.cli.execution:execution", "Look at executions, follow, cancel and resolve them."),
     "approval": ("app.cli.approval:approval", "Decide what executions wait for."),
     "node": ("app.cli.node:node", "Enrol nodes, list, drain and remove them."),
+    "allowlist": ("app.cli.allowlist:allowlist", "Check what may be run on the spot, and try commands."),
     "token": ("app.cli.token:token", "Create, list and revoke the tokens of people."),
+    "audit": ("app.cli.audit:audit", "Look at the audit trail."),
     "prune": ("app.cli.prune:prune", "Delete what is no longer to be kept."),
     "doctor": ("app.cli.doctor:doctor", "Check this machine and the server, and say what to do next."),
 }
@@ -54,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except MusterError as error:
-        click.echo(render(error, as_json="--json" in given), err=True)
+        ours = given[: given.index("--")] if "--" in given else given
+        click.echo(render(error, as_json="--json" in ours), err=True)
         return exit_code(error)
     except (click.Abort, KeyboardInterrupt):
         return 130

@@ -45,7 +45,7 @@ def node() -> None:
 @calls_api
 def token(call: Call, name: str, labels: Sequence[str], lifetime: int, replace: bool) -> None:
     """Make a one-time token that enrols one node; shown once. Prints the command to type on that machine."""
-    body = {"node": name, "labels": _labels(labels), "lifetime": lifetime, "replace": replace}
+    body = {"node": name, "labels": labels_of(labels), "lifetime": lifetime, "replace": replace}
     found = call.client.post(api("nodes", "tokens"), body)
     call.show(found, lambda one: _told(call.client.url, one))
 
@@ -63,11 +63,12 @@ def _told(url: str, found: dict[str, Any]) -> str:
     ]
     if found.get("control"):
         words += ["--control", str(found["control"])]
-    command = safe(shlex.join([*words, "--dir", "/var/lib/muster"]))
+    command = safe(shlex.join([*words, "--dir", f"/var/lib/muster-node/{found.get('node')}"]))
     return f"on the node, before {safe(str(found.get('expires_at')))}:\n\n  {command}\n"
 
 
-def _labels(pairs: Sequence[str]) -> dict[str, str]:
+def labels_of(pairs: Sequence[str]) -> dict[str, str]:
+    """KEY=VALUE pairs as a mapping. Raises InvalidInput for one that is none."""
     labels = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")

@@ -9,6 +9,7 @@ from app.cli.environment import Environments
 from app.cli.home import Home
 from app.cli.processes import Spec
 
+_EVENTS = {"task_events": "1"}
 WORKERS, SERVERS, BROKER = range(3)
 """Stages: what depends on nothing that comes before it in the list, in the order in which they are ended."""
 API_THREADS = 64
@@ -27,34 +28,36 @@ def api(home: Home, environments: Environments, listener: int, threads: int) -> 
         *("--bind", f"fd://{listener}", "--worker-class", "gthread", "--workers", "1"),
         *("--threads", str(max(API_THREADS, threads)), "--timeout", "60", "--graceful-timeout", "2"),
         *("--no-control-socket", "--log-level", "warning"),
+        *("--logger-class", "app.api.gunicorn_log.Logger"),
     ]
     return _spec("api", argv, home, environments.control(), SERVERS, pass_fds=(listener,))
 
 
 def control(home: Home, environments: Environments, events: bool) -> Spec:
     """The worker that collects, settles and ticks."""
-    return _spec("control", _celery("control", "worker", events), home, environments.control(), SERVERS)
+    env = environments.control(**_EVENTS if events else {})
+    return _spec("control", _celery("control", "worker"), home, env, SERVERS)
 
 
 def beat(home: Home, environments: Environments) -> Spec:
     """The clock."""
-    return _spec("beat", _celery("beat", "beat", False), home, environments.control(), WORKERS)
+    return _spec("beat", _celery("beat", "beat"), home, environments.control(), WORKERS)
 
 
 def node(name: str, home: Home, environments: Environments, events: bool) -> Spec:
     """The worker of one node."""
-    env = environments.node(name, home.node(name))
-    return _spec(f"node-{name}", _celery("node", "worker", events), home, env, WORKERS)
+    env = environments.node(name, home.node(name), **_EVENTS if events else {})
+    return _spec(f"node-{name}", _celery("node", "worker"), home, env, WORKERS)
 
 
-def flower(port: int, home: Home, environments: Environments) -> Spec:
+def flower(bind: str, home: Home, environments: Environments) -> Spec:
     """Flower, for this machine alone."""
-    argv = [*_celery("control", "flower", False), "--address=127.0.0.1", f"--port={port}"]
-    return _spec("flower", argv, home, environments.control(), WORKERS)
+    argv = [sys.executable, "-m", "workers.flower"]
+    return _spec("flower", argv, home, environments.flower(bind), WORKERS)
 
 
-def _celery(module: str, verb: str, events: bool) -> list[str]:
-    return [sys.executable, "-m", "celery", "-A", f"workers.{module}", verb, *(["-E"] if events else [])]
+def _celery(module: str, verb: str) -> list[str]:
+    return [sys.executable, "-m", "celery", "-A", f"workers.{module}", verb]
 
 
 def _spec(

@@ -1,16 +1,18 @@
-"""What a fleet on one machine needs before its processes start: schema, keys, a token, enrolled nodes."""
+"""What a fleet needs before its processes start: schema; and on one machine keys, a token, enrolled nodes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from sqlalchemy import select
+from sqlalchemy import make_url, select
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from app.cli import own_node
 from app.cli.home import Home
 from app.compiler.plan import LOCAL
-from app.errors import NotAuthenticated
+from app.errors import InvalidInput, NotAllowed, NotAuthenticated, Unavailable
 from app.services import fleet, installation, people
 from app.services.control import Control
 from app.settings import Settings
@@ -21,6 +23,8 @@ from app.store.tables import Node
 nodes = Node.__table__
 
 _LIFETIME = 60.0
+CONNECT_WITHIN = 10
+"""Seconds that a database server has to take a connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +37,59 @@ class Prepared:
 
 def prepare(settings: Settings, home: Home, nodes: Sequence[str]) -> Prepared:
     """Makes whatever of it is not there yet. Raises what the database and the key file raise."""
-    store = Store(settings.database)
-    try:
-        migrate.upgrade(store)
+    with database(settings) as store:
         control = Control(settings, store)
         installed = installation.ensure(store, settings.data_dir, control.clock())
         token = _token(control, home)
         for name in nodes:
             _enrol(control, home, installed, name)
+    return Prepared(installed.id, token)
+
+
+@contextmanager
+def database(settings: Settings) -> Iterator[Store]:
+    """The database with the schema of this version.
+
+    Raises InvalidInput for a URL that names none, Unavailable where it does not answer, UnknownRevision.
+    """
+    try:
+        store = Store(_with_patience(settings.database))
+    except OSError as error:
+        raise NotAllowed(
+            f"{error.filename}: {error.strerror}", hint="see MUSTER_DATA_DIR", code="data-dir"
+        ) from None
+    try:
+        migrate.upgrade(store)
+        yield store
+    except DBAPIError as error:
+        # The first line tells what the server or the driver said; a password is never in it.
+        said = str(error.orig).splitlines()[:1]
+        raise Unavailable(
+            f"the database {make_url(settings.database).render_as_string()} cannot be used: {''.join(said)}",
+            hint="see that it runs and that DATABASE_URL names it, its user and its password",
+            code="database-unavailable",
+        ) from None
     finally:
         store.close()
-    return Prepared(installed.id, token)
+
+
+def _with_patience(text: str) -> str:
+    """The URL, with an end to the wait for a server that says nothing."""
+    try:
+        url = make_url(text)
+        kind = url.get_backend_name()
+    except ArgumentError:
+        kind = ""
+    if kind == "sqlite":
+        return text
+    if kind != "postgresql":
+        raise InvalidInput(
+            "DATABASE_URL is not the URL of a database that Muster knows",
+            hint="postgresql://USER:PASSWORD@HOST/NAME or sqlite:////ABSOLUTE/PATH",
+            code="bad-database-url",
+        )
+    url = url.update_query_dict({"connect_timeout": str(CONNECT_WITHIN), **url.query})
+    return url.render_as_string(hide_password=False)
 
 
 def _token(control: Control, home: Home) -> str:

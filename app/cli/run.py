@@ -12,17 +12,14 @@ from typing import Any
 import click
 
 from app.cli import follow as live
-from app.cli.client import ANSWER_LOST, Client, api
+from app.cli.client import Client, api
 from app.cli.connection import Call, calls_api
 from app.cli.failures import ApiProblem, TimedOut
 from app.cli.files import MOST_BYTES, read_text
 from app.cli.plain import as_json, safe
 from app.cli.terminal import Screen
-from app.errors import InvalidInput, Unavailable
-from app.ids import ulid
+from app.errors import InvalidInput
 from app.language.names import REF
-
-_TRIES = 3
 
 
 def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -150,7 +147,7 @@ def _post_file(client: Client, file: str, parameters: Mapping[str, Any]) -> Mapp
         raise InvalidInput(f"{file} is not UTF-8 at byte {error.start}", hint="save it as UTF-8") from None
     body = {"definition": text, "parameters": dict(parameters)}
     try:
-        return _post(client, api("workflow-executions"), body)
+        return client.post_once(api("workflow-executions"), body)
     except ApiProblem as error:
         error.file, error.source = "<stdin>" if file == "-" else file, text
         raise
@@ -161,17 +158,4 @@ def post_ref(
 ) -> Mapping[str, Any]:
     """Starts a stored workflow; the execution."""
     body = {"parameters": dict(parameters)} | ({} if version is None else {"version": version})
-    return _post(client, api("workflows", ref, "execute"), body)
-
-
-def _post(client: Client, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Posts with one key over all tries, so that a lost answer never starts a second execution."""
-    headers = {"Idempotency-Key": ulid()}
-    for tries_left in range(_TRIES - 1, -1, -1):
-        try:
-            found: Mapping[str, Any] = client.call("POST", path, body=body, headers=headers).data
-            return found
-        except Unavailable as error:
-            if not tries_left or error.code != ANSWER_LOST:
-                raise
-    raise AssertionError("the last try returns or raises")
+    return client.post_once(api("workflows", ref, "execute"), body)

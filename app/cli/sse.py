@@ -11,7 +11,8 @@ from app.cli.client import Client, Stream
 from app.cli.failures import ApiProblem, TimedOut
 from app.errors import Unavailable
 
-LONGEST_LINE = 8 << 20
+LONGEST_LINE = 32 << 20
+"""Bytes: a result of two streams of 1 MiB, each byte written as an escape."""
 SILENCE = 35.0
 """Seconds without a byte after which a connection counts as dead: the server sends a comment every 10 s."""
 PATIENCE = 60.0
@@ -68,9 +69,14 @@ class Limits:
 
 
 def follow(
-    client: Client, path: str, query: Mapping[str, Any], last: str, limits: Limits
+    client: Client,
+    path: str,
+    query: Mapping[str, Any],
+    last: str,
+    limits: Limits,
+    opened: Stream | None = None,
 ) -> Iterator[Message]:
-    """Messages until one is called `end`, over as many connections as it takes.
+    """Messages until one is called `end`, over as many connections as it takes, the first of which may be `opened`.
 
     Raises ApiProblem where the server refuses, Unavailable after `patience`, TimedOut at the deadline.
     """
@@ -80,7 +86,7 @@ def follow(
     wait = 0.1
     while True:
         try:
-            stream = _open(client, path, query, parser.last_id)
+            stream, opened = opened or _open(client, path, query, parser.last_id), None
             try:
                 for message in _messages(stream, parser, limits):
                     failed_since, wait = None, 0.1

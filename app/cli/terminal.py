@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from app.cli.lazy import load
 from app.cli.plain import cell, columns
 
 _STATUS = {
@@ -32,12 +31,12 @@ _STATUS = {
 
 
 class Screen:
-    """Standard output. Colours only on a terminal, and never with NO_COLOR set."""
+    """Standard output. Colours only on a terminal that has them, and never with NO_COLOR set."""
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False, markup=False, emoji=False)
-        self.is_terminal = self.console.is_terminal
-        self.has_colour = self.is_terminal and not self.console.no_color
+        self.is_terminal = sys.stdout.isatty()
+        is_plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+        self.has_colour = self.is_terminal and not is_plain
 
     def paint(self, text: str, **style: Any) -> str:
         """The text in click's styles, or as it is. The text must be safe already."""
@@ -53,10 +52,7 @@ class Screen:
         if not self.is_terminal:
             self.line(columns(names, texts))
             return
-        table = Table(*names, box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-        for row in texts:
-            table.add_row(*(Text(text, style=_STATUS.get(text, ""), overflow="fold") for text in row))
-        self.console.print(table)
+        load("app.cli.drawn:print_table")(names, texts, _STATUS)
 
     def facts(self, values: Mapping[str, Any]) -> None:
         """Names and values, one a line."""

@@ -39,7 +39,7 @@ _INTERRUPTED = 130
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=0, help="The API's port; a free one if not given."
 )
-@click.option("--flower", is_flag=True, help="Flower too, for this machine alone.")
+@click.option("--flower", is_flag=True, help="Flower too: to look at, for this machine alone.")
 @click.option(
     "--external", is_flag=True, help="Use REDIS_URL, DATABASE_URL, CELERY_BROKER_URL of the environment."
 )
@@ -70,6 +70,8 @@ def up(
     with Supervisor(home, tell, verbose=verbose) as supervisor, _stopping():
         ready = bring_up(supervisor, wanted, dict(os.environ))
         _say_ready(ready, home, time.monotonic() - began, as_json)
+        if ready.flower:
+            tell("flower asks for MUSTER_FLOWER_AUTH, else for what flower.auth in the data directory holds")
         if not quiet and not as_json:
             tell(f"clients: set -a; . {home.root / CLIENT_FILE}; set +a   (Ctrl-C ends everything)")
         code = 0

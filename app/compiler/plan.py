@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from app.errors import InvalidInput
@@ -181,7 +181,8 @@ _NAMES = (
 
 def _slim(task: PlanTask) -> dict[str, Any]:
     """Without the fields that hold their default: plans are stored by the thousand."""
-    return {key: value for key, value in asdict(task).items() if value not in (None, "", (), {}, False)}
+    values = {name: getattr(task, name) for name in _DEFAULTS}
+    return {key: value for key, value in values.items() if value not in (None, "", (), {}, False)}
 
 
 def _fat(data: Mapping[str, Any]) -> PlanTask:

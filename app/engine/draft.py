@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import fields
+from operator import attrgetter
+from typing import Any, TypeVar
 
 from app.compiler.canvas import job_id
 from app.compiler.plan import PlanTask
@@ -23,6 +24,11 @@ from app.engine.state import (
 )
 from app.engine.status import JOB_OVER, PAUSE, TASK_LIVE, WAITING
 
+_State = TypeVar("_State", ExecutionState, TaskState, JobState)
+
+_NAMES = {cls: tuple(one.name for one in fields(cls)) for cls in (ExecutionState, TaskState, JobState)}
+_VALUES = {cls: attrgetter(*names) for cls, names in _NAMES.items()}
+
 
 class NeedMore(Exception):
     """Raised inside the engine, answered by `advance` as a `Need`."""
@@ -39,7 +45,7 @@ class Draft:
         self.given = given
         self.now = now
         self.plan = given.plan
-        self.execution: ExecutionState = replace(given.execution)
+        self.execution: ExecutionState = _copy(given.execution)
         self.changes = Changes()
         self.commands = Commands()
         self.work: deque[str] = deque()
@@ -77,7 +83,7 @@ class Draft:
             given = self.given.tasks.get(name)
             if given is None:
                 raise NeedMore(Need(tasks=frozenset({name})))
-            state = self._tasks[name] = replace(given)
+            state = self._tasks[name] = _copy(given)
         return state
 
     def job(self, job: str) -> JobState:
@@ -87,7 +93,7 @@ class Draft:
         if state is None:
             if job not in self.given.jobs:
                 raise NeedMore(Need(jobs=frozenset({job})))
-            state = self._jobs[job] = replace(self.given.jobs[job])
+            state = self._jobs[job] = _copy(self.given.jobs[job])
         return state
 
     def attempt(self, task: str, unit: int, attempt: int) -> JobState:
@@ -244,9 +250,15 @@ def view(state: TaskState) -> dict[str, Any]:
     return seen
 
 
-def _difference(before: Any, after: Any) -> dict[str, Any]:
-    return {
-        one.name: getattr(after, one.name)
-        for one in fields(before)
-        if getattr(before, one.name) != getattr(after, one.name)
-    }
+def _copy(state: _State) -> _State:
+    """As `dataclasses.replace`, at a tenth of the price: the engine copies whatever an event touches."""
+    cls = type(state)
+    return cls(*_VALUES[cls](state))
+
+
+def _difference(before: _State, after: _State) -> dict[str, Any]:
+    values = _VALUES[type(before)]
+    was, now = values(before), values(after)
+    if was == now:
+        return {}
+    return {name: new for name, old, new in zip(_NAMES[type(before)], was, now, strict=True) if old != new}

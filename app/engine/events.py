@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_args
 
 
@@ -150,7 +150,7 @@ _BY_KIND: dict[str, type[Event]] = {cls.kind: cls for cls in get_args(Event)}
 
 
 def to_json(event: Event) -> dict[str, Any]:
-    return {"kind": event.kind, **asdict(event)}
+    return {"kind": event.kind, **{name: getattr(event, name) for name in event.__slots__}}
 
 
 def from_json(data: dict[str, Any]) -> Event:

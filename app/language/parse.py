@@ -290,7 +290,7 @@ def _combinations(r: Reading, node: Node, kind: str) -> None:
     loop = "with_items" in node.value
     for key in ("batch_size", "concurrency", "tolerate"):
         child = node.value.get(key)
-        if child is not None and not loop:
+        if child is not None and not loop and kind != "parallel":
             hint = "add `with_items`, or remove it"
             r.error(child, "missing-key", f"`{key}` needs `with_items` beside it", hint, mark=child.key)
     if loop and kind == "distributed_shell":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-from typing import Any
 
 LINE_LIMIT = 8 << 20
 """Bytes of one request: an order has at most 2 MB, escapes make it longer."""
@@ -32,7 +31,7 @@ class Connection:
     def receive(self) -> list[bytes]:
         """The complete lines that have come; `is_open` is False once the client is gone or misbehaves."""
         try:
-            data = self.sock.recv(262_144)
+            data = self.sock.recv(65_536)
         except (BlockingIOError, InterruptedError):
             return []
         except OSError:
@@ -48,9 +47,9 @@ class Connection:
         self._in = rest
         return [bytes(line) for line in lines]
 
-    def send(self, message: dict[str, Any]) -> None:
+    def send(self, line: bytes) -> None:
         """Queues a message and writes what the socket takes."""
-        self._out += json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        self._out += line
         if len(self._out) > BACKLOG_LIMIT:
             self.is_open = False
             return

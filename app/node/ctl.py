@@ -71,7 +71,7 @@ class CtlConsumer:
 
     def _take(self, message: Any) -> None:
         try:
-            admitted = gate.admit(self._queue, message.headers, message.payload)
+            admitted = gate.admit(self._queue, message.headers, gate.decode(message))
             token = admitted.args[0]
         except Exception as error:  # noqa: BLE001 - the edge: whatever a writer put there ends here
             log.warning("not an order on %s: %s", self._queue, type(error).__name__)

@@ -16,15 +16,15 @@ def outcome_from(record: Mapping[str, Any], job: Job, *, installation: str, node
     A record without a status that an outcome may have, or of a job with another digest, does not tell how
     this job ended: its outcome is `unknown`, with the reason.
     """
-    status, error = str(record.get("status")), record.get("error")
+    status, error, digest = str(record.get("status")), record.get("error"), job.digest
     if status not in ENDED:
         status, error = "unknown", {"type": "record", "message": f"the exit record says {status!r}"}
-    if record.get("digest") not in ("", None, job.digest):
+    if record.get("digest") not in ("", None, digest):
         message = "the exit record is of a job with the same id and another content"
         status, error = "unknown", {"type": "other_digest", "message": message}
     return Outcome(
         job=job.id,
-        digest=job.digest,
+        digest=digest,
         installation=installation,
         node=node,
         epoch=epoch,

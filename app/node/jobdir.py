@@ -1,17 +1,18 @@
 """The directory of one job, `DIR/jobs/<job id>`: what is in it and in which order it comes to be there.
 
-    claim         first act, O_EXCL: whoever creates it may start the job; nobody else ever may
+    record        first act, O_EXCL: whoever creates it may start the job; nobody else ever may
     cancel        a cancel that came before the start
     script, input.json, stdin, work/     what the process is given; output.json is what it may write
-    pid           who the process is: pid, start time, boot, group
-    stdout, stderr                       what it wrote (see `app.node.spool`)
-    exit.json     last act: the exit record
+    stdout, stderr                       what it wrote, from the first byte on (see `app.node.spool`)
 
-A claim without an exit record and without a live runner that owns it means: nobody knows how it ended.
+The record is JSON, an object a line: the claim (digest, at), who the process is (pid, start_time, boot_id), and as
+the last act how the job ended. One file for the three: to create a file costs ten times what a line does.
 
-Nothing here is synced to the disk. What is written survives every process; a power cut may take claim and record
-back, and therefore whoever starts jobs never starts one that was journalled before this boot (`app.node.station`):
-such a job without a record is unknown.
+A claim without an end and without a live runner that owns it means: nobody knows how it ended.
+
+Nothing here is synced to the disk. What is written survives every process; a power cut may take lines back, and
+therefore whoever starts jobs never starts one that was journalled before this boot (`app.node.station`): such a job
+without an end is unknown.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 OUTPUT_LIMIT = 262_144
 """Bytes that the file named by MUSTER_OUTPUT may hold."""
 
+_RECORD = "record"
 _ID_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
 
 
@@ -49,21 +51,41 @@ def path(root: str, job_id: str) -> str:
     return os.path.join(root, "jobs", job_id)
 
 
-def claim(directory: str, digest: str, at: float) -> bool:
-    """Takes the job. False where it was taken before. OSError where the disk refuses."""
+def claim(directory: str, digest: str, at: float) -> int | None:
+    """Takes the job: the descriptor of its record. None where it was taken before. OSError where the disk refuses."""
     try:
         os.mkdir(directory, 0o700)
     except FileExistsError:
         pass
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
-        write(directory, "claim", json.dumps({"digest": digest, "at": at}).encode())
+        descriptor = os.open(os.path.join(directory, _RECORD), flags, 0o600)
     except FileExistsError:
-        return False
-    return True
+        return None
+    try:
+        note(descriptor, json.dumps({"digest": digest, "at": at}))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def is_claimed(directory: str) -> bool:
-    return os.path.exists(os.path.join(directory, "claim"))
+    return os.path.exists(os.path.join(directory, _RECORD))
+
+
+def note(record: int, line: str) -> None:
+    """Adds a line to the record whole or not at all. OSError where the disk refuses."""
+    # Whatever a crash left half written ends here: it stays a line of its own, which is no JSON.
+    data = b"\n" + line.encode() + b"\n"
+    before = os.lseek(record, 0, os.SEEK_END)
+    try:
+        written = os.write(record, data)
+        while written < len(data):
+            written += os.write(record, data[written:])
+    except OSError:
+        os.ftruncate(record, before)
+        raise
 
 
 def write(directory: str, name: str, data: bytes, mode: int = 0o600) -> str:
@@ -83,29 +105,48 @@ def read_json(directory: str, name: str) -> dict[str, Any] | None:
     """A JSON object that a runner wrote; None where there is none or a crash left half of one."""
     try:
         with open(os.path.join(directory, name), "rb") as file:
-            value = json.loads(file.read())
-    except (OSError, ValueError):
+            return _object(file.read())
+    except OSError:
         return None
-    return value if isinstance(value, dict) else None
+
+
+def claim_of(directory: str) -> dict[str, Any]:
+    """Who claimed the job when, and which process it became, as far as it was written down."""
+    return {name: value for line in _lines(directory) if "status" not in line for name, value in line.items()}
 
 
 def exit_record(directory: str) -> dict[str, Any] | None:
     """How the job ended, or None where it has not ended (or not begun)."""
-    return read_json(directory, "exit.json")
+    # The last one: a script may write what it likes into its own directory, the runner has the last word.
+    return next((line for line in reversed(_lines(directory)) if "status" in line), None)
 
 
-def write_exit_record(directory: str, record: dict[str, Any]) -> None:
-    """Writes the exit record whole or not at all. OSError where the disk refuses."""
-    temporary = os.path.join(directory, "exit.json.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+def _lines(directory: str) -> list[dict[str, Any]]:
     try:
-        view = memoryview(json.dumps(record).encode())
-        while len(view):
-            view = view[os.write(descriptor, view) :]
+        with open(os.path.join(directory, _RECORD), "rb") as file:
+            texts = file.read().split(b"\n")
+    except OSError:
+        return []
+    return [line for line in map(_object, texts) if line is not None]
+
+
+def _object(text: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def write_exit_record(directory: str, line: str) -> None:
+    """Adds how a job ended that this process holds no record of. OSError where the disk refuses."""
+    os.makedirs(directory, 0o700, exist_ok=True)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    record = os.open(os.path.join(directory, _RECORD), flags, 0o600)
+    try:
+        note(record, line)
     finally:
-        os.close(descriptor)
-    # A power cut can leave an empty file under the name: that reads as no record, which is the truth then.
-    os.rename(temporary, os.path.join(directory, "exit.json"))
+        os.close(record)
 
 
 def read_output(directory: str) -> dict[str, Any] | None:

@@ -3,6 +3,10 @@
 A promise is on the disk when `accept` returns. Jobs are known by (installation, job id). A journal that is
 lost or cannot be read is replaced by a new one with a new epoch: control takes all that was open under the
 old epoch as `unknown`, and orders for the old epoch are refused.
+
+One process owns a journal. So what is asked for with every job is answered from memory: whether a cancel came for it,
+and which outcomes are to be published. That an outcome was published is written down with whatever is written next,
+at the latest by the next heartbeat: a mark that a crash takes only makes something be said twice.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from app.errors import Unavailable
@@ -27,7 +31,14 @@ SCHEMA = 1
 MAX_CANCELS = 10_000
 """Cancels that are kept for jobs that have not come; the oldest go first."""
 
+MOST_MARKS = 100
+"""Marks of published outcomes that wait for the next transaction."""
+MOST_OUTBOX = 16 << 20
+"""Characters of canvases and outcomes that wait for the broker in memory; beyond that they are read from the disk."""
+
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_COLUMNS = "installation, job, digest, order_id, canvas, status, outcome, published, accepted_at, ended_at"
+_PUBLISHED = "UPDATE jobs SET published = 1 WHERE installation = ? AND job = ? AND status = 'ended'"
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _TABLES = """
 CREATE TABLE meta (
@@ -36,7 +47,7 @@ CREATE TABLE meta (
 CREATE TABLE jobs (
     installation TEXT NOT NULL, job TEXT NOT NULL, digest TEXT NOT NULL, order_id TEXT NOT NULL,
     canvas TEXT NOT NULL,
-    status TEXT NOT NULL CHECK (status IN ('accepted', 'running', 'ended')), outcome TEXT,
+    status TEXT NOT NULL CHECK (status IN ('accepted', 'ended')), outcome TEXT,
     published INTEGER NOT NULL DEFAULT 0, accepted_at REAL NOT NULL, ended_at REAL,
     PRIMARY KEY (installation, job)
 ) STRICT;
@@ -77,6 +88,11 @@ class Entry:
     accepted_at: float
     ended_at: float | None
 
+    @property
+    def size(self) -> int:
+        """Characters, about."""
+        return len(self.canvas) + len(self.outcome or "")
+
 
 class Journal:
     """Opens or makes the journal in `directory`. Every method may be called from any thread.
@@ -86,7 +102,7 @@ class Journal:
 
     def __init__(self, directory: str | Path, *, now: float | None = None) -> None:
         self.path = os.path.join(directory, "journal.db")
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         os.makedirs(directory, 0o700, exist_ok=True)
         created_at = time.time() if now is None else now
         try:
@@ -99,6 +115,13 @@ class Journal:
                 "the journal %s is corrupt (%s): kept as %s, a new epoch begins", self.path, error, aside
             )
             self._db = _open(self.path, created_at)
+        self._marks: list[tuple[str, str]] = []
+        # What this process accepted and has not ended yet.
+        self._held: dict[tuple[str, str], Entry] = {}
+        # The outcomes to be published, where memory holds all of them.
+        self._outbox: dict[tuple[str, str], Entry] | None = None
+        self._outbox_size = 0
+        self._cancelled: set[tuple[str, str]] = set(self._db.execute("SELECT installation, job FROM cancels"))
         self._epoch = str(self._db.execute("SELECT epoch FROM meta").fetchone()[0])
 
     @property
@@ -107,6 +130,10 @@ class Journal:
         return self._epoch
 
     def close(self) -> None:
+        try:
+            self._write_marks()
+        except Unavailable as error:
+            log.warning("%s", error)
         with self._lock:
             self._db.close()
 
@@ -127,34 +154,40 @@ class Journal:
                 " VALUES (?, ?, ?, ?, ?, 'accepted', ?) ON CONFLICT DO NOTHING",
                 values,
             ).rowcount
-            if inserted:
-                return Accepted.FRESH
-            row = db.execute(
-                "SELECT digest, status FROM jobs WHERE installation = ? AND job = ?", (installation, job_id)
-            ).fetchone()
-        if row[0] != digest:
-            return Accepted.OTHER_DIGEST
-        return Accepted.ENDED if row[1] == "ended" else Accepted.RUNNING
-
-    def started(self, installation: str, job_id: str) -> None:
-        """The runner has started the job. Changes nothing of one that has ended."""
-        with self._transaction(durable=False) as db:
-            db.execute(
-                "UPDATE jobs SET status = 'running'"
-                " WHERE installation = ? AND job = ? AND status = 'accepted'",
-                (installation, job_id),
+            known = None
+            if not inserted:
+                query = "SELECT digest, status FROM jobs WHERE installation = ? AND job = ?"
+                known = db.execute(query, (installation, job_id)).fetchone()
+        if known is None:
+            self._held[installation, job_id] = Entry(
+                installation, job_id, digest, order_id, canvas, "accepted", None, 0, now, None
             )
+            return Accepted.FRESH
+        if known[0] != digest:
+            return Accepted.OTHER_DIGEST
+        return Accepted.ENDED if known[1] == "ended" else Accepted.RUNNING
 
     def ended(self, installation: str, job_id: str, outcome: str, now: float) -> bool:
         """Stores the outcome to be published. False where the job is unknown or has one: the first stays."""
-        with self._transaction() as db:
-            stored = db.execute(
-                "UPDATE jobs SET status = 'ended', outcome = ?, ended_at = ?"
-                " WHERE installation = ? AND job = ? AND status <> 'ended'",
-                (outcome, now, installation, job_id),
-            ).rowcount
-            db.execute("DELETE FROM cancels WHERE installation = ? AND job = ?", (installation, job_id))
-            return stored == 1
+        key = (installation, job_id)
+        with self._lock:
+            with self._transaction() as db:
+                stored = db.execute(
+                    "UPDATE jobs SET status = 'ended', outcome = ?, ended_at = ?"
+                    " WHERE installation = ? AND job = ? AND status <> 'ended'",
+                    (outcome, now, installation, job_id),
+                ).rowcount
+                if key in self._cancelled:
+                    db.execute("DELETE FROM cancels WHERE installation = ? AND job = ?", key)
+            self._cancelled.discard(key)
+            held = self._held.pop(key, None)
+            if stored and held is None:
+                # Of an earlier process: only the disk has its canvas.
+                self._outbox = None
+            elif stored and held is not None and self._outbox is not None:
+                entry = replace(held, status="ended", outcome=outcome, ended_at=now)
+                self._put_out(entry, self._outbox)
+        return stored == 1
 
     def find(self, installation: str, job_id: str) -> Entry | None:
         """What is known of the job."""
@@ -163,15 +196,31 @@ class Journal:
 
     def unpublished(self) -> list[Entry]:
         """Ended jobs whose outcome has not been handed to the broker, oldest first."""
-        return self._entries("WHERE published = 0 AND status = 'ended' ORDER BY accepted_at, job")
+        with self._lock:
+            if self._outbox is not None:
+                return list(self._outbox.values())
+            stored = self._entries("WHERE published = 0 AND status = 'ended' ORDER BY accepted_at, job")
+            found = [entry for entry in stored if (entry.installation, entry.job) not in self._marks]
+            outbox: dict[tuple[str, str], Entry] = {}
+            self._outbox, self._outbox_size = outbox, 0
+            for entry in found:
+                self._put_out(entry, outbox)
+            return found
+
+    def _put_out(self, entry: Entry, outbox: dict[tuple[str, str], Entry]) -> None:
+        outbox[entry.installation, entry.job] = entry
+        self._outbox_size += entry.size
+        if self._outbox_size > MOST_OUTBOX:
+            self._outbox = None
 
     def published(self, installation: str, job_id: str) -> None:
         """The broker has taken the outcome."""
-        with self._transaction(durable=False) as db:
-            db.execute(
-                "UPDATE jobs SET published = 1 WHERE installation = ? AND job = ? AND status = 'ended'",
-                (installation, job_id),
-            )
+        with self._lock:
+            entry = self._outbox.pop((installation, job_id), None) if self._outbox is not None else None
+            self._outbox_size -= entry.size if entry else 0
+            self._marks.append((installation, job_id))
+            if len(self._marks) >= MOST_MARKS:
+                self._write_marks()
 
     def held(self) -> list[Entry]:
         """Jobs that were accepted and have not ended, oldest first."""
@@ -179,22 +228,23 @@ class Journal:
 
     def cancel_requested(self, installation: str, job_id: str, now: float) -> None:
         """Remembers that the job is to be cancelled, also one that is not known yet."""
-        with self._transaction() as db:
-            db.execute(
-                "INSERT INTO cancels (installation, job, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                (installation, job_id, now),
-            )
-            db.execute(
-                "DELETE FROM cancels WHERE number <= (SELECT max(number) FROM cancels) - ?", (MAX_CANCELS,)
-            )
+        with self._lock:
+            with self._transaction() as db:
+                db.execute(
+                    "INSERT INTO cancels (installation, job, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                    (installation, job_id, now),
+                )
+                gone = db.execute(
+                    "DELETE FROM cancels WHERE number <= (SELECT max(number) FROM cancels) - ?"
+                    " RETURNING installation, job",
+                    (MAX_CANCELS,),
+                ).fetchall()
+            self._cancelled.add((installation, job_id))
+            self._cancelled.difference_update(gone)
 
     def is_cancelled(self, installation: str, job_id: str) -> bool:
         """Was a cancel of the job asked for?"""
-        with self._transaction() as db:
-            row = db.execute(
-                "SELECT 1 FROM cancels WHERE installation = ? AND job = ?", (installation, job_id)
-            ).fetchone()
-        return row is not None
+        return (installation, job_id) in self._cancelled
 
     def seen_order(self, order_id: str, expires_at: float, now: float) -> bool:
         """Was the order met before? From now on it was. One that has expired is to be refused without asking.
@@ -214,47 +264,59 @@ class Journal:
 
         The (installation, job id) of each job forgotten: the caller forgets them at the runner, too.
         """
-        before = now - keep_seconds
-        with self._transaction() as db:
-            gone = db.execute(
-                "DELETE FROM jobs WHERE published = 1 AND ended_at < ? RETURNING installation, job", (before,)
-            ).fetchall()
-            db.execute("DELETE FROM cancels WHERE at < ?", (before,))
-            db.execute("DELETE FROM orders WHERE expires_at < ?", (now,))
-        return [(installation, job) for installation, job in gone]
+        names, before = "RETURNING installation, job", (now - keep_seconds,)
+        with self._lock:
+            with self._transaction() as db:
+                jobs = f"DELETE FROM jobs WHERE published = 1 AND ended_at < ? {names}"
+                gone: list[tuple[str, str]] = db.execute(jobs, before).fetchall()
+                cancels = db.execute(f"DELETE FROM cancels WHERE at < ? {names}", before).fetchall()
+                db.execute("DELETE FROM orders WHERE expires_at < ?", (now,))
+            self._cancelled.difference_update(cancels)
+        return gone
 
     def _entries(self, where: str, values: tuple[str, ...] = ()) -> list[Entry]:
-        columns = (
-            "installation, job, digest, order_id, canvas, status, outcome, published, accepted_at, ended_at"
-        )
-        with self._transaction() as db:
-            rows = db.execute(f"SELECT {columns} FROM jobs {where}", values).fetchall()
+        with self._lock, self._guarded() as db:
+            rows = db.execute(f"SELECT {_COLUMNS} FROM jobs {where}", values).fetchall()
         return [Entry(*row) for row in rows]
 
-    @contextmanager
-    def _transaction(self, durable: bool = True) -> Iterator[sqlite3.Connection]:
-        """One transaction.
+    def _write_marks(self) -> None:
+        with self._transaction():
+            # Every transaction writes them.
+            pass
 
-        What is not `durable` survives the process but perhaps not a power cut, and costs no sync: for
-        marks whose loss only makes something be said twice.
-        """
-        with self._lock:
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """One transaction, on the disk when it returns. It takes along the marks that wait."""
+        with self._lock, self._guarded() as db:
+            db.execute("BEGIN IMMEDIATE")
             try:
-                self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-                with self._db:
-                    yield self._db
-            except sqlite3.Error as error:
-                message = f"the journal {self.path} does not answer: {error}"
-                raise Unavailable(
-                    message, hint="free disk space, or restart the worker", code="journal"
-                ) from error
+                if self._marks:
+                    db.executemany(_PUBLISHED, self._marks)
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+            self._marks.clear()
+
+    @contextmanager
+    def _guarded(self) -> Iterator[sqlite3.Connection]:
+        try:
+            yield self._db
+        except sqlite3.Error as error:
+            message = f"the journal {self.path} does not answer: {error}"
+            raise Unavailable(
+                message, hint="free disk space, or restart the worker", code="journal"
+            ) from error
 
 
 def _open(path: str, now: float) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=30.0, check_same_thread=False)
+    db = sqlite3.connect(path, timeout=30.0, check_same_thread=False, isolation_level=None)
     try:
         os.chmod(path, 0o600)
         db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
         state = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if state != "ok":
             raise _corrupt(str(state))

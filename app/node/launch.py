@@ -10,10 +10,11 @@ may set MUSTER_V… only: the values that are bound into its text.
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import pwd
-import subprocess
+import signal
 from typing import Any
 
 from app.node import jobdir, shells, spool, sweep
@@ -32,41 +33,38 @@ class NotStarted(Exception):
 
 
 def start(
-    job: dict[str, Any], directory: str, identity: tuple[str, str], times: tuple[float, float]
+    job: dict[str, Any], directory: str, claim: int, identity: tuple[str, str], times: tuple[float, float]
 ) -> Process:
     """Prepares the claimed directory and starts the process.
 
-    `identity` is the job's digest and the node's name;
-    `times` is now, monotonic and Unix. Raises `NotStarted`; then nothing runs.
+    `claim` is the descriptor of the job's record, which the process keeps; `identity` is the job's digest and the
+    node's name; `times` is now, monotonic and Unix. Raises `NotStarted`; then nothing runs.
     """
     digest, node = identity
     environment = _environment(job, directory, node)
-    spools: list[spool.Spool] = []
-    pipes: list[tuple[int, int]] = []
-    stdin = -1
+    # By number: the ends that this process keeps, and those that it hands over.
+    kept: list[int] = []
+    handed: list[int] = []
     try:
-        argv = _argv(job, directory, environment["PATH"])
-        cwd = _cwd(job, directory)
         jobdir.write(directory, "input.json", json.dumps(job.get("input")).encode())
-        stdin = _stdin(job, directory)
-        for name in spool.STREAMS:
-            spools.append(spool.Spool(directory, name, job["output_limit"]))
-            pipes.append(os.pipe2(os.O_CLOEXEC))
-        popen = _spawn(argv, cwd, environment, (stdin, pipes[0][1], pipes[1][1]))
+        handed.append(_stdin(job, directory))
+        for _ in spool.STREAMS:
+            reading, writing = os.pipe2(os.O_CLOEXEC)
+            kept.append(reading)
+            handed.append(writing)
+        argv = _argv(job, directory, environment["PATH"])
+        pid = _spawn(argv, _cwd(job, directory), environment, handed)
     except (NotStarted, OSError, ValueError) as error:
-        for made in spools:
-            made.finish()
-        for reading, _ in pipes:
-            os.close(reading)
+        for descriptor in kept:
+            os.close(descriptor)
         raise error if isinstance(error, NotStarted) else _unprepared(error) from None
     finally:
-        for descriptor in (stdin, *(writing for _, writing in pipes)):
-            if descriptor >= 0:
-                os.close(descriptor)
-    process = Process(job, directory, digest, times)
-    process.attach(popen, list(zip((reading for reading, _ in pipes), spools, strict=True)))
-    _note_identity(directory, popen.pid)
-    return process
+        for descriptor in handed:
+            os.close(descriptor)
+    spools = [spool.Spool(directory, name, job["output_limit"]) for name in spool.STREAMS]
+    _note_identity(claim, pid)
+    pipes = list(zip(kept, spools, strict=True))
+    return Process(job, directory, digest, times, pid=pid, pipes=pipes, claim=claim)
 
 
 def _unprepared(error: OSError | ValueError) -> NotStarted:
@@ -76,18 +74,18 @@ def _unprepared(error: OSError | ValueError) -> NotStarted:
     return NotStarted("no_space" if full else "spool", f"the job's directory cannot be prepared: {error}")
 
 
-def _spawn(
-    argv: list[str], cwd: str, environment: dict[str, str], streams: tuple[int, int, int]
-) -> subprocess.Popen[bytes]:
+def _spawn(argv: list[str], cwd: str, environment: dict[str, str], streams: list[int]) -> int:
+    """The pid of the job's main process, which leads a session of its own and has `streams` as 0, 1 and 2."""
     try:
-        return subprocess.Popen(
+        _enter(cwd)
+        return os.posix_spawn(
+            _encode(_program(argv[0], environment["PATH"])),
             [_encode(word) for word in argv],
-            cwd=cwd,
-            env={_encode(name): _encode(value) for name, value in environment.items()},
-            stdin=streams[0],
-            stdout=streams[1],
-            stderr=streams[2],
-            start_new_session=True,
+            {_encode(name): _encode(value) for name, value in environment.items()},
+            file_actions=[(os.POSIX_SPAWN_DUP2, given, number) for number, given in enumerate(streams)],
+            setsid=True,
+            # Python ignores these two; handlers are reset by the system.
+            setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
         )
     except FileNotFoundError:
         message = f"{argv[0]}: no such program (or the interpreter that its first line names is missing)"
@@ -97,9 +95,26 @@ def _spawn(
     except OSError as error:
         # E2BIG, ENOEXEC, EAGAIN (no more processes): the system's own words are the best there are.
         raise NotStarted("not_executable", f"{argv[0]}: {error.strerror}", 126) from None
+    finally:
+        os.chdir("/")
 
 
-def _environment(job: dict[str, Any], directory: str, node: str) -> dict[str, str]:
+def _program(name: str, search_path: str) -> str:
+    """The file to execute. Raises FileNotFoundError, or PermissionError where there is one that may not be."""
+    if "/" in name:
+        return name
+    found = shells.find(name, search_path)
+    if found is not None:
+        return found
+    for folder in search_path.split(":"):
+        if os.path.exists(os.path.join(folder or ".", name)):
+            raise PermissionError
+    raise FileNotFoundError
+
+
+@functools.cache
+def _inherited() -> dict[str, str]:
+    """What every script has of the runner's environment, which never changes."""
     environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     environment.setdefault("PATH", shells.SEARCH_PATH)
     if not {"HOME", "USER"} <= environment.keys():
@@ -110,6 +125,11 @@ def _environment(job: dict[str, Any], directory: str, node: str) -> dict[str, st
         else:
             environment.setdefault("HOME", user.pw_dir)
             environment.setdefault("USER", user.pw_name)
+    return environment
+
+
+def _environment(job: dict[str, Any], directory: str, node: str) -> dict[str, str]:
+    environment = dict(_inherited())
     environment["TERM"] = "dumb"
     for name, value in (job.get("env") or {}).items():
         if name.startswith("MUSTER_") and not name.startswith("MUSTER_V"):
@@ -152,11 +172,20 @@ def _cwd(job: dict[str, Any], directory: str) -> str:
         return own
     if not os.path.isabs(cwd):
         raise NotStarted("cwd", f"the working directory {cwd!r} must be an absolute path")
-    if not os.path.isdir(cwd):
-        raise NotStarted("cwd", f"the working directory {cwd} does not exist on this node")
-    if not os.access(cwd, os.X_OK):
-        raise NotStarted("cwd", f"the working directory {cwd} may not be entered by the runner's user")
     return cwd
+
+
+def _enter(cwd: str) -> None:
+    """Makes `cwd` this process' directory: posix_spawn cannot, and nothing else runs here meanwhile."""
+    try:
+        os.chdir(_encode(cwd))
+    except FileNotFoundError:
+        raise NotStarted("cwd", f"the working directory {cwd} does not exist on this node") from None
+    except PermissionError:
+        message = f"the working directory {cwd} may not be entered by the runner's user"
+        raise NotStarted("cwd", message) from None
+    except OSError as error:
+        raise NotStarted("cwd", f"the working directory {cwd} cannot be entered: {error.strerror}") from None
 
 
 def _stdin(job: dict[str, Any], directory: str) -> int:
@@ -166,16 +195,12 @@ def _stdin(job: dict[str, Any], directory: str) -> int:
     return os.open(jobdir.write(directory, "stdin", _encode(text)), os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _note_identity(directory: str, pid: int) -> None:
+def _note_identity(claim: int, pid: int) -> None:
     found = sweep.stat(pid)
-    identity = {
-        "pid": pid,
-        "pgid": pid,
-        "boot_id": sweep.boot_id(),
-        "start_time": found.start if found else None,
-    }
+    start = found.start if found else None
+    identity = {"pid": pid, "start_time": start, "boot_id": sweep.boot_id()}
     try:
-        jobdir.write(directory, "pid", json.dumps(identity).encode())
+        jobdir.note(claim, json.dumps(identity))
     except OSError:
         # Only a runner that comes after a crash reads it, and that finds the process by its cookie as well.
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -44,7 +45,7 @@ def settle(root: str, log: Callable[[str], None]) -> dict[str, dict[str, Any]]:
         record = _record(job_id, directory, job_id in killed, remaining)
         log(f"job {job_id}: {record['error']['message']}")
         try:
-            jobdir.write_exit_record(directory, record)
+            jobdir.write_exit_record(directory, json.dumps(record))
         except OSError as reason:
             log(f"job {job_id}: its exit record cannot be written now: {reason}")
             unstored[job_id] = record
@@ -75,7 +76,7 @@ def _directories(root: str) -> list[os.DirEntry[str]]:
 
 
 def _kill_group(directory: str) -> bool:
-    identity = jobdir.read_json(directory, "pid") or {}
+    identity = jobdir.claim_of(directory)
     pid, start, boot = identity.get("pid"), identity.get("start_time"), identity.get("boot_id")
     if not (isinstance(pid, int) and isinstance(start, int) and isinstance(boot, str)):
         return False
@@ -86,7 +87,7 @@ def _kill_group(directory: str) -> bool:
 
 
 def _record(job_id: str, directory: str, was_killed: bool, remaining: int) -> dict[str, Any]:
-    claim = jobdir.read_json(directory, "claim") or {}
+    claim = jobdir.claim_of(directory)
     end = "the script was killed" if was_killed else "nothing of the script was left"
     error = {"type": "interrupted", "message": f"the runner died while the job ran; {end}"}
     record = {

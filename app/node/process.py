@@ -14,7 +14,6 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-import subprocess
 from typing import Any
 
 from app.node import jobdir, spool, sweep
@@ -71,16 +70,31 @@ class Pump:
 
 
 class Process:
-    """A started job. Times with `now` are monotonic seconds, `at` are Unix seconds."""
+    """A started job. Times with `now` are monotonic seconds, `at` are Unix seconds.
 
-    def __init__(self, job: dict[str, Any], directory: str, digest: str, times: tuple[float, float]) -> None:
+    `pid` is its main process, a child of this one; `pipes` are the reading ends of its output and their spools;
+    `claim` is the descriptor of the job's record.
+    """
+
+    def __init__(
+        self,
+        job: dict[str, Any],
+        directory: str,
+        digest: str,
+        times: tuple[float, float],
+        *,
+        pid: int,
+        pipes: list[tuple[int, spool.Spool]],
+        claim: int,
+    ) -> None:
         self.job = job
         self.id: str = job["id"]
         self.directory = directory
         self.digest = digest
         self.started, self.started_at = times
-        self.pumps: list[Pump] = []
-        self._popen: subprocess.Popen[bytes] | None = None
+        self.pid = pid
+        self.pumps = [Pump(self, pipe, target) for pipe, target in pipes]
+        self.claim = claim
         self._verdict: tuple[str, dict[str, Any]] | None = None
         self._exit: tuple[int, int | None] | None = None
         self._ended: float | None = None
@@ -94,18 +108,14 @@ class Process:
         self.is_over = False
 
     @property
-    def pid(self) -> int:
-        return self._popen.pid if self._popen is not None else 0
-
-    @property
     def next_at(self) -> float | None:
         """When `tick` must be called at the latest; None: nothing is due."""
         return self._next
 
-    def attach(self, popen: subprocess.Popen[bytes], pumps: list[tuple[int, spool.Spool]]) -> None:
-        """Takes over the process, the reading ends of its two pipes, and their spools."""
-        self._popen = popen
-        self.pumps = [Pump(self, pipe, target) for pipe, target in pumps]
+    @property
+    def is_drained(self) -> bool:
+        """Have both pipes come to their end?"""
+        return all(pump.pipe is None for pump in self.pumps)
 
     def cancel(self, reason: str, now: float) -> None:
         """Begins to end the job as cancelled; nothing where it is ending or has ended already."""
@@ -121,10 +131,9 @@ class Process:
             self._end("timed_out", {"type": "timeout", "message": message}, now)
         if self._verdict is not None and not self._swept and self._next is not None and now >= self._next:
             self._sweep(now)
-        if self._ended is not None and (self._verdict is None or self._swept):
-            drained = all(pump.pipe is None for pump in self.pumps)
-            if drained or (self._next is not None and now >= self._next):
-                self._finish()
+        is_ended = self._ended is not None and (self._verdict is None or self._swept)
+        if is_ended and (self.is_drained or (self._next is not None and now >= self._next)):
+            self._finish()
 
     def record(self) -> dict[str, Any]:
         """The exit record of a job that is over. Closes its spools: to be called once."""
@@ -219,15 +228,16 @@ class Process:
     def _finish(self) -> None:
         if self._verdict is None:
             self._left = sweep.left_behind(self.id, self.pid)
-        if self._popen is not None:
-            self._popen.poll()
+        try:
+            os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:
+            pass
         self._next = None
         self.is_over = True
 
 
 def opening(job_id: str, digest: str, status: str, error: dict[str, Any] | None) -> dict[str, Any]:
     """The exit record of a job that wrote nothing: what is known of every job, the rest empty."""
-    nothing = {"bytes": 0, "kept": 0, "sha256": spool.EMPTY_SHA256, "head": "", "tail": ""}
     return {
         "job": job_id,
         "digest": digest,
@@ -238,8 +248,8 @@ def opening(job_id: str, digest: str, status: str, error: dict[str, Any] | None)
         "started_at": None,
         "ended_at": None,
         "duration": 0.0,
-        "stdout": {**nothing, "truncated": False},
-        "stderr": {**nothing, "truncated": False},
+        "stdout": spool.nothing(),
+        "stderr": spool.nothing(),
         "output": None,
     }
 

@@ -12,8 +12,8 @@ JSON lines, `{"id": n, "do": verb, …}`, and answers `{"id": n, "ok": true, …
     ping                          pid, version, started_at
     stop     cancel               refuses new starts and exits with the last job; cancel: true ends them now
 
-Events: started (job, pid, at), output (job: a nudge, the bytes are in the spool), exited (job; the record
-is in the job's directory, or in the event where the disk did not take it).
+Events: started (job, pid, at; who asked for the start has its answer instead), output (job: a nudge, the bytes are in
+the spool), exited (job, stored, record: how it ended, unless it is long and stored in the job's directory).
 
 One thread, standard library only. It outlives the worker that started it. SIGTERM is `stop`; a second one is
 `stop` with cancel. Everything a job leaves is in its own directory: `app.node.jobdir`.
@@ -44,6 +44,8 @@ RESERVE = 16 << 20
 
 _MAX_REMEMBERED = 10_000
 _STORE_EVERY = 1.0
+_TOLD = 65_536
+"""Characters of an exit record that an event carries, so that watchers need not read the file."""
 
 
 class Runner:
@@ -130,7 +132,8 @@ class Runner:
         grown = pump.read(self._buffer)
         if grown is None:
             self._close_pump(pump)
-            self._tick(pump.job)
+            if pump.job.is_drained:
+                self._tick(pump.job)
         elif grown:
             self._server.nudge(pump.job.id)
 
@@ -144,33 +147,42 @@ class Runner:
         if job.is_over and self._jobs.pop(job.id, None) is not None:
             for pump in job.pumps:
                 self._close_pump(pump)
-            self._store(job.directory, _record_of(job))
+            self._store(job.directory, job.claim, _record_of(job))
 
-    def _store(self, directory: str, record: dict[str, Any]) -> None:
-        event = {"event": "exited", "job": record["job"]}
+    def _store(self, directory: str, claim: int | None, record: dict[str, Any]) -> None:
+        """Writes down how a job ended, with the descriptor of its record where there is one, and says so."""
+        job_id, line, stored = record["job"], json.dumps(record), True
         try:
-            jobdir.write_exit_record(directory, record)
+            if claim is None:
+                jobdir.write_exit_record(directory, line)
+            else:
+                jobdir.note(claim, line)
         except OSError as error:
-            log(f"job {record['job']}: its exit record cannot be written now: {error}")
-            self._unstored[record["job"]] = record
+            log(f"job {job_id}: its exit record cannot be written now: {error}")
+            self._unstored[job_id] = record
             self._store_at = time.monotonic() + _STORE_EVERY
-            event["record"] = record
-        self._server.broadcast(event)
+            stored = False
+        finally:
+            if claim is not None:
+                os.close(claim)
+        told = line if not stored or len(line) <= _TOLD else "null"
+        event = (
+            f'{{"event": "exited", "job": "{job_id}", "stored": {json.dumps(stored)}, "record": {told}}}\n'
+        )
+        self._server.broadcast(event.encode())
 
     def _store_again(self, now: float) -> None:
         self._store_at = now + _STORE_EVERY
         for job_id, record in list(self._unstored.items()):
             try:
-                directory = jobdir.path(self._root, job_id)
-                os.makedirs(directory, 0o700, exist_ok=True)
-                jobdir.write_exit_record(directory, record)
+                jobdir.write_exit_record(jobdir.path(self._root, job_id), json.dumps(record))
             except OSError:
                 return
             del self._unstored[job_id]
 
     # Requests
 
-    def _start(self, _: Connection, request: dict[str, Any]) -> dict[str, Any]:
+    def _start(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any]:
         job = requests.job(request.get("job"))
         job_id, digest, node = job["id"], str(request.get("digest", "")), str(request.get("node", ""))
         known = self._known(job_id, digest)
@@ -180,32 +192,40 @@ class Runner:
             raise BadRequest("stopping", "the runner is stopping and starts nothing")
         directory = jobdir.path(self._root, job_id)
         now, at = time.monotonic(), time.time()
+        claim = None
         try:
-            if not jobdir.claim(directory, digest, at):
+            claim = jobdir.claim(directory, digest, at)
+            if claim is None:
                 raise BadRequest("claimed", f"job {job_id} was claimed by another runner")
-            cancel = jobdir.read_json(directory, "cancel")
-            self._remembered.pop(job_id, None)
+            cancel = self._taken_back(job_id, directory)
             if cancel is not None:
-                message = cancel.get("reason") or "cancelled"
-                error = {"type": "cancelled", "message": message}
-                record = process.opening(job_id, digest, "cancelled", error)
-                self._store(directory, {**record, "ended_at": at})
+                record = process.opening(job_id, digest, "cancelled", cancel)
+                self._store(directory, claim, {**record, "ended_at": at})
                 return {"state": "ended"}
             self._check_reserve()
-            started = launch.start(job, directory, (digest, node), (now, at))
+            started = launch.start(job, directory, claim, (digest, node), (now, at))
         except launch.NotStarted as error:
             record = process.opening(job_id, digest, "failed", error.error)
-            self._store(directory, {**record, "exit_code": error.exit_code, "ended_at": at})
+            self._store(directory, claim, {**record, "exit_code": error.exit_code, "ended_at": at})
             return {"state": "ended"}
         except OSError as error:
             failure = {"type": "no_space", "message": f"the job cannot be claimed: {error}"}
-            self._store(directory, process.opening(job_id, digest, "failed", failure))
+            self._store(directory, claim, process.opening(job_id, digest, "failed", failure))
             return {"state": "ended"}
         self._jobs[job_id] = started
         for pump in started.pumps:
             self._selector.register(pump.pipe if pump.pipe is not None else -1, selectors.EVENT_READ, pump)
-        self._server.broadcast({"event": "started", "job": job_id, "pid": started.pid, "at": at})
-        return {"state": "started", "pid": started.pid, "at": at}
+        event = f'{{"event": "started", "job": "{job_id}", "pid": {started.pid}, "at": {at}}}\n'
+        self._server.broadcast(event.encode(), but=connection)
+        return {"state": "started", "job": job_id, "pid": started.pid, "at": at}
+
+    def _taken_back(self, job_id: str, directory: str) -> dict[str, Any] | None:
+        """The error of a job that was cancelled before it came; None for one that was not."""
+        if job_id not in self._remembered:
+            return None
+        del self._remembered[job_id]
+        cancel = jobdir.read_json(directory, "cancel") or {}
+        return {"type": "cancelled", "message": cancel.get("reason") or "cancelled"}
 
     def _known(self, job_id: str, digest: str) -> str | None:
         """`running` or `ended` for a job that must not start again. Raises for one of another content."""
@@ -286,6 +306,13 @@ def _record_of(job: process.Process) -> dict[str, Any]:
         return process.opening(job.id, job.digest, "unknown", {"type": "internal", "message": message})
 
 
+def _fill_standard_streams() -> None:
+    """What is opened later must not get the number of a standard stream: a script's are put there one by one."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+
+
 def _only_wake(_: int, __: object) -> None:
     """The signal's number has been written to the wake-up pipe: the loop does the rest."""
 
@@ -307,6 +334,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write("usage: python -m app.node.runner --dir DIR [--reserve BYTES] [--detach]\n")
         return 2
     root = os.path.abspath(options["--dir"])
+    _fill_standard_streams()
     try:
         # Held by its descriptor until the process ends.
         endpoint.take(root)

@@ -14,8 +14,8 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +46,33 @@ class _Lost(Exception):
 
 
 class _Request:
-    """One question and, once `done`, its answer; None: the connection broke first."""
+    """One question and, once `done`, its answer; None: the connection broke first.
 
-    __slots__ = ("answer", "done")
+    `patient` is for who waits for a job's end anyway: that it has begun does not wake him.
+    """
+
+    __slots__ = ("answer", "done", "patient")
+
+    def __init__(self, done: threading.Event | None) -> None:
+        self.done = done or threading.Event()
+        self.patient = done is not None
+        self.answer: dict[str, Any] | None = None
+
+
+class _Wait:
+    """Somebody who waits for a job: `woken` when there is something to see, the exit record if it came along."""
+
+    __slots__ = ("record", "woken")
 
     def __init__(self) -> None:
-        self.done = threading.Event()
-        self.answer: dict[str, Any] | None = None
+        self.woken = threading.Event()
+        self.record: dict[str, Any] | None = None
 
 
 class RunnerClient:
     """Talks to the runner of `directory` for the node `node`. Every method may be called from any thread.
+
+    Where no runner answers it starts one, if it `may_start`; otherwise it waits for somebody else's.
 
     The callbacks are called on the reading thread and must be quick: on_started(job id, pid, Unix time),
     on_output(job id), on_exited(job id). They may come again for a job after a broken connection.
@@ -67,12 +83,14 @@ class RunnerClient:
         directory: str | Path,
         node: str,
         *,
+        may_start: bool = True,
         on_started: Callable[[str, int, float], None] | None = None,
         on_output: Callable[[str], None] | None = None,
         on_exited: Callable[[str], None] | None = None,
     ) -> None:
         self.directory = os.path.abspath(directory)
         self._node = node
+        self._may_start = may_start
         self._on_started = on_started
         self._on_output = on_output
         self._on_exited = on_exited
@@ -86,12 +104,12 @@ class RunnerClient:
         self._requests: dict[int, _Request] = {}
         self._running: set[str] = set()
         self._unstored: dict[str, dict[str, Any]] = {}
-        self._waits: dict[str, list[threading.Event]] = {}
+        self._waits: dict[str, list[_Wait]] = {}
         self._released = False
         self._closed = threading.Event()
 
     def ensure(self) -> dict[str, Any]:
-        """Connects, and starts a runner where none answers; what `ping` answers. Raises `Unavailable`."""
+        """Connects, with a runner of its own where none answers; what `ping` answers. Raises `Unavailable`."""
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._read_for_ever, name="runner-events", daemon=True)
@@ -112,6 +130,13 @@ class RunnerClient:
         """
         answer = self._ask("start", job=job.to_json(), digest=job.digest, node=self._node)
         return str(answer["state"])
+
+    def run(self, job: Job) -> dict[str, Any]:
+        """`start` and `wait` in one; the exit record. The calling thread is woken once, by the end."""
+        with self._waiting(job.id) as waiting:
+            order = {"job": job.to_json(), "digest": job.digest, "node": self._node}
+            self._ask("start", waiting.woken, **order)
+            return self._until_over(job.id, waiting)
 
     def cancel(self, job_id: str, reason: str = "") -> str:
         """`ending`, `ended`, or `remembered` for a job that has not been started: it never will be."""
@@ -152,21 +177,31 @@ class RunnerClient:
         Raises `Interrupted` after `release`, and `NotFound` for a job that the runner does not have: never
         started, or forgotten.
         """
-        woken = threading.Event()
+        with self._waiting(job_id) as waiting:
+            return self._until_over(job_id, waiting)
+
+    @contextmanager
+    def _waiting(self, job_id: str) -> Iterator[_Wait]:
+        waiting = _Wait()
         with self._lock:
-            self._waits.setdefault(job_id, []).append(woken)
+            self._waits.setdefault(job_id, []).append(waiting)
         try:
-            while True:
-                woken.clear()
-                record = self._look(job_id)
-                if record is not None:
-                    return record
-                woken.wait()
+            yield waiting
         finally:
             with self._lock:
-                self._waits[job_id].remove(woken)
+                self._waits[job_id].remove(waiting)
                 if not self._waits[job_id]:
                     del self._waits[job_id]
+
+    def _until_over(self, job_id: str, waiting: _Wait) -> dict[str, Any]:
+        while True:
+            waiting.woken.clear()
+            if self._released:
+                raise Interrupted(f"the wait for job {job_id} was given up")
+            record = waiting.record or self._look(job_id)
+            if record is not None:
+                return record
+            waiting.woken.wait()
 
     def release(self) -> None:
         """Makes every `wait`, now and from now on, raise `Interrupted` at once. The scripts go on."""
@@ -194,8 +229,6 @@ class RunnerClient:
                 shutil.rmtree(os.path.join(trash, name), ignore_errors=True)
 
     def _look(self, job_id: str) -> dict[str, Any] | None:
-        if self._released:
-            raise Interrupted(f"the wait for job {job_id} was given up")
         # In this order: a job leaves `running` only after its record is there.
         with self._lock:
             may_come = job_id in self._running or not self._connected.is_set()
@@ -207,13 +240,14 @@ class RunnerClient:
 
     def _wake_all(self) -> None:
         with self._lock:
-            for waiting in self._waits.values():
-                for woken in waiting:
-                    woken.set()
+            for waits in self._waits.values():
+                for waiting in waits:
+                    waiting.woken.set()
 
     # Asking
 
-    def _ask(self, verb: str, **fields: Any) -> dict[str, Any]:
+    def _ask(self, verb: str, woken: threading.Event | None = None, /, **fields: Any) -> dict[str, Any]:
+        """The answer. Who gives `woken`, by which the end of a job is told, is `patient`."""
         deadline = time.monotonic() + ANSWER_WITHIN
         self._wanted.set()
         while True:
@@ -221,10 +255,15 @@ class RunnerClient:
             if self._closed.is_set() or not self._connected.wait(max(0.0, left)) or self._closed.is_set():
                 hint = f"see {self.directory}/runner.log"
                 raise Unavailable("the runner does not answer", hint=hint, code="runner")
+            if woken is not None:
+                woken.clear()
+                if self._released:
+                    raise Interrupted("the wait for a job was given up")
             try:
-                answer = self._exchange({"do": verb, **fields}, max(0.1, left))
+                answer = self._exchange({"do": verb, **fields}, max(0.1, left), woken)
             except _Lost:
-                # Every request may be asked again: a claim makes sure that `start` starts once.
+                # Every request may be asked again: a claim makes sure that `start` starts once. So it does not matter
+                # either if something else than the answer woke who is patient.
                 continue
             if answer.get("ok"):
                 return answer
@@ -232,9 +271,11 @@ class RunnerClient:
             kind = _ERRORS.get(error["type"], Unavailable)
             raise kind(error["message"], code=f"runner-{error['type'].replace('_', '-')}")
 
-    def _exchange(self, request: dict[str, Any], timeout: float) -> dict[str, Any]:
+    def _exchange(
+        self, request: dict[str, Any], timeout: float, woken: threading.Event | None = None
+    ) -> dict[str, Any]:
         number = next(self._numbers)
-        waiting = _Request()
+        waiting = _Request(woken)
         line = json.dumps({"id": number, **request}).encode() + b"\n"
         with self._lock:
             sock = self._sock
@@ -264,7 +305,7 @@ class RunnerClient:
             if not (self._waits or self._wanted.wait(0.5)) or self._closed.is_set():
                 continue
             try:
-                sock = runner_start.reach(self.directory, self._closed.is_set)
+                sock = runner_start.reach(self.directory, self._closed.is_set, may_start=self._may_start)
             except (OSError, Unavailable) as error:
                 log.warning("no runner in %s: %s", self.directory, error)
                 self._closed.wait(pause)
@@ -300,23 +341,30 @@ class RunnerClient:
         if event is None:
             self._answered(message)
         elif event == "started":
-            with self._lock:
-                self._running.add(message["job"])
-            self._call(self._on_started, message["job"], message["pid"], message["at"])
+            self._started(message)
         elif event == "output":
             self._call(self._on_output, message["job"])
         elif event == "exited":
-            self._exited(message["job"], message.get("record"))
+            self._exited(message["job"], message["record"], message["stored"])
+
+    def _started(self, message: dict[str, Any]) -> None:
+        with self._lock:
+            self._running.add(message["job"])
+        self._call(self._on_started, message["job"], message["pid"], message["at"])
 
     def _answered(self, answer: dict[str, Any]) -> None:
         if answer.get("id") == 0:
             self._resync(answer)
             return
+        state = answer.get("state")
+        if state == "started":
+            self._started(answer)
         with self._lock:
             request = self._requests.pop(answer.get("id", -1), None)
         if request is not None:
             request.answer = answer
-            request.done.set()
+            if not (request.patient and state in ("started", "running")):
+                request.done.set()
 
     def _resync(self, answer: dict[str, Any]) -> None:
         """Takes over what the runner says it has. What was awaited and is not there has ended meanwhile."""
@@ -332,13 +380,14 @@ class RunnerClient:
         for job_id in gone:
             self._call(self._on_exited, job_id)
 
-    def _exited(self, job_id: str, record: dict[str, Any] | None) -> None:
+    def _exited(self, job_id: str, record: dict[str, Any] | None, is_stored: bool) -> None:
         with self._lock:
-            if record is not None:
+            if record is not None and not is_stored:
                 self._unstored[job_id] = record
             self._running.discard(job_id)
-            for woken in self._waits.get(job_id, ()):
-                woken.set()
+            for waiting in self._waits.get(job_id, ()):
+                waiting.record = record
+                waiting.woken.set()
         self._call(self._on_exited, job_id)
 
     def _call(self, callback: Callable[..., None] | None, *values: Any) -> None:

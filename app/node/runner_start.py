@@ -20,8 +20,8 @@ _ROOT = str(Path(__file__).resolve().parents[2])
 _LAUNCH = "import sys; sys.path.append({root!r}); from app.node.runner import main; sys.exit(main())"
 
 
-def reach(directory: str, given_up: Callable[[], bool]) -> socket.socket:
-    """A connection to the directory's runner; one is started where none answers.
+def reach(directory: str, given_up: Callable[[], bool], *, may_start: bool = True) -> socket.socket:
+    """A connection to the directory's runner; one is started where none answers, if it `may_start`.
 
     Raises `Unavailable` where none comes up, or once `given_up()`.
     """
@@ -31,14 +31,15 @@ def reach(directory: str, given_up: Callable[[], bool]) -> socket.socket:
         pass
     deadline = time.monotonic() + START_WITHIN
     while time.monotonic() < deadline and not given_up():
-        _spawn(directory)
+        if may_start:
+            _spawn(directory)
         # Another client's runner may still be busy with what its predecessor left, and any may die again.
         again = time.monotonic() + 0.5
         while time.monotonic() < again and not given_up():
             try:
                 return _open(directory)
             except OSError:
-                time.sleep(0.002)
+                time.sleep(0.002 if may_start else 0.1)
     raise Unavailable(f"no runner came up within {START_WITHIN:.0f} s", code="runner")
 
 

@@ -44,14 +44,15 @@ class Server:
             for line in connection.receive():
                 reply = self._answer(connection, line)
                 if connection.is_open:
-                    connection.send(reply)
+                    connection.send(json.dumps(reply).encode() + b"\n")
         self._settle(connection)
 
-    def broadcast(self, event: dict[str, Any]) -> None:
-        """Tells every watcher; one that is too far behind is cut off instead."""
+    def broadcast(self, event: bytes, but: Connection | None = None) -> None:
+        """Tells every watcher `but` one the line; one that is too far behind is cut off instead."""
         for connection in self._watchers():
-            connection.send(event)
-            self._settle(connection)
+            if connection is not but:
+                connection.send(event)
+                self._settle(connection)
 
     def nudge(self, job_id: str) -> None:
         """Tells every watcher that there is new output of the job."""

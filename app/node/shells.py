@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+from app.allow import programs
+
 _COMMANDS: dict[str, tuple[str, ...]] = {
     "sh": ("sh",),
     "bash": ("bash",),
@@ -18,7 +20,7 @@ _COMMANDS: dict[str, tuple[str, ...]] = {
     "python": ("python3",),
 }
 
-SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SEARCH_PATH = programs.SEARCH_PATH
 """PATH where the runner itself has none."""
 
 
@@ -42,5 +44,10 @@ def command_for(shell: str, search_path: str) -> list[str] | None:
 
 def available(search_path: str | None = None) -> tuple[str, ...]:
     """The shells that this machine has, in the order of the table."""
-    path = search_path or os.environ.get("PATH") or SEARCH_PATH
+    path = search_path or own_path()
     return tuple(shell for shell in _COMMANDS if command_for(shell, path) is not None)
+
+
+def own_path() -> str:
+    """Where this process, and the scripts that it starts, look for programs."""
+    return os.environ.get("PATH") or SEARCH_PATH

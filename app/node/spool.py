@@ -1,8 +1,8 @@
 """What a job wrote to stdout or stderr, kept on disk within its limit: first half, cut mark, last half.
 
-`<stream>` in the job's directory only ever grows, so that a follower can tail it: the head as it comes,
-then, once the stream is over, the cut mark (where something was cut) and the tail. Until then the tail
-goes round in `<stream>.ring`, a file of fixed size: memory stays flat whatever is written and however
+`<stream>` in the job's directory comes with its first byte and only ever grows, so that a follower can tail it:
+the head as it comes, then, once the stream is over, the cut mark (where something was cut) and the tail. Until then
+the tail goes round in `<stream>.ring`, a file of fixed size: memory stays flat whatever is written and however
 large the limit is.
 """
 
@@ -11,6 +11,8 @@ from __future__ import annotations
 import binascii
 import os
 from typing import Any
+
+from app.node import jobdir
 
 # The built-in sha256 spares the runner the 4 MB that OpenSSL's library costs it; some builds of Python
 # have no other than OpenSSL's.
@@ -42,8 +44,7 @@ class Spool:
         self._path = os.path.join(directory, stream)
         self._head_limit = limit - limit // 2
         self._tail_limit = limit // 2
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._file = os.open(self._path, flags, 0o600)
+        self._file: int | None = None
         self._ring: int | None = None
         self._digest = sha256()
         self._in_file = 0
@@ -69,6 +70,8 @@ class Spool:
 
     def finish(self) -> dict[str, Any]:
         """Completes the file and closes it; what was kept, in the form of `messages.Stream`."""
+        if self.total == 0:
+            return nothing()
         tail = min(self._in_tail, self._tail_limit)
         # A failed write (a full disk) can lose bytes of the head, too: the mark tells the truth in any case.
         cut = self.total - self._in_file - tail
@@ -81,11 +84,12 @@ class Spool:
             self._copy_ring(start, tail - start if start else tail)
             self._copy_ring(0, start)
             kept += self._in_file - before
-        os.close(self._file)
+        head, end = _excerpts(self._file) if self._file is not None else ("", "")
+        if self._file is not None:
+            os.close(self._file)
         if self._ring is not None:
             os.close(self._ring)
             os.unlink(self._path + ".ring")
-        head, end = _excerpts(self._path)
         return {
             "bytes": self.total,
             "kept": kept,
@@ -96,8 +100,13 @@ class Spool:
         }
 
     def _append(self, data: memoryview) -> None:
+        if self._broken is not None or not len(data):
+            return
         try:
-            while len(data) and self._broken is None:
+            if self._file is None:
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                self._file = os.open(self._path, flags, 0o600)
+            while len(data):
                 written = os.write(self._file, data)
                 self._digest.update(data[:written])
                 self._in_file += written
@@ -135,6 +144,11 @@ class Spool:
             length -= len(chunk)
 
 
+def nothing() -> dict[str, Any]:
+    """A stream into which nothing was written, in the form of `messages.Stream`."""
+    return {"bytes": 0, "kept": 0, "sha256": EMPTY_SHA256, "head": "", "tail": "", "truncated": False}
+
+
 def abandoned(directory: str, stream: str) -> dict[str, Any]:
     """What is left of a stream whose runner died, in the form of `messages.Stream`: its head.
 
@@ -143,6 +157,7 @@ def abandoned(directory: str, stream: str) -> dict[str, Any]:
     path = os.path.join(directory, stream)
     digest = sha256()
     kept = 0
+    head = tail = ""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
@@ -151,13 +166,13 @@ def abandoned(directory: str, stream: str) -> dict[str, Any]:
         while chunk := os.read(descriptor, _CHUNK):
             digest.update(chunk)
             kept += len(chunk)
+        head, tail = _excerpts(descriptor)
         os.close(descriptor)
     try:
         lost = os.stat(path + ".ring").st_size
         os.unlink(path + ".ring")
     except OSError:
         lost = 0
-    head, tail = _excerpts(path)
     return {
         "bytes": kept + lost,
         "kept": kept,
@@ -170,8 +185,11 @@ def abandoned(directory: str, stream: str) -> dict[str, Any]:
 
 def text(directory: str, stream: str) -> bytes:
     """The kept bytes of a stream that is over, with the cut mark: exactly what `sha256` is over."""
-    with open(os.path.join(directory, stream), "rb") as file:
-        return file.read()
+    try:
+        with open(os.path.join(directory, stream), "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return b""
 
 
 class Follower:
@@ -198,8 +216,7 @@ class Follower:
     @property
     def is_over(self) -> bool:
         """True once nothing can be added, or the job was forgotten. A `read` after that gives the end."""
-        ended = os.path.exists(os.path.join(self._directory, "exit.json"))
-        return ended or not os.path.isdir(self._directory)
+        return jobdir.exit_record(self._directory) is not None or not os.path.isdir(self._directory)
 
     def close(self) -> None:
         if self._file is not None:
@@ -213,19 +230,12 @@ class Follower:
         self.close()
 
 
-def _excerpts(path: str) -> tuple[str, str]:
+def _excerpts(descriptor: int) -> tuple[str, str]:
     """The first `EXCERPT` bytes and the last of what follows them, base64: together they never overlap."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return "", ""
-    try:
-        size = os.fstat(descriptor).st_size
-        head = os.pread(descriptor, EXCERPT, 0)
-        rest = min(EXCERPT, max(0, size - len(head)))
-        tail = os.pread(descriptor, rest, size - rest) if rest else b""
-    finally:
-        os.close(descriptor)
+    size = os.fstat(descriptor).st_size
+    head = os.pread(descriptor, EXCERPT, 0)
+    rest = min(EXCERPT, max(0, size - len(head)))
+    tail = os.pread(descriptor, rest, size - rest) if rest else b""
     return _base64(head), _base64(tail)
 
 

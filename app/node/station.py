@@ -17,11 +17,13 @@ from typing import Any
 from celery import Celery
 
 from app.errors import MusterError, NotFound, Unavailable
+from app.logs import scope
 from app.node import shells
 from app.node.executor import not_run, outcome_from
 from app.node.identity import Identity, load_identity
 from app.node.jobdir import is_claimed
 from app.node.journal import Accepted, Entry, Journal
+from app.node.policy import PolicyFile
 from app.node.runner_client import Interrupted, RunnerClient
 from app.node.spool import Follower
 from app.node.sweep import boot_id
@@ -54,6 +56,7 @@ class Station:
         self.runner = RunnerClient(
             self.directory,
             self.identity.node,
+            may_start=settings.start_runner,
             on_started=self._started,
             on_output=self._output,
             on_exited=self._exited,
@@ -61,6 +64,7 @@ class Station:
         self.sender = Sender(app, self.journal)
         self.reporter = Reporter(app, self.identity, self.journal.epoch)
         self.heart = Heart(app, self.identity, self.journal, settings.heartbeat_every, self._state)
+        self.policy = PolicyFile(settings.node_policy)
         self.output = OutputWriter(connect(settings.redis_url), self.identity.node)
         self._followed: set[str] = set()
         self._leaving = threading.Event()
@@ -103,6 +107,7 @@ class Station:
         if order is None or order.kind != "run":
             return
         job = order.jobs[0]
+        _note(job)
         kept = json.dumps({"canvas": canvas.to_json(), "token": token, "boot": boot_id()})
         state = self.journal.accept(order.installation, job.id, job.digest, order.id, kept, time.time())
         if state is Accepted.FRESH:
@@ -156,12 +161,14 @@ class Station:
         """
         node, epoch = self.identity, self.journal.epoch
         names = {"installation": node.installation, "node": node.node, "epoch": epoch}
+        # What runs already is not refused any more: that would be a lie about it.
+        if not self._knows(job.id) and (why := self.policy.refusal(job)):
+            return not_run(job, "refused_by_node", why, **names)
         while True:
             try:
                 if self.journal.is_cancelled(node.installation, job.id):
                     self.runner.cancel(job.id, "cancelled before it started")
-                self.runner.start(job)
-                return outcome_from(self.runner.wait(job.id), job, **names)
+                return outcome_from(self.runner.run(job), job, **names)
             except Interrupted:
                 raise
             except (Unavailable, NotFound) as error:
@@ -175,6 +182,7 @@ class Station:
     def _answer(self, job: Job, outcome: Outcome) -> None:
         token = seal_outcome(outcome, self.identity.keys, self.identity.control[0])
         self.journal.ended(self.identity.installation, job.id, token, time.time())
+        log.info("job over", extra=_end_of(outcome))
         self.reporter.over(job.id)
         self.sender.wake()
         self._prune()
@@ -189,6 +197,7 @@ class Station:
         if order is None:
             return
         job = order.jobs[0]
+        _note(job)
         if json.loads(entry.canvas)["boot"] != boot_id() and not self._knows(job.id):
             message = "this machine was restarted before anything of the job was kept"
             record = {"status": "unknown", "error": {"type": "restarted", "message": message}}
@@ -243,6 +252,7 @@ class Station:
             return
         act = {"cancel": self._cancel, "ask": self._tell, "spool": self._spool_again}[order.kind]
         for job in order.job_ids:
+            scope.begin(job=job)
             try:
                 act(job)
             except MusterError as error:
@@ -274,7 +284,6 @@ class Station:
     # what the runner says
 
     def _started(self, job: str, pid: int, at: float) -> None:
-        self.journal.started(self.identity.installation, job)
         self.reporter.say(job, "running", at)
 
     def _output(self, job: str) -> None:
@@ -302,7 +311,7 @@ class Station:
             "slots": self.settings.node_slots,
             "free": max(0, self.settings.node_slots - busy),
             "shells": shells.available(),
-            "versions": {"refused": str(refused)},
+            "versions": {"refused": str(refused), **self.policy.told()},
         }
 
     def _prune(self) -> None:
@@ -311,6 +320,17 @@ class Station:
         self._pruned_at = time.monotonic()
         for _, job in self.journal.prune(time.time(), JOURNAL_KEPT):
             self.runner.forget(job)
+
+
+def _note(job: Job) -> None:
+    """The lines of this thread are about a job."""
+    scope.begin(execution=job.execution, task=job.task, job=job.id, trace_id=job.trace_id)
+
+
+def _end_of(outcome: Outcome) -> dict[str, Any]:
+    began, ended = outcome.started_at, outcome.ended_at
+    seconds = round(ended - began, 3) if began is not None and ended is not None else None
+    return scope.facts(status=outcome.status, exit_code=outcome.exit_code, seconds=seconds)
 
 
 class _Tail:

@@ -11,9 +11,11 @@ import errno
 import functools
 import os
 import signal
+from collections.abc import Iterable
 
 COOKIE = "MUSTER_COOKIE"
 
+_FEW = 50
 _ENVIRON_LIMIT = 4 << 20
 _MARK = b"\0" + COOKIE.encode() + b"="
 
@@ -107,9 +109,10 @@ def left_behind(cookie: str, main: int) -> int:
     people, never for killing.
     """
     last = last_pid()
-    if last == main:
-        return 0
-    if last > main:
+    if main <= last <= main + _FEW:
+        # Most of these are gone again, and to be told so costs less than a list of all that live.
+        candidates: Iterable[int] = range(main + 1, last + 1)
+    elif last > main:
         candidates = [pid for pid in pids() if main < pid <= last]
     else:
         candidates = [pid for pid in pids() if pid > main or pid <= last]
@@ -160,11 +163,12 @@ def _read(path: str, limit: int) -> bytes | None:
     try:
         chunks = []
         while limit > 0:
-            chunk = os.read(descriptor, min(limit, 65536))
-            if not chunk:
-                break
+            wanted = min(limit, 65536)
+            chunk = os.read(descriptor, wanted)
             chunks.append(chunk)
             limit -= len(chunk)
+            if len(chunk) < wanted:
+                break
         return b"".join(chunks)
     except OSError:
         # The process ended while it was being read.

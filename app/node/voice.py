@@ -12,18 +12,18 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-
-from celery import Celery
 
 from app.errors import Unavailable
 from app.node.identity import Identity
 from app.node.journal import Entry, Journal
 from app.transport import queues
+from app.transport.celery_app import Muster
 from app.transport.gate import Canvas
 from app.transport.messages import Heartbeat, Report
 from app.transport.sealing import sign_heartbeat, sign_report
+from app.transport.wire import Message
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,9 @@ REPORT_EVERY = 0.25
 """Seconds between two reports at the least. A job that is over by then is not reported at all (decision 005)."""
 
 RETRY_FIRST, RETRY_MOST = 0.2, 5.0
+
+AT_ONCE = 50
+"""Outcomes that are published together, and marked after that."""
 
 MOST_REPEATS = 10_000
 """Outcomes that wait to be said once more; control asks again for what is left out."""
@@ -42,7 +45,7 @@ SILENT_FOR = 120.0
 class Sender:
     """Publishes `collect` for every outcome in the journal that has not been: stored → published → marked."""
 
-    def __init__(self, app: Celery, journal: Journal) -> None:
+    def __init__(self, app: Muster, journal: Journal) -> None:
         self._app = app
         self._journal = journal
         self._changed = threading.Condition()
@@ -81,11 +84,12 @@ class Sender:
                     return
                 self._due = False
             try:
-                for entry in self._journal.unpublished():
-                    self._publish(entry)
-                    self._journal.published(entry.installation, entry.job)
+                for entries in _batches(self._journal.unpublished()):
+                    self._publish(entries)
+                    for entry in entries:
+                        self._journal.published(entry.installation, entry.job)
                 while self._repeats:
-                    self._publish(self._repeats[0])
+                    self._publish([self._repeats[0]])
                     self._repeats.popleft()
                 wait = RETRY_FIRST
             except Exception:  # the edge to the broker's client: kombu raises AttributeError too
@@ -97,33 +101,42 @@ class Sender:
                     self._changed.wait_for(lambda: self._stopping, wait)
                 wait = min(2 * wait, RETRY_MOST)
 
-    def _publish(self, entry: Entry) -> None:
-        """`collect`, with the rest of the canvas that came with the order."""
-        canvas = Canvas.from_json(json.loads(entry.canvas)["canvas"])
-        rest = list(canvas.chain or ())
-        options = rest.pop()["options"] if rest else {}
-        self._app.send_task(
-            queues.COLLECT,
-            args=[entry.outcome],
-            task_id=f"{entry.job}.collect",
-            queue=queues.RESULTS,
-            chain=rest or None,
-            chord=options.get("chord"),
-            group_id=options.get("group_id"),
-            ignore_result=True,
-        )
+    def _publish(self, entries: Sequence[Entry]) -> None:
+        self._app.publisher.send([_collect(entry) for entry in entries])
+
+
+def _collect(entry: Entry) -> Message:
+    """`collect`, with the rest of the canvas that came with the order."""
+    canvas = Canvas.from_json(json.loads(entry.canvas)["canvas"])
+    rest = list(canvas.chain or ())
+    options = rest.pop()["options"] if rest else {}
+    return Message(
+        queues.RESULTS,
+        queues.COLLECT,
+        f"{entry.job}.collect",
+        [entry.outcome],
+        chain=rest or None,
+        chord=options.get("chord"),
+        group_id=options.get("group_id"),
+    )
+
+
+def _batches(entries: list[Entry]) -> Iterator[list[Entry]]:
+    for start in range(0, len(entries), AT_ONCE):
+        yield entries[start : start + AT_ONCE]
 
 
 class Reporter:
     """Tells control which jobs are accepted and running, a few at a time; jobs already over are left out."""
 
-    def __init__(self, app: Celery, identity: Identity, epoch: str) -> None:
+    def __init__(self, app: Muster, identity: Identity, epoch: str) -> None:
         self._app = app
         self._identity = identity
         self._epoch = epoch
         self._said: dict[str, list[tuple[str, float]]] = {}
-        self._changed = threading.Condition()
-        self._stopping = False
+        self._lock = threading.Lock()
+        self._due = threading.Event()
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
 
     def start(self) -> None:
@@ -131,31 +144,30 @@ class Reporter:
 
     def say(self, job: str, status: str, at: float) -> None:
         """`accepted`, `running` or `not_known`, at Unix time `at`."""
-        with self._changed:
+        with self._lock:
             self._said.setdefault(job, []).append((status, at))
-            self._changed.notify()
+        if not self._due.is_set():
+            self._due.set()
 
     def over(self, job: str) -> None:
         """The outcome says all that there is to say."""
-        with self._changed:
+        with self._lock:
             self._said.pop(job, None)
 
     def close(self) -> None:
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
+        self._stop.set()
+        self._due.set()
         self._thread.join(2.0)
 
     def _run(self) -> None:
         while True:
-            with self._changed:
-                while not self._said and not self._stopping:
-                    self._changed.wait()
-                if not self._stopping:
-                    self._changed.wait_for(lambda: self._stopping, REPORT_EVERY)
+            self._due.wait()
+            # What is said meanwhile wakes nobody: one job is over before the next report is due, or is in it.
+            if self._stop.wait(REPORT_EVERY):
+                return
+            self._due.clear()
+            with self._lock:
                 said, self._said = self._said, {}
-                if self._stopping:
-                    return
             if said:
                 self._send(said)
 
@@ -165,7 +177,7 @@ class Reporter:
         report = Report(identity.installation, identity.node, self._epoch, time.time(), jobs)
         try:
             token = sign_report(report, identity.keys)
-            self._app.send_task(queues.REPORT, args=[token], queue=queues.RESULTS, ignore_result=True)
+            self._app.publisher.send([Message.nudge(queues.RESULTS, queues.REPORT, token)])
         except Exception:  # the edge to the broker's client; heartbeats say the same a little later
             log.warning("a report could not be sent", exc_info=True)
 
@@ -175,7 +187,7 @@ class Heart:
 
     def __init__(
         self,
-        app: Celery,
+        app: Muster,
         identity: Identity,
         journal: Journal,
         every: float,
@@ -212,9 +224,7 @@ class Heart:
             **self._state(),
         )
         token = sign_heartbeat(beat, identity.keys)
-        self._app.send_task(
-            queues.HEARTBEAT, args=[token], queue=queues.HEARTBEATS, ignore_result=True, retry=False
-        )
+        self._app.publisher.send([Message.nudge(queues.HEARTBEATS, queues.HEARTBEAT, token)])
         self._heard = time.monotonic()
 
     def _run(self) -> None:

@@ -11,10 +11,18 @@ from sqlalchemy import Connection, RowMapping, insert, select
 
 from app.errors import Conflict, MusterError, NotAllowed
 from app.services.control import Control
-from app.store.tables import AuditEntry
+from app.store.executions import Head
+from app.store.tables import AuditEntry, Job, table
+
+jobs = table(Job)
 
 ACCEPTED = "accepted"
 REFUSED = "refused"
+WOULD_REFUSE = "would_refuse"
+"""The allowlist would have refused it, and is only watched."""
+
+MOST_JOBS = 500
+"""Jobs whose exit codes the entry of an execution's end tells."""
 
 
 def record(
@@ -56,16 +64,52 @@ def writing(
         raise
 
 
-def refuse(control: Control, person: str, action: str, subject: str, error: MusterError) -> None:
+def refuse(
+    control: Control,
+    person: str,
+    action: str,
+    subject: str,
+    error: MusterError,
+    detail: Mapping[str, Any] | None = None,
+) -> None:
     """Keep a refusal, in a transaction of its own: what was refused is being rolled back."""
     with control.store.write() as connection:
-        detail = {"code": error.code, "message": error.message}
+        detail = {**(detail or {}), "code": error.code, "message": error.message}
         record(connection, person, action, subject, REFUSED, detail, at=control.clock())
 
 
-def list_entries(connection: Connection, *, limit: int, before: int | None = None) -> list[RowMapping]:
-    """Entries, the newest first, those with an id less than `before`."""
+def completed(connection: Connection, head: Head, now: float) -> None:
+    """Keep how an execution ended, with the exit code of each job: the other half of the entry of its submission."""
+    query = (
+        select(jobs.c.node, jobs.c.task, jobs.c.attempt, jobs.c.status, jobs.c.exit_code)
+        .where(jobs.c.execution == head.state.id)
+        .order_by(jobs.c.created_at, jobs.c.id)
+        .limit(MOST_JOBS + 1)
+    )
+    found = [dict(row) for row in connection.execute(query).mappings()]
+    detail: dict[str, Any] = {"origin": head.origin, "jobs": found[:MOST_JOBS]}
+    if found[MOST_JOBS:]:
+        detail["cut"] = True
+    record(connection, head.requester, "execution.end", head.state.id, head.state.status, detail, at=now)
+
+
+def list_entries(
+    connection: Connection,
+    *,
+    limit: int,
+    before: int | None = None,
+    person: str | None = None,
+    action: str | None = None,
+    subject: str | None = None,
+) -> list[RowMapping]:
+    """Entries, the newest first, those with an id less than `before`; of one person, action or subject."""
     query = select(AuditEntry.__table__)
     if before is not None:
         query = query.where(AuditEntry.id < before)
+    if person is not None:
+        query = query.where(AuditEntry.person == person)
+    if action is not None:
+        query = query.where(AuditEntry.action == action)
+    if subject is not None:
+        query = query.where(AuditEntry.subject == subject)
     return list(connection.execute(query.order_by(AuditEntry.id.desc()).limit(limit)).mappings())

@@ -25,8 +25,6 @@ def cancel(control: Control, execution: str, person: str, *, forced: bool = Fals
                 hint="there is nothing left to cancel",
                 code="execution-over",
             )
-        run.take(CancelAsked(forced, person))
-        stop_jobs(run)
         audit.record(
             connection,
             person,
@@ -35,6 +33,8 @@ def cancel(control: Control, execution: str, person: str, *, forced: bool = Fals
             "accepted",
             {"forced": forced, "reason": reason},
         )
+        run.take(CancelAsked(forced, person))
+        stop_jobs(run)
         status = run.head.state.status
     control.nudge([execution])
     return status

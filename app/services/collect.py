@@ -17,7 +17,8 @@ from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
 from app.compiler.canvas import Signature
 from app.engine.state import JobState
-from app.engine.status import DISPATCHED, JOB_OUT, PAUSE, QUEUED, SUCCEEDED, UNKNOWN
+from app.engine.status import DISPATCHED, EXECUTION_OVER, JOB_OUT, PAUSE, QUEUED, SUCCEEDED, UNKNOWN
+from app.logs import scope
 from app.services import handover, outcomes
 from app.services.control import Control
 from app.services.handover import Parcel
@@ -57,12 +58,17 @@ STOPS_AT_ONCE = 5000
 IDS_AN_ORDER = 500
 
 
+def untold(execution: str) -> None:
+    """For where nobody waits: the rows say that it is over."""
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
     """A control worker's place: it alone signs and sends.
 
     `send` takes lines with their sealed first orders, `send_ctl` a node's name and an order about jobs; neither
-    raises for a broker that is away. `streams` reads live output.
+    raises for a broker that is away. `streams` reads live output. `tell_over` wakes those who wait for an execution's
+    end.
     """
 
     control: Control
@@ -71,6 +77,7 @@ class Desk:
     send: Callable[[Sequence[tuple[Member, str]]], None]
     send_ctl: Callable[[str, str], None]
     streams: OutputReader
+    tell_over: Callable[[str], None] = untold
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +120,7 @@ def collect(desk: Desk, token: Any, canvas: Canvas, *, redelivered: bool) -> Col
         if row is None or not outcomes.belongs(row, outcome):
             letter(connection, "results", "no-such-job" if row is None else "other-job", outcome.job, now)
             return answer
+        scope.note(execution=row.execution, task=row.task, job=row.id, node=row.node, trace_id=row.trace_id)
         genuine = _is_genuine(canvas, row)
         if not genuine:
             letter(connection, "results", "other-canvas", outcome.job, now)
@@ -129,6 +137,7 @@ def collect(desk: Desk, token: Any, canvas: Canvas, *, redelivered: bool) -> Col
     if message is not None:
         answer.order = desk.signer.run(message[0], message[1], now)
     handover.deliver(desk.send, desk.signer, parcel, now)
+    _tell_over(desk, parcel)
     if row.crowded:
         make_room(desk, outcome.node)
     if outcomes.is_incomplete(outcome):
@@ -188,6 +197,7 @@ def _line(
         run.dispatch += _next_of(run, row.task)
         follower = handover.admit(run, parcel, rest)
     stop_jobs(run)
+    _note_end(run, parcel)
     return parcel.orders.get(follower) if follower else None
 
 
@@ -237,9 +247,21 @@ def settle(desk: Desk, execution: str) -> None:
             run.dispatch += _queued(run)
             handover.admit(run, parcel)
         stops = stop_jobs(run) or run.head.state.halt
+        _note_end(run, parcel)
     handover.deliver(desk.send, desk.signer, parcel, desk.control.clock())
+    _tell_over(desk, parcel)
     if stops:
         send_stops(desk)
+
+
+def _note_end(run: Run, parcel: Parcel) -> None:
+    if run.head.state.status in EXECUTION_OVER:
+        parcel.over.add(run.execution)
+
+
+def _tell_over(desk: Desk, parcel: Parcel) -> None:
+    for execution in parcel.over:
+        desk.tell_over(execution)
 
 
 def _queued(run: Run) -> list[JobState]:

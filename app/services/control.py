@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from app.services.allowlist import AllowlistFile
 from app.services.roster import Roster
+from app.services.tally import Tally
 from app.settings import Settings
 from app.store.db import Store
 
@@ -31,3 +33,5 @@ class Control:
     nudge: Nudge = no_nudge
     clock: Callable[[], float] = field(default=time.time)
     roster: Roster = field(default_factory=Roster)
+    allowlist: AllowlistFile = field(default_factory=AllowlistFile)
+    tally: Tally = field(default_factory=Tally)

@@ -2,43 +2,88 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from sqlalchemy import Connection, func, select
 
+from app.engine.status import DISPATCHED, QUEUED
 from app.services.control import Control
-from app.store.tables import DeadLetter, Execution, Job, Node
+from app.services.installation import LEASE
+from app.services.measures import (
+    DEAD_LETTERS,
+    EXECUTIONS,
+    JOBS,
+    NODES,
+    QUEUE_JOBS,
+    QUEUE_OLDEST,
+    TICK_LAG,
+    Measure,
+)
+from app.services.tally import Sums
+from app.store.tables import DeadLetter, Execution, Installation, Job, Node, table
 
-executions, jobs, nodes = Execution.__table__, Job.__table__, Node.__table__
+executions, jobs, nodes = table(Execution), table(Job), table(Node)
+letters, installations = table(DeadLetter), table(Installation)
+
+Gauges = dict[Measure, Sums]
+
+TICK_EVERY = 1.0
+MOST_LETTERS = 500
+"""Kinds of dead letters that are told apart: the reasons are few, the queues are as many as the nodes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """Counts. `jobs` holds those that no settle has folded: what is open, and what has just ended."""
-
-    executions: dict[str, int]
-    jobs: dict[str, int]
-    nodes: dict[str, int]
-    dead_letters: int
-
-
-def figures(control: Control, connection: Connection) -> Figures:
-    """Four statements, each answered from an index."""
-    by_execution = select(executions.c.status, func.count().label("number")).group_by(executions.c.status)
-    by_job = (
-        select(jobs.c.status, func.count().label("number"))
-        .where(jobs.c.settled.is_(False))
-        .group_by(jobs.c.status)
+def figures(control: Control, connection: Connection) -> Gauges:
+    """Values by labels for every gauge that the database answers for. Six statements, none reads what is over."""
+    now = control.clock()
+    by_execution = select(executions.c.status, func.count()).group_by(executions.c.status)
+    by_job = select(jobs.c.status, func.count()).where(jobs.c.settled.is_(False)).group_by(jobs.c.status)
+    by_letter = (
+        select(letters.c.queue, letters.c.reason, func.count())
+        .group_by(letters.c.queue, letters.c.reason)
+        .order_by(func.count().desc())
+        .limit(MOST_LETTERS)
     )
-    dead = select(func.count()).select_from(DeadLetter.__table__)
-    oldest = control.clock() - control.settings.offline_after
-    found = {"online": 0, "offline": 0, "draining": 0}
+    found: Gauges = {
+        measure: {tuple(labels): number for *labels, number in connection.execute(query)}
+        for measure, query in ((EXECUTIONS, by_execution), (JOBS, by_job), (DEAD_LETTERS, by_letter))
+    }
+    found[NODES] = _nodes(connection, now - control.settings.offline_after)
+    found[QUEUE_JOBS], found[QUEUE_OLDEST] = _queues(connection, now)
+    until = connection.execute(select(installations.c.tick_until)).scalar()
+    if until is not None:
+        found[TICK_LAG] = {(): max(0.0, now - (until - LEASE) - TICK_EVERY)}
+    return found
+
+
+def _nodes(connection: Connection, oldest: float) -> Sums:
+    found: Sums = {("online",): 0, ("offline",): 0, ("draining",): 0}
     for row in connection.execute(select(nodes.c.state, nodes.c.last_seen).where(nodes.c.state != "removed")):
-        found["online" if row.last_seen is not None and row.last_seen > oldest else "offline"] += 1
-        found["draining"] += row.state == "draining"
-    return Figures(
-        executions={row.status: row.number for row in connection.execute(by_execution)},
-        jobs={row.status: row.number for row in connection.execute(by_job)},
-        nodes=found,
-        dead_letters=connection.execute(dead).scalar_one(),
+        found[("online" if row.last_seen is not None and row.last_seen > oldest else "offline",)] += 1
+        found[("draining",)] += row.state == "draining"
+    return found
+
+
+def _queues(connection: Connection, now: float) -> tuple[Sums, Sums]:
+    """How many jobs wait for each node and for how long: since their birth, or since they were sent."""
+    query = (
+        select(
+            jobs.c.node,
+            jobs.c.status,
+            func.count().label("number"),
+            func.min(jobs.c.created_at).label("born"),
+            func.min(jobs.c.dispatched_at).label("sent"),
+        )
+        .where(jobs.c.status.in_((QUEUED, DISPATCHED)))
+        .group_by(jobs.c.node, jobs.c.status)
     )
+    depth: Sums = {}
+    oldest: Sums = {}
+    for row in connection.execute(query):
+        depth[row.node, row.status] = row.number
+        since = row.born if row.status == QUEUED or row.sent is None else row.sent
+        oldest[row.node, row.status] = max(0.0, now - since)
+    return depth, oldest
+
+
+def consumed(connection: Connection) -> list[str]:
+    """The names of the nodes whose queues are looked at."""
+    query = select(nodes.c.name).where(nodes.c.state != "removed").order_by(nodes.c.name)
+    return list(connection.execute(query).scalars())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +13,7 @@ from app.compiler.plan import LOCAL
 from app.engine.status import JOB_OUT, QUEUED
 from app.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from app.ids import fingerprint, secret
-from app.language import names
-from app.services import audit, installation, lost
+from app.services import audit, installation, lost, naming, onetime
 from app.services.control import Control
 from app.services.run import Run
 from app.store.db import Store
@@ -30,8 +28,6 @@ LONGEST_LIFETIME = 86400.0
 """Seconds that an enrolment token is valid, and the most that may be asked for."""
 OPEN = (QUEUED, *JOB_OUT)
 """Jobs that are meant to run. One that is unknown waits for a person, not for its node."""
-MOST_LABELS = 64
-LABEL_VALUE = re.compile(r"[A-Za-z0-9_./:@+-]{0,128}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +75,13 @@ def create_token(
     labels: Mapping[str, str] | None = None,
     lifetime: float = LIFETIME,
     replace: bool = False,
+    by_control: bool = False,
 ) -> NewToken:
-    """A one-time token for one node name; `lifetime` in seconds.
+    """A one-time token for one node name; `lifetime` in seconds. Only `by_control` itself may it be `local`'s.
 
     Raises InvalidInput, and Conflict where the name is taken and `replace` is not said.
     """
-    _check_name(node)
-    _check_labels(labels or {})
-    if not 1 <= lifetime <= LONGEST_LIFETIME:
-        raise InvalidInput(
-            f"lifetime must be 1 to {LONGEST_LIFETIME:g} seconds",
-            hint="leave it out for 900",
-            code="bad-lifetime",
-        )
+    check(node, labels or {}, lifetime, by_control=by_control)
     known = installation.read(control.store)
     now = control.clock()
     token = secret(TOKEN_PREFIX)
@@ -113,21 +103,48 @@ def create_token(
     return NewToken(token, node, now + lifetime, control_print, known.id)
 
 
+def check(node: str, labels: Mapping[str, str], lifetime: float, *, by_control: bool = False) -> None:
+    """Raises what `create_token` would raise for these without a look at the database."""
+    naming.check_node(node)
+    if node == LOCAL and not by_control:
+        raise Conflict(
+            "the name `local` is reserved for the control side", hint="choose another name", code="local-node"
+        )
+    naming.check_labels(labels)
+    if not 1 <= lifetime <= LONGEST_LIFETIME:
+        raise InvalidInput(
+            f"lifetime must be 1 to {LONGEST_LIFETIME:g} seconds",
+            hint="leave it out for 900",
+            code="bad-lifetime",
+        )
+
+
+def state_of(control: Control, node: str) -> str | None:
+    """`active`, `draining` or `removed`; None for a name that never was a node's."""
+    with control.store.read() as connection:
+        state: str | None = connection.execute(select(nodes.c.state).where(nodes.c.name == node)).scalar()
+    return state
+
+
 def enroll(control: Control, asked: Enrolment) -> Enrolled:
     """Make a machine a node: the token is used up, its keys become the node's.
 
+    A machine whose answer was lost may ask again with the same token and keys, while the token would be valid.
     The jobs that an earlier machine of that name holds become unknown; those not yet handed over wait for the
     new one. Raises NotAllowed (token or proof), InvalidInput, Conflict (the name is taken, and the token does
     not replace).
     """
-    _check_name(asked.node)
+    naming.check_node(asked.node)
     known = installation.read(control.store)
     now = control.clock()
     person = f"node:{asked.node}"[:64]
     with control.store.read() as connection:
-        if _token(connection, asked, now) is None:
+        if onetime.unused(connection, asked.token, asked.node, now) is None:
             # Nobody vouched for this request, so it leaves no row behind.
-            raise _bad_token()
+            kid = onetime.used_by(connection, asked.token, asked.node, now)
+            if kid is None or _proven(asked, known.id, now).kid != kid:
+                raise _bad_token()
+            return Enrolled(asked.node, known.id, known.public)
     with audit.writing(control, person, "node.enroll", asked.node) as connection:
         public = _proven(asked, known.id, now)
         used = update(EnrolmentToken).where(
@@ -135,7 +152,7 @@ def enroll(control: Control, asked: Enrolment) -> Enrolled:
             enrolments.c.used_at.is_(None),
             enrolments.c.expires_at > now,
         )
-        row = _token(connection, asked, now)
+        row = onetime.unused(connection, asked.token, asked.node, now)
         if row is None or connection.execute(used.values(used_at=now)).rowcount != 1:
             raise _bad_token()
         replaced = _put(connection, asked.node, public, row, now)
@@ -153,16 +170,6 @@ def enrol_local(store: Store, public_keys: Mapping[str, Any], now: float) -> Non
         if connection.execute(select(nodes.c.name).where(*same)).first() is None:
             _upsert(connection, LOCAL, values)
             audit.record(connection, "control", "node.enroll", LOCAL, at=now)
-
-
-def _token(connection: Connection, asked: Enrolment, now: float) -> Any:
-    query = select(enrolments).where(
-        enrolments.c.sha256 == fingerprint(asked.token),
-        enrolments.c.node == asked.node,
-        enrolments.c.used_at.is_(None),
-        enrolments.c.expires_at > now,
-    )
-    return connection.execute(query).first()
 
 
 def _proven(asked: Enrolment, installation_id: str, now: float) -> Public:
@@ -332,30 +339,6 @@ def get_node(control: Control, connection: Connection, name: str) -> dict[str, A
     if not found:
         raise unknown(name)
     return found[0]
-
-
-def _check_name(node: str) -> None:
-    if not re.match(names.NODE, node):
-        raise InvalidInput(f"{node[:80]!r} is not a node's name", hint=names.NODE_RULE, code="bad-node-name")
-    if node == LOCAL:
-        raise Conflict(
-            "the name `local` is reserved for the control side", hint="choose another name", code="local-node"
-        )
-
-
-def _check_labels(labels: Mapping[str, str]) -> None:
-    if len(labels) > MOST_LABELS:
-        raise InvalidInput(f"a node has {MOST_LABELS} labels at the most", code="bad-label")
-    for name, value in labels.items():
-        if not re.match(names.LABEL, name):
-            raise InvalidInput(
-                f"{name[:80]!r} is not a label's name", hint=names.LABEL_RULE, code="bad-label"
-            )
-        if not isinstance(value, str) or not LABEL_VALUE.fullmatch(value):
-            raise InvalidInput(
-                f"the value of label {name!r} must be a text of letters, digits and `_./:@+-`",
-                code="bad-label",
-            )
 
 
 def _taken(node: str) -> Conflict:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import Connection, func, select, update
@@ -17,9 +18,11 @@ from app.compiler.plan import Plan
 from app.engine.events import NodeAway
 from app.engine.state import JobState
 from app.engine.status import DISPATCHED, JOB_OUT, QUEUED, RUN
-from app.errors import InvalidInput, TooLarge
+from app.errors import InvalidInput, NotAllowed, TooLarge
+from app.services import guard
 from app.services.control import Control
 from app.services.lost import fail
+from app.services.measures import RESENT
 from app.services.orders import Recipient, Signer, build_job
 from app.services.run import Run, own_input
 from app.store import executions as rows
@@ -49,17 +52,26 @@ class Place:
     free: int
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a node is to be told of a job, and its digest."""
+
+    message: JobMessage
+    digest: str
+
+
 @dataclass(slots=True)
 class Parcel:
     """Everything that is to leave after the commit.
 
     `members` are lines to send, `orders` what a chain goes on with, `woken` executions of which a job that waited
-    for its node went out: a settle tells their tasks.
+    for its node went out: a settle tells their tasks. `over` are executions that have come to their end.
     """
 
     members: list[tuple[Member, JobMessage, Recipient]] = field(default_factory=list)
     orders: dict[str, tuple[JobMessage, Recipient]] = field(default_factory=dict)
     woken: set[str] = field(default_factory=set)
+    over: set[str] = field(default_factory=set)
 
 
 _outstanding = (
@@ -109,7 +121,7 @@ def _admit(
     where = places(run.connection, {job.node for job in wanted}, run.now, run.control.settings.offline_after)
     run.load_tasks({job.task for job in wanted})
     room = _window_room(run, wanted)
-    said: dict[str, JobMessage] = {}
+    said: dict[str, Told] = {}
     go: list[JobState] = []
     partial: set[str] = set()
     for job in wanted:
@@ -118,11 +130,12 @@ def _admit(
             _hold(run, job)
         elif not place.free or room.get(job.task, 1) < 1:
             partial.add(job.task)
-        elif (message := _message(run, job)) is not None:
+        elif (told := _message(run, job)) is not None:
             where[job.node] = Place(place.recipient, True, place.free - 1)
             room[job.task] = room.get(job.task, 1 << 30) - 1
-            said[job.id] = message
+            said[job.id] = told
             go.append(job)
+            guard.note(run.control, run.connection, run.head.guard, run.head.requester, told.message)
     following = _mark_follower(run, parcel, go, follow, where, said)
     fresh = [job for job in go if job.id != following]
     if fresh:
@@ -130,19 +143,23 @@ def _admit(
     return following
 
 
-def _message(run: Run, job: JobState) -> JobMessage | None:
+def _message(run: Run, job: JobState) -> Told | None:
     """What the node is to be told. A job that cannot be told fails here and now, before anything is sent."""
     try:
         message = message_of(run, job)
-        size = len(canonical(message.to_json()))
-        if size > JOB_BYTES:
-            raise TooLarge(f"input and script are {size} bytes, a job may have {JOB_BYTES}")
+        guard.check(run.control, run.head.guard, message)
+        body = canonical(message.to_json())
+        if len(body) > JOB_BYTES:
+            raise TooLarge(f"input and script are {len(body)} bytes, a job may have {JOB_BYTES}")
     except InvalidInput as problem:
         fail(run, job.id, QUEUED, {"type": "input", "message": problem.message})
     except TooLarge as problem:
         fail(run, job.id, QUEUED, {"type": "too_large", "message": problem.message})
+    except NotAllowed as problem:
+        guard.refuse(run.control, run.connection, run.head.requester, job.id, problem)
+        fail(run, job.id, QUEUED, {"type": "not_allowed", "message": problem.message})
     else:
-        return message
+        return Told(message, sha256(body).hexdigest())
     return None
 
 
@@ -184,7 +201,7 @@ def _mark_follower(
     go: Iterable[JobState],
     follow: Sequence[canvas.Signature],
     where: dict[str, Place],
-    said: Mapping[str, JobMessage],
+    said: Mapping[str, Told],
 ) -> str | None:
     """The job that the chain goes on with, if the next link is one that may go."""
     if not follow:
@@ -192,14 +209,14 @@ def _mark_follower(
     named = follow[0]["options"]["task_id"]
     for job in go:
         if job.id == named and follow[0]["options"]["queue"] == f"node.{job.node}":
-            message = said[job.id]
+            told = said[job.id]
             digest = rest_digest(follow[2:], None, None)
             recipient = where[job.node].recipient
             job.status = DISPATCHED
-            columns = _dispatch_columns(run.control, message, digest, recipient, run.now)
+            columns = _dispatch_columns(run.control, told, digest, recipient, run.now)
             if not run.mark(job, columns):
                 set_columns(run.connection, jobs, columns, id=job.id, status=QUEUED)
-            parcel.orders[job.id] = (message, recipient)
+            parcel.orders[job.id] = (told.message, recipient)
             return job.id
     return None
 
@@ -209,7 +226,7 @@ def _mark(
     parcel: Parcel,
     go: Sequence[JobState],
     where: dict[str, Place],
-    said: Mapping[str, JobMessage],
+    said: Mapping[str, Told],
     partial: Collection[str],
 ) -> None:
     born = {job.id: canvas.Born(job.id, job.task, job.unit, job.attempt, job.node) for job in go}
@@ -219,29 +236,32 @@ def _mark(
     compiled_ = canvas.compile(run.plan, run.execution, list(born.values()), window=window, partial=partial)
     for compiled in compiled_:
         for member in members(compiled):
-            job, message = by_id[member.job], said[member.job]
+            job, told = by_id[member.job], said[member.job]
             recipient = where[job.node].recipient
             job.status = DISPATCHED
-            columns = _dispatch_columns(run.control, message, member.digest, recipient, run.now)
+            columns = _dispatch_columns(run.control, told, member.digest, recipient, run.now)
             if not run.mark(job, columns):
                 marked.append(({"id": job.id, "status": QUEUED}, columns))
-            parcel.members.append((member, message, recipient))
+            parcel.members.append((member, told.message, recipient))
     set_each(run.connection, jobs, marked)
 
 
 def message_of(run: Run, job: JobState) -> JobMessage:
     """What the node is to run for this job."""
     given, timeout = run.given_to(job)
-    return build_job(run.execution, run.plan.tasks[job.task], given, timeout, job, run.control.settings)
+    task, settings = run.plan.tasks[job.task], run.control.settings
+    about = {"guard": run.head.guard, "trace_id": run.head.trace_id}
+    return build_job(run.execution, task, given, timeout, job, settings, **about)
 
 
 def _dispatch_columns(
-    control: Control, message: JobMessage, digest: str, to: Recipient, now: float
+    control: Control, told: Told, canvas_digest: str, to: Recipient, now: float
 ) -> dict[str, Any]:
+    message = told.message
     return {
         "status": DISPATCHED,
-        "digest": message.digest,
-        "canvas_digest": digest,
+        "digest": told.digest,
+        "canvas_digest": canvas_digest,
         "epoch": to.epoch,
         "dispatched_at": now,
         "send_after": now + control.settings.resend_after,
@@ -271,7 +291,7 @@ def promote(control: Control, connection: Connection, node: str, parcel: Parcel,
             continue
         try:
             count += _send_alone(control, connection, row, place.recipient, parcel, expected=QUEUED)
-        except InvalidInput:
+        except (InvalidInput, NotAllowed):
             # It cannot be told to its node: the settle that is asked for here fails it and says why.
             parcel.woken.add(row.execution)
     return count
@@ -301,7 +321,9 @@ def resend(control: Control, connection: Connection, job: str, parcel: Parcel) -
     place = places(connection, {row.node}, control.clock(), control.settings.offline_after).get(row.node)
     if place is None or not place.online:
         return False
-    return bool(_send_alone(control, connection, row, place.recipient, parcel, expected=DISPATCHED))
+    sent = bool(_send_alone(control, connection, row, place.recipient, parcel, expected=DISPATCHED))
+    control.tally.count(RESENT, by=sent)
+    return sent
 
 
 def _loaded() -> Any:
@@ -317,6 +339,9 @@ def _loaded() -> Any:
             tasks.c.timeout,
             tasks.c.window,
             executions.c.plan_digest,
+            executions.c.requester,
+            executions.c.guard,
+            executions.c.trace_id,
         )
         .join(tasks, (tasks.c.execution == jobs.c.execution) & (tasks.c.name == jobs.c.task))
         .join(executions, executions.c.id == jobs.c.execution)
@@ -337,12 +362,17 @@ def _send_alone(
     plan: Plan = rows.plan(connection, row.plan_digest)
     now = control.clock()
     given, timeout = (row.input or {}, row.timeout) if job.given is None else own_input(job)
-    message = build_job(row.execution, plan.tasks[job.task], given, timeout, job, control.settings)
+    task, settings = plan.tasks[job.task], control.settings
+    about = {"guard": row.guard, "trace_id": row.trace_id}
+    message = build_job(row.execution, task, given, timeout, job, settings, **about)
+    if expected == QUEUED:
+        guard.check(control, row.guard, message)
+        guard.note(control, connection, row.guard, row.requester, message)
     born = canvas.Born(job.id, job.task, job.unit, job.attempt, job.node)
     single = plan.tasks[job.task].kind == "job" and job.attempt == 1
     compiled = canvas.line(plan, row.execution, born) if single else canvas.pair(born)
     member = next(members(compiled))
-    columns = _dispatch_columns(control, message, member.digest, to, now)
+    columns = _dispatch_columns(control, Told(message, message.digest), member.digest, to, now)
     if expected == DISPATCHED:
         columns["sends"] = row.sends + 1
         columns["first_canvas_digest"] = row.first_canvas_digest or row.canvas_digest

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, select, tuple_
+from sqlalchemy import Connection, RowMapping, and_, case, select, tuple_
 
 from app.engine.events import JobEnded
-from app.engine.status import JOB_HELD
+from app.engine.status import JOB_OUT, QUEUED
 from app.errors import NotFound
 from app.services.queries import state
 from app.store.tables import Event, Job, Output, Task
@@ -26,6 +26,7 @@ class OutputFilter:
     task: str | None = None
     node: str | None = None
     stream: str | None = None
+    content: bool = True
 
 
 Place = tuple[int, int, int, str]
@@ -37,7 +38,8 @@ _ORDER = (tasks.c.task_index, jobs.c.unit, jobs.c.attempt, outputs.c.stream)
 def list_output(
     connection: Connection, execution: str, wanted: OutputFilter, *, limit: int, after: Place | None = None
 ) -> tuple[list[dict[str, Any]], Place | None]:
-    """Kept output with its `content` (bytes), and where to go on. Raises NotFound. Three statements."""
+    """Kept output with its `content` (bytes; None if not wanted), and where to go on. Raises NotFound. Three
+    statements at the most."""
     state(connection, execution)
     query = (
         select(
@@ -47,7 +49,7 @@ def list_output(
             jobs.c.attempt,
             jobs.c.node,
             outputs.c.stream,
-            *(outputs.c[name] for name in ("bytes", "kept", "truncated", "verified")),
+            *(outputs.c[name] for name in ("bytes", "kept", "truncated", "verified", "sha256")),
             tasks.c.task_index,
         )
         .join(jobs, jobs.c.id == outputs.c.job)
@@ -61,9 +63,10 @@ def list_output(
     if after is not None:
         query = query.where(tuple_(*_ORDER) > tuple_(*after))
     found = list(connection.execute(query.order_by(*_ORDER).limit(limit + 1)).mappings())
-    page = _fitting(found[:limit])
-    content = _contents(connection, [row["job"] for row in page])
-    items = [{**row, "content": content.get((row["job"], row["stream"]), b"")} for row in page]
+    page = _fitting(found[:limit]) if wanted.content else found[:limit]
+    content = _contents(connection, [row["job"] for row in page] if wanted.content else [])
+    nothing = b"" if wanted.content else None
+    items = [{**row, "content": content.get((row["job"], row["stream"]), nothing)} for row in page]
     if len(page) == len(found):
         return items, None
     last = page[-1]
@@ -110,12 +113,16 @@ class Speaker:
 
 
 _speakers = select(jobs.c.id, jobs.c.task, jobs.c.node, jobs.c.unit)
+LISTENED_AT_ONCE = 200
+"""Jobs of one execution whose live output is looked for at once; those that wait come last."""
 
 
 def live_speakers(connection: Connection, execution: str) -> list[Speaker]:
-    """The jobs that nodes hold now."""
-    query = _speakers.where(jobs.c.execution == execution, jobs.c.status.in_(JOB_HELD))
-    return [Speaker(*row) for row in connection.execute(query.order_by(jobs.c.id))]
+    """The jobs that may speak now or soon: whoever listens from the start misses nothing and looks for nobody."""
+    query = _speakers.where(jobs.c.execution == execution, jobs.c.status.in_((QUEUED, *JOB_OUT)))
+    waits = case((jobs.c.status == QUEUED, 1), else_=0)
+    found = connection.execute(query.order_by(waits, jobs.c.unit, jobs.c.id).limit(LISTENED_AT_ONCE))
+    return [Speaker(*row) for row in found]
 
 
 def speakers(connection: Connection, wanted: Sequence[str]) -> dict[str, Speaker]:
@@ -124,11 +131,20 @@ def speakers(connection: Connection, wanted: Sequence[str]) -> dict[str, Speaker
     return {row.id: Speaker(*row) for row in connection.execute(query)} if wanted else {}
 
 
-def kept_output(connection: Connection, job: str) -> dict[str, bytes]:
-    """What was kept of each stream of a job that is over; nothing while it is not stored or not verified."""
-    query = select(outputs.c.stream, outputs.c.content)
-    query = query.where(outputs.c.job == job, outputs.c.verified.is_(True))
-    return {stream: bytes(content) for stream, content in connection.execute(query)}
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What was kept of each stream of a job that is over; `complete` unless some has still to be fetched."""
+
+    streams: dict[str, bytes]
+    complete: bool
+
+
+def kept_output(connection: Connection, job: str) -> Kept:
+    """That of one job. A job that wrote nothing left nothing, which is complete as well."""
+    query = select(outputs.c.stream, outputs.c.content, outputs.c.verified).where(outputs.c.job == job)
+    found = connection.execute(query).all()
+    streams = {row.stream: bytes(row.content) for row in found if row.verified}
+    return Kept(streams, all(row.verified for row in found))
 
 
 @dataclass(frozen=True, slots=True)

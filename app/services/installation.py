@@ -16,6 +16,9 @@ from app.transport.keys import KeyPair
 
 KEY_FILE = "control.keys"
 
+LEASE = 5.0
+"""Seconds that one worker holds the tick; the tick itself is due every second."""
+
 installations = table(Installation)
 
 
@@ -71,7 +74,8 @@ def read(store: Store) -> Installed:
     row = _row(store)
     if row is None:
         raise Unavailable(
-            "this installation has not been set up", hint="run `muster up`, or start a control worker"
+            "this installation has not been set up",
+            hint="run `muster setup`, or `muster up` on one machine",
         )
     return row
 

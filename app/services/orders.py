@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app.allow.policy import ENFORCE
+from app.allow.programs import SEARCH_PATH
 from app.compiler.plan import FANOUT_ACTION, PlanTask
 from app.engine.state import JobState
 from app.ids import ulid
@@ -16,6 +18,11 @@ from app.settings import Settings
 from app.transport.keys import KeyPair, Public
 from app.transport.messages import Job, Order
 from app.transport.sealing import seal_order
+
+_NOT_TOLD = frozenset(
+    {"command", "script", "stdin", "bound", "queue_timeout", "nodes", "batch", "max_failures"}
+)
+"""Keys of an input that are no business of the process: what it has anyway, and what is about other nodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +76,24 @@ def build_job(
     timeout: float | None,
     job: JobState,
     settings: Settings,
+    *,
+    guard: str = "",
+    trace_id: str,
 ) -> Job:
     """What the node is to run. The same row always gives the same Job, so that its digest is stable.
 
-    `given` is the task's rendered input. Raises InvalidInput where a value cannot be passed (NUL).
+    `given` is the task's rendered input. A job that the allowlist was enforced for looks for programs in a fixed
+    path, whatever the node's own is. Raises InvalidInput where a value cannot be passed (NUL).
     """
     argv, script = _what_runs(task, given)
     env = {str(name): value_text(value) for name, value in (given.get("env") or {}).items()}
     env.update({name: value_text(value) for name, value in (given.get("bound") or {}).items()})
+    if guard == ENFORCE:
+        env.setdefault("PATH", SEARCH_PATH)
     seconds = (
         timeout if timeout is not None else given.get("timeout") if task.action == FANOUT_ACTION else None
     )
-    shown = {
-        key: value
-        for key, value in given.items()
-        if key not in ("command", "script", "bound", "queue_timeout")
-    }
+    shown = {key: value for key, value in given.items() if key not in _NOT_TOLD}
     return Job(
         id=job.id,
         execution=execution,
@@ -103,6 +112,7 @@ def build_job(
         grace=settings.grace,
         output_limit=int(given.get("output_limit") or settings.output_limit),
         ok_codes=tuple(given.get("ok_codes") or (0,)),
+        trace_id=trace_id,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,8 +102,11 @@ def _unknown() -> NotAuthenticated:
     )
 
 
-def bootstrap_admin(store: Store, now: float) -> str | None:
-    """The token of the first administrator, made with the person; None where there are people already."""
+def bootstrap_admin(store: Store, now: float, keep: Callable[[str], None] | None = None) -> str | None:
+    """The token of the first administrator, made with the person; None where there are people already.
+
+    `keep` is called with the token before it holds: if it raises, there is no administrator either.
+    """
     with store.write() as connection:
         if connection.execute(select(func.count()).select_from(users)).scalar_one():
             return None
@@ -114,6 +118,8 @@ def bootstrap_admin(store: Store, now: float) -> str | None:
             return None
         made = _make_token(connection, FIRST_ADMIN, "first", None, now)
         audit.record(connection, FIRST_ADMIN, "user.bootstrap", FIRST_ADMIN, at=now)
+        if keep is not None:
+            keep(made.token)
     return made.token
 
 

@@ -17,10 +17,12 @@ from app.engine.status import (
     SUSPECT,
     UNKNOWN,
 )
+from app.logs import scope
 from app.services import handover
 from app.services.collect import Desk, letter, make_room, refuse, tell
 from app.services.handover import Parcel
 from app.services.lost import fail, lose
+from app.services.measures import REFUSED
 from app.services.run import Run
 from app.store.tables import Job, Node, table
 from app.transport.messages import Heartbeat
@@ -42,6 +44,7 @@ def report(desk: Desk, token: Any) -> None:
     except Refused as refused:
         refuse(desk.control, "results", refused.code, str(token))
         return
+    scope.note(node=said.node)
     with desk.control.store.write() as connection:
         for job, status, at in said.jobs:
             mine = (jobs.c.id == job, jobs.c.node == said.node, jobs.c.epoch == said.epoch)
@@ -89,6 +92,7 @@ def heartbeat(desk: Desk, token: Any) -> None:
     except Refused as refused:
         refuse(desk.control, "heartbeats", refused.code, str(token))
         return
+    scope.note(node=beat.node)
     now = desk.control.clock()
     parcel = Parcel()
     ask: list[str] = []
@@ -98,7 +102,9 @@ def heartbeat(desk: Desk, token: Any) -> None:
             return
         if known.epoch and known.epoch != beat.epoch:
             _other_journal(desk, connection, beat.node, known.epoch)
-        _refusals(connection, known.versions or {}, beat, now)
+        desk.control.tally.count(
+            REFUSED, beat.node, by=_refusals(connection, known.versions or {}, beat, now)
+        )
         connection.execute(update(nodes).where(nodes.c.name == beat.node).values(_seen(beat, now)))
         ask = _compare(desk, connection, beat, parcel, now)
     if known.epoch != beat.epoch:
@@ -114,14 +120,18 @@ def heartbeat(desk: Desk, token: Any) -> None:
     make_room(desk, beat.node)
 
 
-def _refusals(connection: Connection, before: Mapping[str, Any], beat: Heartbeat, now: float) -> None:
-    """What the node refused since its last heartbeat goes into the dead letters: it has no database of its own."""
+def _refusals(connection: Connection, before: Mapping[str, Any], beat: Heartbeat, now: float) -> int:
+    """What the node refused since its last heartbeat goes into the dead letters: it has no database of its own.
+
+    Returns how many.
+    """
     said, known = _count(beat.versions.get("refused")), _count(before.get("refused"))
     # A smaller number: the worker was started anew and counts from nothing.
     fresh = said - known if said >= known else said
     if fresh:
         what = f"{fresh} messages; the node's log says why"
         letter(connection, f"node.{beat.node}", "refused-by-node", what, now)
+    return fresh
 
 
 def _count(text: Any) -> int:

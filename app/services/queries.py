@@ -38,6 +38,7 @@ _SUMMARY = tuple(
         "workflow_ref",
         "workflow_revision",
         "requester",
+        "trace_id",
         "status",
         "intent",
         "degraded",

@@ -21,7 +21,9 @@ from app.engine.advance import advance
 from app.engine.draft import view
 from app.engine.events import Event, JobEnded, NodeBack
 from app.engine.state import Changes, Commands, JobState, Limits, Need, Slice, Step
-from app.engine.status import NOT_REACHED, PENDING
+from app.engine.status import EXECUTION_OVER, NOT_REACHED, PENDING
+from app.logs import scope
+from app.services import audit, ends
 from app.services.control import Control
 from app.store import executions as rows
 from app.store.executions import Head
@@ -53,6 +55,7 @@ class Run:
     def lock(cls, control: Control, connection: Connection, execution: str) -> Run:
         """Raises UnknownExecution."""
         head = rows.lock(connection, execution)
+        scope.note(execution=execution, trace_id=head.trace_id)
         return cls(control, connection, head, rows.plan(connection, head.plan_digest))
 
     @property
@@ -93,10 +96,14 @@ class Run:
         if not self._answered:
             return
         changes = self._unsaved
+        over = changes.execution.get("status") in EXECUTION_OVER
+        ends.saw(self.control.tally, self.slice, changes, self.now)
         for job in self._folded & changes.jobs.keys():
             changes.jobs[job].pop("settled", None)
         changes.jobs = {job: columns for job, columns in changes.jobs.items() if columns}
         rows.save(self.connection, self.head, changes, self._answered, self.now, self._unborn)
+        if over:
+            audit.completed(self.connection, self.head, self.now)
         self._unsaved, self._answered, self._unborn = Changes(), [], {}
 
     def settle(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,21 +16,27 @@ from app.compiler.plan import LOCAL, PLAN_VERSION, Plan
 from app.engine.events import Submitted
 from app.engine.status import SCHEDULING
 from app.errors import Conflict, InvalidInput
-from app.ids import ulid
+from app.ids import trace_of, ulid
 from app.language.model import Parameter
 from app.language.parameters import bind
-from app.services import audit
+from app.logs import scope
+from app.services import audit, guard
 from app.services.control import Control
+from app.services.measures import CREATED
 from app.services.run import Run
 from app.store import executions as rows
 from app.store.tables import IdempotencyKey, table
 
+log = logging.getLogger(__name__)
 keys = table(IdempotencyKey)
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What is asked for, by whom. `request_sha256` is the digest of the request that carried the key."""
+    """What is asked for, by whom. `request_sha256` is the digest of the request that carried the key.
+
+    What does not come from the library (`origin`) is held to the allowlist.
+    """
 
     plan: Plan
     source: str
@@ -38,6 +45,7 @@ class Submission:
     revision: int | None = None
     idempotency_key: str = ""
     request_sha256: str = ""
+    origin: guard.Origin = guard.STORED
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +59,9 @@ class Accepted:
 def submit(control: Control, submission: Submission) -> Accepted:
     """Commit a new execution and nudge the control workers.
 
-    Raises InvalidInput (parameters, or `local` where it is switched off) and Conflict (the key came with another
-    request). When it returns, the execution is on disk.
+    Raises InvalidInput (parameters, or `local` where it is switched off), NotAllowed (what the allowlist refuses)
+    and Conflict (the key came with another request). When it returns, the execution is on disk. Its trace is that of
+    the request, else one of its own.
     """
     plan = submission.plan
     with control.store.read() as connection:
@@ -61,8 +70,10 @@ def submit(control: Control, submission: Submission) -> Accepted:
         return Accepted(known, created=False)
     parameters = bind(_parameters(plan), submission.parameters)
     _refuse_local(control, plan)
+    examined = _examine(control, submission)
     now = control.clock()
     execution = ulid(now)
+    trace_id = scope.current().get("trace_id") or trace_of(execution)
     with control.store.write() as connection:
         known = _claim_key(connection, submission, execution, now)
         if known is not None:
@@ -74,16 +85,45 @@ def submit(control: Control, submission: Submission) -> Accepted:
             "workflow_revision": submission.revision,
             "plan_digest": digest,
             "requester": submission.requester,
+            "origin": submission.origin,
+            "guard": examined.guard,
+            "trace_id": trace_id,
             "status": SCHEDULING,
             "parameters": parameters,
             "created_at": now,
         }
         rows.create(connection, values, plan, now)
-        detail = {"workflow": plan.ref, "revision": submission.revision}
-        audit.record(connection, submission.requester, "execution.submit", execution, "accepted", detail)
+        _keep_in_audit(connection, submission, execution, examined, now)
         Run.lock(control, connection, execution).take(Submitted())
+    scope.note(execution=execution, trace_id=trace_id)
+    log.info("execution accepted", extra=scope.facts(workflow=plan.ref, revision=submission.revision))
+    control.tally.count(CREATED)
     control.nudge([execution])
     return Accepted(execution, created=True)
+
+
+def _examine(control: Control, submission: Submission) -> guard.Examined:
+    """What it would run. Raises NotAllowed, which is kept in the audit trail and leaves nothing else."""
+    examined = guard.examine(control, submission.plan, submission.origin)
+    if examined.error is not None:
+        detail = {"origin": submission.origin, **examined.detail}
+        ref, person = submission.plan.ref, submission.requester
+        audit.refuse(control, person, "execution.submit", ref, examined.error, detail)
+        raise examined.error
+    return examined
+
+
+def _keep_in_audit(
+    connection: Connection, submission: Submission, execution: str, examined: guard.Examined, now: float
+) -> None:
+    """With the execution itself, so that nothing runs that is not in the trail."""
+    detail = {"workflow": submission.plan.ref, "revision": submission.revision, "origin": submission.origin}
+    detail |= examined.detail
+    person = submission.requester
+    audit.record(connection, person, "execution.submit", execution, audit.ACCEPTED, detail, at=now)
+    if examined.problems:
+        problems = {"problems": examined.problems[: guard.MOST_TOLD]}
+        audit.record(connection, person, "execution.check", execution, audit.WOULD_REFUSE, problems, at=now)
 
 
 def _parameters(plan: Plan) -> tuple[Parameter, ...]:

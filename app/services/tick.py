@@ -29,6 +29,8 @@ from app.engine.status import (
 )
 from app.services import collect, lost, output, retention
 from app.services.collect import Desk
+from app.services.installation import LEASE
+from app.services.measures import TICK_SECONDS
 from app.services.run import Run
 from app.store.tables import Execution, Installation, Job, Node, Output, Timer, table
 
@@ -39,9 +41,6 @@ executions, installations, outputs = table(Execution), table(Installation), tabl
 
 _ends_something = not_(or_(timers.c.kind == "delay", timers.c.kind.startswith("retry.")))
 """In a pause only these timers fire: sleeps, timeouts, expiries."""
-
-LEASE = 5.0
-"""Seconds that one worker holds the tick; the tick itself is due every second."""
 
 AT_ONCE = 500
 """Rows that one part of one tick takes on, so that a tick stays short."""
@@ -69,8 +68,9 @@ def tick(desk: Desk, holder: str) -> bool:
         _unverified,
         _prune,
     )
-    for part in parts:
-        part(desk)
+    with desk.control.tally.timed(TICK_SECONDS):
+        for part in parts:
+            part(desk)
     return True
 
 

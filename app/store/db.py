@@ -6,14 +6,36 @@ fails at once with BUSY_SNAPSHOT whatever the timeout), busy timeout 30 s (its w
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 
+from app.store.prepared import hand_over
+
 BUSY_TIMEOUT_MS = 30_000
+
+
+class Turn:
+    """Lets the writing threads of this process at SQLite one after another.
+
+    SQLite has no queue: who finds it locked sleeps for up to 100 ms before looking again, while it lies idle. A
+    thread that has waited for as long as SQLite itself would let it wait goes on and hears SQLite's own answer.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._mine = threading.local()
+
+    def __enter__(self) -> None:
+        self._mine.held = self._lock.acquire(timeout=BUSY_TIMEOUT_MS / 1000)
+
+    def __exit__(self, *_: object) -> None:
+        if self._mine.held:
+            self._lock.release()
 
 
 class Store:
@@ -27,6 +49,8 @@ class Store:
         if self.is_sqlite and self.url.database:
             Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
         self.engine = _sqlite_engine(self.url) if self.is_sqlite else _postgres_engine(self.url)
+        self._writers = self.engine.execution_options(muster_write=True)
+        self._turn = Turn() if self.is_sqlite else nullcontext()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -38,11 +62,8 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that writes: committed at the end, rolled back on an exception."""
-        with self.engine.connect() as connection:
-            if self.is_sqlite:
-                connection = connection.execution_options(muster_write=True)
-            with connection.begin():
-                yield connection
+        with self._turn, self._writers.begin() as connection:
+            yield connection
 
     def close(self) -> None:
         self.engine.dispose()
@@ -65,7 +86,7 @@ def _sqlite_engine(url: Any) -> Engine:
     @event.listens_for(engine, "begin")
     def _begun(connection: Connection) -> None:
         writes = connection.get_execution_options().get("muster_write")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN DEFERRED")
+        hand_over(connection, "BEGIN IMMEDIATE" if writes else "BEGIN DEFERRED").close()
 
     return engine
 

@@ -6,6 +6,7 @@ transaction.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
@@ -37,6 +38,9 @@ HEAD_COLUMNS = (
     *(executions.c[name] for name in _EXECUTION_COLUMNS),
     executions.c.plan_digest,
     executions.c.requester,
+    executions.c.origin,
+    executions.c.guard,
+    executions.c.trace_id,
     executions.c.event_seq,
     executions.c.created_at,
 )
@@ -95,15 +99,21 @@ class UnknownExecution(NotFound):
 
 
 class Head:
-    """The execution's row with what the engine does not see: which plan, who asked, how many events so far."""
+    """The execution's row with what the engine does not see: which plan, who asked, its trace, how many events.
 
-    __slots__ = ("event_seq", "plan_digest", "requester", "state")
+    `origin` is where its workflow came from, `guard` the mode of the allowlist that it is held to ("" for none).
+    """
+
+    __slots__ = ("event_seq", "guard", "origin", "plan_digest", "requester", "state", "trace_id")
 
     def __init__(self, *values: Any) -> None:
         """Takes the values of `HEAD_COLUMNS`."""
-        *known, plan_digest, requester, event_seq, created_at = values
+        *known, plan_digest, requester, origin, guard, trace_id, event_seq, created_at = values
         self.plan_digest: str = plan_digest
         self.requester: str = requester
+        self.origin: str = origin
+        self.guard: str = guard
+        self.trace_id: str = trace_id
         self.event_seq: int = event_seq
         columns = dict(zip(_EXECUTION_COLUMNS, known, strict=True))
         system = {
@@ -326,7 +336,7 @@ def create(connection: Connection, values: Mapping[str, Any], plan_: Plan, now: 
 def store_plan(connection: Connection, plan_: Plan, source: str, plan_version: int, now: float) -> str:
     """Keep a plan by its digest, once. Returns the digest."""
     body = plan_.dump()
-    digest = plan_.digest
+    digest = hashlib.sha256(body.encode()).hexdigest()
     known = connection.execute(select(func.count()).where(plans.c.digest == digest)).scalar_one()
     if not known:
         values = {

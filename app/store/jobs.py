@@ -20,8 +20,8 @@ executions, tasks, jobs = table(Execution), table(Task), table(Job)
 class JobRow:
     """A job as it was handed over, and what has become of it.
 
-    `has_late`: an outcome that came too late is kept beside. `plan_digest` is its execution's. `crowded`: jobs are
-    queued for its node.
+    `has_late`: an outcome that came too late is kept beside. `plan_digest` and `trace_id` are its execution's.
+    `crowded`: jobs are queued for its node.
     """
 
     id: str
@@ -40,6 +40,7 @@ class JobRow:
     canvas_digest: str
     first_canvas_digest: str
     plan_digest: str
+    trace_id: str
     crowded: bool
 
 
@@ -61,6 +62,7 @@ _COLUMNS = (
     jobs.c.canvas_digest,
     jobs.c.first_canvas_digest,
     executions.c.plan_digest,
+    executions.c.trace_id,
     exists().where(_waiting.c.node == jobs.c.node, _waiting.c.status == QUEUED),
 )
 

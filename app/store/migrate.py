@@ -68,7 +68,7 @@ def require(store: Store) -> None:
     if found != head():
         raise Unavailable(
             f"the database has schema {found or 'none'}, this version needs {head()}",
-            hint="migrate it: `muster up` does, and so does app.store.migrate.upgrade",
+            hint="migrate it: `muster setup` does, and so does `muster up`",
             code="schema",
         )
 

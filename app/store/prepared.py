@@ -31,16 +31,22 @@ class Query(Generic[_T]):
         self._statement = statement
         self._make = make
         self._texts: dict[str, _Text] = {}
+        self._converts: dict[str, Sequence[tuple[int, _Convert]]] = {}
 
     def all(self, connection: Connection, **values: Any) -> list[_T]:
         """What `make` makes of every row."""
-        text = _text(self._texts, self._statement, connection.dialect)
-        make = self._make
+        dialect = connection.dialect
+        text = _text(self._texts, self._statement, dialect)
         cursor = execute(connection, text.sql, text.bind(values))
-        try:
-            return [make(*row) for row in text.converted(cursor.fetchall())]
-        finally:
-            cursor.close()
+        converts = self._converts.get(dialect.name)
+        if converts is None:
+            converts = self._converts[dialect.name] = _results(self._statement, dialect, cursor.description)
+        found = cursor.fetchall()
+        cursor.close()
+        make = self._make
+        if not converts:
+            return [make(*row) for row in found]
+        return [make(*_converted(row, converts)) for row in found]
 
     def first(self, connection: Connection, **values: Any) -> _T | None:
         """What `make` makes of the only row, None where there is none."""
@@ -113,6 +119,11 @@ def execute(connection: Connection, sql: str, values: Any, *, many: bool = False
     """
     if not connection.in_transaction():
         connection.begin()
+    return hand_over(connection, sql, values, many=many)
+
+
+def hand_over(connection: Connection, sql: str, values: Any = (), *, many: bool = False) -> Any:
+    """The same outside of any transaction that SQLAlchemy knows of: what begins one."""
     cursor = connection.connection.cursor()
     try:
         if many:
@@ -137,13 +148,12 @@ def _as_sqlalchemy(connection: Connection, cursor: Any, sql: str, error: Excepti
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """A statement for one dialect: `binds` and `results` say how each value is converted (None: not at all)."""
+    """A statement for one dialect: `binds` says how each value is converted (None: not at all)."""
 
     sql: str
     positional: bool
     binds: tuple[tuple[str, _Convert | None], ...]
     constants: Mapping[str, Any]
-    results: tuple[tuple[int, _Convert], ...]
 
     def bind(self, values: Mapping[str, Any]) -> Any:
         if self.constants:
@@ -156,15 +166,13 @@ class _Text:
             name: values[name] if convert is None else convert(values[name]) for name, convert in self.binds
         }
 
-    def converted(self, rows: Iterable[Sequence[Any]]) -> Iterable[Sequence[Any]]:
-        return [self._converted(row) for row in rows] if self.results else rows
 
-    def _converted(self, row: Sequence[Any]) -> Sequence[Any]:
-        values = list(row)
-        for position, convert in self.results:
-            if values[position] is not None:
-                values[position] = convert(values[position])
-        return values
+def _converted(row: Sequence[Any], converts: Sequence[tuple[int, _Convert]]) -> Sequence[Any]:
+    values = list(row)
+    for position, convert in converts:
+        if values[position] is not None:
+            values[position] = convert(values[position])
+    return values
 
 
 def _text(known: dict[str, _Text], statement: Select[Any] | UpdateBase, dialect: Dialect) -> _Text:
@@ -181,7 +189,14 @@ def _prepare(statement: Select[Any] | UpdateBase, dialect: Dialect) -> _Text:
     names = compiled.positiontup if compiled.positional else compiled.params
     types = {name: compiled.binds[name].type for name in names}
     binds = tuple((name, types[name].dialect_impl(dialect).bind_processor(dialect)) for name in names)
-    columns = statement.selected_columns if isinstance(statement, Select) else ()
-    converts = (column.type.dialect_impl(dialect).result_processor(dialect, None) for column in columns)
-    results = tuple((number, convert) for number, convert in enumerate(converts) if convert is not None)
-    return _Text(str(compiled), bool(compiled.positional), binds, constants, results)
+    return _Text(str(compiled), bool(compiled.positional), binds, constants)
+
+
+def _results(statement: Select[Any], dialect: Dialect, description: Any) -> list[tuple[int, _Convert]]:
+    """How the columns of a result are converted, by position. The driver's own types count as well."""
+    found: list[tuple[int, _Convert]] = []
+    for position, (column, told) in enumerate(zip(statement.selected_columns, description, strict=True)):
+        convert = column.type.dialect_impl(dialect).result_processor(dialect, told[1])
+        if convert is not None:
+            found.append((position, convert))
+    return found

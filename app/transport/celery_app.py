@@ -20,14 +20,16 @@ from celery.backends.redis import RedisBackend
 from kombu import Exchange, Queue
 
 from app.errors import InvalidInput
-from app.transport import gate, restore
 from app.transport import queues as names
+from app.transport import restore, wire
 from app.transport.channel import Connection
+from app.transport.events import QuietEvents
+from app.transport.publisher import Publisher
 
 Role = Literal["control", "node", "beat", "sender"]
 
 _DAY = 86_400
-_VISIBILITY = {"control": 600, "node": 7 * _DAY, "sender": 600, "beat": 600}
+_VISIBILITY = 600
 _REDIS = ("redis", "rediss")
 _AMQP = ("amqp", "amqps", "pyamqp")
 
@@ -44,10 +46,11 @@ class Place:
 
 
 class QuietTask(Task):
-    """No part of a result in logs or events."""
+    """No part of a result in logs or events, and nothing decoded twice."""
 
     abstract = True
     resultrepr_maxsize = 0
+    Request = "app.transport.request:Request"
 
 
 class PlainQueues(Queues):
@@ -69,7 +72,7 @@ class QuietAMQP(AMQP):
     queues_cls = PlainQueues
 
     def as_task_v2(self, *args: Any, **options: Any) -> Any:
-        options.update(argsrepr=gate.HIDDEN, kwargsrepr=gate.HIDDEN)
+        options.update(argsrepr=wire.HIDDEN, kwargsrepr=wire.HIDDEN)
         return super().as_task_v2(*args, **options)
 
 
@@ -87,15 +90,20 @@ class ChordBackend(RedisBackend):
 
 
 class Muster(Celery):
-    """A Celery app with our transport, worker and manners. `muster` says what it is for."""
+    """A Celery app with our transport, worker and manners. `muster` says what it is for, `publisher` sends."""
 
     amqp_cls = QuietAMQP
+    events_cls = QuietEvents
     task_cls = QuietTask
     muster: Place
 
     @cached_property
     def Worker(self) -> Any:
         return self.subclass_with_self("app.transport.worker:Worker")
+
+    @cached_property
+    def publisher(self) -> Publisher:
+        return Publisher(self)
 
 
 def make_queue(name: str) -> Queue:
@@ -199,11 +207,12 @@ def _known(role: Role, queues: Sequence[str]) -> list[str]:
 def _transport(scheme: str, role: Role, name: str) -> dict[str, Any]:
     if scheme in _AMQP:
         return {"confirm_publish": True}
+    # A node's journal answers for what it took: what is lost on the way there is sent again by control.
+    kept: dict[str, Any] = {"ack_emulation": False}
+    if role != "node":
+        kept = {**restore.own_keys(name), "visibility_timeout": _VISIBILITY, "unacked_restore_interval": 5}
     return {
-        **restore.own_keys(name),
-        "visibility_timeout": _VISIBILITY[role],
-        "unacked_restore_interval": 5,
-        "unacked_restore_throttle": 1,
+        **kept,
         "priority_steps": [0],
         "health_check_interval": 25,
         "socket_keepalive": True,

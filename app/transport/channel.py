@@ -19,26 +19,36 @@ All of them go to the list `dead`, with the reason, and are counted. kombu also 
 where it came from, and pushes it *there* when it is restored: an item on `results` could name `node.web-1` or
 `control`. And it files unacknowledged items under the item's own delivery tag, so a copied tag hides another
 message. Both are written anew from the list that the item was taken from.
+
+What is taken and not acknowledged lies in one hash, by tags that say when it was taken (decision 008). A worker
+whose app sets `ack_emulation` to False keeps no such hash.
 """
 
 from __future__ import annotations
 
 import binascii
 import hashlib
+import itertools
 import json
 import logging
+import math
+import secrets
 import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from queue import Empty
 from typing import Any
-from uuid import uuid4
 
 import kombu
 from celery.utils.dispatch import Signal
 from kombu.transport import redis as kombu_redis
+from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import loads
 
 from app.transport.gate import Poison
+from app.transport.line import Command, Line
 from app.transport.queues import DEAD
 
 logger = logging.getLogger(__name__)
@@ -58,6 +68,8 @@ _DEAD_QUEUE = kombu.Queue(
 )
 _ITEM_BYTES = 8_000_000
 _SHOWN_BYTES = 8_192
+_PROCESS = secrets.token_hex(4)
+_numbers = itertools.count()
 
 
 def envelope(item: bytes, queue: str) -> dict[str, Any]:
@@ -70,8 +82,9 @@ def envelope(item: bytes, queue: str) -> dict[str, Any]:
     if len(item) > _ITEM_BYTES:
         raise Poison(f"an item of {len(item)} bytes", code="too-large")
     try:
-        payload = loads(bytes_to_str(item))
-    except Exception as error:  # noqa: BLE001 - the edge: the decoder's type hooks raise what they like
+        # Not kombu's decoder, which makes objects of what calls itself so, and asks of every mapping.
+        payload = json.loads(item.decode())
+    except (ValueError, RecursionError) as error:
         raise Poison(f"no JSON: {type(error).__name__}", code="not-json") from None
     if not isinstance(payload, dict):
         raise Poison(f"a {type(payload).__name__}, not an object", code="not-an-envelope")
@@ -90,14 +103,136 @@ def envelope(item: bytes, queue: str) -> dict[str, Any]:
         raise Poison("a body that is no base64", code="bad-body") from None
     origin = properties.get("delivery_info")
     again = isinstance(origin, dict) and origin.get("redelivered") is True
-    properties["delivery_tag"] = str(uuid4())
+    properties["delivery_tag"] = new_tag()
     properties["priority"] = 0
     properties["delivery_info"] = {"exchange": "", "routing_key": queue, "redelivered": again}
     return payload
 
 
+def new_tag() -> str:
+    """A delivery tag: those that are given out later sort after it."""
+    return f"{time.time_ns():020d}.{next(_numbers):010d}.{_PROCESS}"
+
+
+def taken_at(tag: str) -> float:
+    """When the message with this tag was taken, in Unix seconds; infinity for a tag that is none of ours."""
+    digits = tag.partition(".")[0]
+    return int(digits) / 1e9 if len(digits) == 20 and digits.isascii() and digits.isdecimal() else math.inf
+
+
+class QoS(kombu_redis.QoS):
+    """What was taken and not acknowledged: one command to note a message, one to forget it.
+
+    kombu keeps a sorted set of times beside the hash, so each of them is a transaction there. Our tags hold the
+    time, and the hash of one worker is short. What is to be forgotten is written together with what is noted next,
+    and before the worker asks for another message: an acknowledgement may so wait as long as one BRPOP does.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._forgotten: deque[str] = deque()
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        origin = message.delivery_info
+        kept = json.dumps([message._raw, origin["exchange"], origin["routing_key"]], separators=(",", ":"))
+        self.write([("HSET", self.unacked_key, delivery_tag, kept)])
+        virtual.QoS.append(self, message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        self._forgotten.append(delivery_tag)
+        virtual.QoS.ack(self, delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        if requeue:
+            self.restore_by_tag(delivery_tag, leftmost=True)
+            virtual.QoS.ack(self, delivery_tag)
+        else:
+            self.ack(delivery_tag)
+
+    def write(self, commands: Sequence[Command] = ()) -> None:
+        """Carries out the commands, after what has been acknowledged is forgotten. Raises what redis-py raises.
+
+        An acknowledgement that is lost so is harmless: the message is handed out twice.
+        """
+        gone = []
+        while self._forgotten:
+            gone.append(self._forgotten.popleft())
+        wanted = [("HDEL", self.unacked_key, *gone), *commands] if gone else list(commands)
+        if wanted:
+            self.channel.line.call(wanted)
+
+    def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
+        self.write()
+        super().restore_by_tag(tag, client, leftmost)
+
+    def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
+        """Hands out again what was taken longer ago than the visibility timeout."""
+        with self.channel.conn_or_acquire() as client:
+            before = time.time() - self.visibility_timeout
+            # Each is pushed to the end that is read next, so the oldest goes last.
+            for tag in reversed(self.tags(client)):
+                if taken_at(tag) < before:
+                    self.restore_by_tag(tag, client)
+
+    def tags(self, client: Any) -> list[str]:
+        """The tags of all that is not acknowledged, oldest first."""
+        self.write()
+        return sorted(bytes_to_str(tag) for tag in client.hkeys(self.unacked_key))
+
+    def _remove_from_indices(self, delivery_tag: str, pipe: Any = None) -> Any:
+        with self.pipe_or_acquire(pipe) as pipe:
+            return pipe.hdel(self.unacked_key, delivery_tag)
+
+
 class Channel(kombu_redis.Channel):
     """kombu's Redis channel, with every item looked at between the list and the consumer."""
+
+    QoS = QoS
+
+    @cached_property
+    def line(self) -> Line:
+        """The connection for what every message costs."""
+        return Line(lambda: self.pool.get_connection())
+
+    @cached_property
+    def _shared_client(self) -> Any:
+        return self._create_client()
+
+    @contextmanager
+    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
+        # kombu makes a client each time, which takes longer than most commands. A client may be shared by threads.
+        yield client or self._shared_client
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        self._write()
+        super()._brpop_start(timeout)
+
+    def close(self) -> None:
+        if not self.closed:
+            try:
+                self._write()
+            except self.connection_errors:
+                logger.warning("what was acknowledged last may be handed out again: the broker is away")
+        super().close()
+
+    def _write(self) -> None:
+        if isinstance(self._qos, QoS):
+            self._qos.write()
+
+    def _restore(self, message: Any, leftmost: bool = False) -> None:
+        if self.ack_emulation:
+            super()._restore(message, leftmost)
+            return
+        # kombu would write the message anew from the headers that the gate has replaced.
+        queue = message._raw["properties"]["delivery_info"]["routing_key"]
+        with self.conn_or_acquire() as client:
+            self._do_restore_message(message._raw, "", queue, client, leftmost)
+
+    def _disconnect_pools(self) -> None:
+        # Both are made of the pool that goes now, and of a new one when they are needed again.
+        self.__dict__.pop("line", None)
+        self.__dict__.pop("_shared_client", None)
+        super()._disconnect_pools()
 
     def _brpop_read(self, **options: Any) -> bool:
         # kombu's method with our decoding: there an item is lost when loads() raises.

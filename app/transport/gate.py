@@ -16,9 +16,10 @@ publish what he likes:
 
 So `admit` runs before Celery's strategy and tracing. It lets through only the names that belong on a queue,
 rebuilds the headers from an allowlist and takes callbacks, chain and chord off. Chain and chord are kept
-beside the request as plain data; the task, and only after its own check of signature and digest, may put them
-back with `restore_canvas`. What remains is a nudge with arguments. This holds on every queue; on `control`
-and the like, which no node may write, `expires` is kept, for a tick that came late is to be dropped.
+beside the request as plain data; the task, and only after its own check of signature and digest, may send the
+next link (`next_link`) or have the chord counted (`restore_chord`). What remains is a nudge with arguments.
+This holds on every queue; on `control` and the like, which no node may write, `expires` is kept, for a tick
+that came late is to be dropped.
 
 Pure: nothing here publishes, reads a clock or knows a broker.
 """
@@ -26,6 +27,7 @@ Pure: nothing here publishes, reads a clock or knows a broker.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,9 +35,7 @@ from typing import Any
 from app.errors import InvalidInput
 from app.transport import queues
 from app.transport.messages import JOB_ID, canonical
-
-HIDDEN = "-"
-"""What events, logs and Flower show for arguments and results."""
+from app.transport.wire import CONTENT_ENCODING, CONTENT_TYPE, HIDDEN, Message
 
 CANVAS = "muster_canvas"
 """The request attribute that holds the canvas which came with a message: data, not yet believed."""
@@ -136,6 +136,20 @@ def admit(queue: str, headers: Any, payload: Any) -> Admitted:
     return Admitted(name, task_id, clean, list(args), kwargs, canvas)
 
 
+def decode(message: Any) -> Any:
+    """What a kombu message's body holds, as plain JSON: Celery's own decoder makes objects of what calls itself so.
+
+    Raises Poison with code `bad-body`.
+    """
+    if (message.content_type, message.content_encoding) != (CONTENT_TYPE, CONTENT_ENCODING):
+        raise Poison("no JSON in UTF-8", code="bad-body")
+    body = message.body
+    try:
+        return json.loads(body if isinstance(body, str) else bytes(body).decode())
+    except (TypeError, ValueError, RecursionError):
+        raise Poison("the body cannot be decoded", code="bad-body") from None
+
+
 def belongs(queue: str, name: str) -> bool:
     """Whether a task of this name may come from this queue. Celery's own tasks may come from none."""
     if name.startswith("celery."):
@@ -162,17 +176,37 @@ def take_canvas(request: Any) -> Canvas:
     return canvas
 
 
-def restore_canvas(request: Any, canvas: Canvas) -> None:
-    """Puts a canvas back on a task's request: after the task Celery sends the next link, or counts
-    the chord.
+def next_link(request: Any, canvas: Canvas, value: Any) -> Message | None:
+    """The call of the next link with `value` for its argument, as Celery would make it; None at a chain's end.
 
     For the task body alone, and only once the sender's signature holds and `canvas_digest` equals the one on
-    record. Links are rebuilt from what the digest covers. Raises Poison, with the request unchanged, if there
-    is more in them.
+    record. Links are rebuilt from what the digest covers. Raises Poison if there is more in them.
     """
-    chain = [_rebuilt(link) for link in canvas.chain or ()]
+    if not canvas.chain:
+        return None
+    *rest, link = (_rebuilt(each) for each in canvas.chain)
+    options = link["options"]
+    return Message(
+        options["queue"],
+        link["task"],
+        options["task_id"],
+        link["args"] if link["immutable"] else [value, *link["args"]],
+        chain=rest,
+        chord=options.get("chord"),
+        group_id=options.get("group_id"),
+        group_index=options.get("group_index"),
+        root_id=request.root_id,
+        parent_id=request.id,
+    )
+
+
+def restore_chord(request: Any, canvas: Canvas) -> None:
+    """Puts a canvas' chord back on a task's request: after the task Celery counts it.
+
+    Under the conditions of `next_link`. Raises Poison, with the request unchanged, if there is more in the body
+    than the digest covers.
+    """
     chord = _rebuilt(canvas.chord) if canvas.chord else None
-    request.chain = chain or None
     request.chord, request.group, request.group_index = chord, canvas.group_id, canvas.group_index
 
 
@@ -209,33 +243,35 @@ def _canvas(embed: Mapping[str, Any], headers: Mapping[str, Any]) -> Canvas:
 
 def _covered(link: Any) -> list[Any]:
     """What there is to a link; raises Poison where there is more."""
-    if not isinstance(link, Mapping) or not set(link) <= _LINK:
+    # `dict`, not Mapping, which takes several times as long: a line's links are looked at in every hop.
+    if not isinstance(link, dict) or not link.keys() <= _LINK:
         raise Poison("a link of the canvas is no plain signature", code="bad-canvas")
     options = link.get("options")
-    if not isinstance(options, Mapping) or not set(options) <= _OPTIONS:
+    if not isinstance(options, dict) or not options.keys() <= _OPTIONS:
         raise Poison("a link of the canvas has options that it may not have", code="bad-canvas")
-    name, queue, task_id = link.get("task"), options.get("queue"), options.get("task_id")
+    name, queue, task_id, args = (
+        link.get("task"),
+        options.get("queue"),
+        options.get("task_id"),
+        link.get("args"),
+    )
     if not (isinstance(name, str) and isinstance(queue, str) and isinstance(task_id, str)):
         raise Poison("a link of the canvas lacks its name, queue or id", code="bad-canvas")
-    if (
-        link.get("kwargs")
-        or link.get("subtask_type") is not None
-        or not isinstance(link.get("args"), list | tuple)
-    ):
+    if link.get("kwargs") or link.get("subtask_type") is not None or not isinstance(args, list | tuple):
         raise Poison("a link of the canvas has keyword arguments or a canvas of its own", code="bad-canvas")
     nested = options.get("chord")
     body = _covered(nested) if nested else None
-    return [name, queue, task_id, list(link["args"]), bool(link.get("immutable")), body]
+    return [name, queue, task_id, list(args), bool(link.get("immutable")), body]
 
 
 def _rebuilt(link: Any) -> dict[str, Any]:
     name, queue, task_id, args, immutable, body = _covered(link)
     options = {"queue": queue, "task_id": task_id}
-    for kept in ("group_id", "group_index"):
-        if link["options"].get(kept) is not None:
-            options[kept] = link["options"][kept]
-    if body:
-        options["chord"] = _rebuilt(link["options"]["chord"])
+    given = link["options"]
+    if len(given) > len(options):
+        options |= {kept: given[kept] for kept in ("group_id", "group_index") if given.get(kept) is not None}
+        if body:
+            options["chord"] = _rebuilt(given["chord"])
     return {
         "task": name,
         "args": args,

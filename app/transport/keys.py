@@ -18,21 +18,13 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from joserfc import jws
-from joserfc.errors import JoseError
-from joserfc.jwk import OKPKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from app.errors import Conflict, InvalidInput, NotAllowed, NotFound
+from app.transport import jose
 from app.transport.messages import canonical
-
-
-class _Signature(jws.JWSRegistry):
-    # joserfc stops at 128 kB; the doors that use this look at the length first.
-    max_payload_length = 2_000_000
-
-
-SIGNATURE = _Signature(algorithms=["Ed25519"])
-"""The one signature algorithm. joserfc refuses every other name, `none` and HS256 included."""
+from app.transport.segments import decode, encode
 
 PROOF_TYPE = "proof+jws"
 _PROOF_BYTES = 4096
@@ -42,13 +34,13 @@ _PROOF_BYTES = 4096
 class Public:
     """The public half of a pair: whose signature to check, to whom to seal."""
 
-    sign: OKPKey
-    seal: OKPKey
+    sign: Ed25519PublicKey
+    seal: X25519PublicKey
 
     @cached_property
     def kid(self) -> str:
         """RFC 7638 thumbprint of the signing key."""
-        return str(self.sign.thumbprint())
+        return _text(hashlib.sha256(canonical(_jwk(self.sign))).digest())
 
     @cached_property
     def fingerprint(self) -> str:
@@ -56,13 +48,13 @@ class Public:
         return "sha256:" + hashlib.sha256(canonical(self.to_json())).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        return {"sign": _bare(self.sign, private=False), "seal": _bare(self.seal, private=False)}
+        return {"sign": _jwk(self.sign), "seal": _jwk(self.seal)}
 
     @classmethod
     def from_json(cls, data: Any) -> Public:
         """From {sign: jwk, seal: jwk}; raises InvalidInput for anything else, a private key included.
 
-        Imported keys are cached: importing costs more than a signature check.
+        Keys are cached: each message needs them, and reading them costs as much as signing.
         """
         halves = []
         for name, curve in (("sign", "Ed25519"), ("seal", "X25519")):
@@ -78,10 +70,10 @@ class Public:
                     hint="send what `public()` of the key pair gives",
                     code="bad-public-key",
                 )
-            halves.append((curve, jwk["x"]))
+            halves.append(jwk["x"])
         try:
-            return _imported(halves[0][1], halves[1][1])
-        except (JoseError, ValueError, TypeError) as error:
+            return _imported(*halves)
+        except ValueError as error:
             raise InvalidInput(f"a public key cannot be read: {error}", code="bad-public-key") from None
 
 
@@ -89,12 +81,12 @@ class Public:
 class KeyPair:
     """Both private keys of control or of a node. Never leaves its machine."""
 
-    sign: OKPKey
-    seal: OKPKey
+    sign: Ed25519PrivateKey
+    seal: X25519PrivateKey
 
     @classmethod
     def generate(cls) -> KeyPair:
-        return cls(OKPKey.generate_key("Ed25519"), OKPKey.generate_key("X25519"))
+        return cls(Ed25519PrivateKey.generate(), X25519PrivateKey.generate())
 
     @property
     def kid(self) -> str:
@@ -106,23 +98,29 @@ class KeyPair:
 
     @cached_property
     def _public(self) -> Public:
-        return _imported(_bare(self.sign, private=False)["x"], _bare(self.seal, private=False)["x"])
+        return Public(self.sign.public_key(), self.seal.public_key())
 
     @property
     def public_keys(self) -> Public:
         return self._public
+
+    def _secret(self) -> dict[str, Any]:
+        public = self.public()
+        return {
+            "sign": {**public["sign"], "d": _text(self.sign.private_bytes_raw())},
+            "seal": {**public["seal"], "d": _text(self.seal.private_bytes_raw())},
+        }
 
     def save(self, path: Path) -> None:
         """Writes both keys, mode 0600, whole or not at all.
 
         Raises Conflict if the file is there: what was sealed to overwritten keys could not be opened again.
         """
-        data = {"sign": _bare(self.sign, private=True), "seal": _bare(self.seal, private=True)}
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(canonical(data) + b"\n")
+                file.write(canonical(self._secret()) + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
             # A hard link, unlike a rename, fails when the name is taken: two first starts cannot both win.
@@ -158,9 +156,16 @@ class KeyPair:
             )
         try:
             data = json.loads(text)
-            return cls(_import_private(data["sign"], "Ed25519"), _import_private(data["seal"], "X25519"))
-        except (JoseError, ValueError, TypeError, KeyError) as error:
+            pair = cls(
+                Ed25519PrivateKey.from_private_bytes(decode(data["sign"]["d"].encode())),
+                X25519PrivateKey.from_private_bytes(decode(data["seal"]["d"].encode())),
+            )
+            # An `x` that is not the public half of `d` would name the pair by a key that it does not sign with.
+            if data != pair._secret():
+                raise ValueError("the public halves are not those of the private ones")
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InvalidInput(f"{path} holds no key pair: {error}", code="bad-key-file") from None
+        return pair
 
     def prove(self, installation: str, token: str, node: str, *, now: float) -> str:
         """The proof of possession that enrolment asks for: a JWS over names, token digest and keys.
@@ -174,8 +179,7 @@ class KeyPair:
             "keys": self.public(),
             "iat": now,
         }
-        header = {"alg": "Ed25519", "typ": PROOF_TYPE, "kid": self.kid}
-        return jws.serialize_compact(header, canonical(claims), self.sign, registry=SIGNATURE)
+        return jose.sign(canonical(claims), PROOF_TYPE, self.kid, self.sign).decode()
 
 
 def check_proof(
@@ -188,17 +192,18 @@ def check_proof(
     if not isinstance(proof, str) or len(proof) > _PROOF_BYTES or not proof.isascii():
         raise _no_proof("form")
     try:
-        claims = json.loads(jws.extract_compact(proof.encode(), registry=SIGNATURE).payload)
+        found = jose.read_signed(proof.encode())
+        claims = json.loads(found.payload.decode())
         public = Public.from_json(claims["keys"])
-        found = jws.deserialize_compact(proof, public.sign, registry=SIGNATURE)
+        found.verify(public.sign)
         issued = float(claims["iat"])
-        named = (str(claims["installation"]), str(claims["node"]), str(claims["token_sha256"]))
-    except (JoseError, InvalidInput, ValueError, TypeError, KeyError, RecursionError) as error:
+        named = [str(claims[name]).encode() for name in ("installation", "node", "token_sha256")]
+    except (InvalidInput, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise _no_proof(type(error).__name__) from None
-    if found.headers() != {"alg": "Ed25519", "typ": PROOF_TYPE, "kid": public.kid}:
+    if (found.typ, found.kid) != (PROOF_TYPE, public.kid):
         raise _no_proof("header")
     wanted = (installation, node, hashlib.sha256(token.encode()).hexdigest())
-    if not all(hmac.compare_digest(a.encode(), b.encode()) for a, b in zip(named, wanted, strict=True)):
+    if not all(hmac.compare_digest(a, b.encode()) for a, b in zip(named, wanted, strict=True)):
         raise _no_proof("claims")
     # Written so that a NaN is refused too.
     if not abs(now - issued) <= max_age:
@@ -217,21 +222,19 @@ def _no_proof(part: str) -> NotAllowed:
 
 @lru_cache(maxsize=4096)
 def _imported(sign: str, seal: str) -> Public:
-    return Public(
-        OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": sign}),
-        OKPKey.import_key({"kty": "OKP", "crv": "X25519", "x": seal}),
+    public = Public(
+        Ed25519PublicKey.from_public_bytes(decode(sign.encode())),
+        X25519PublicKey.from_public_bytes(decode(seal.encode())),
     )
+    # Raises ValueError for a point of low order, to which nothing can be sealed: now, not when an order is to go.
+    X25519PrivateKey.generate().exchange(public.seal)
+    return public
 
 
-def _import_private(jwk: Any, curve: str) -> OKPKey:
-    key = OKPKey.import_key({name: jwk[name] for name in ("kty", "crv", "x", "d")})
-    # An `x` that is not the public half of `d` would name the pair by a key that it does not sign with.
-    if jwk["crv"] != curve or OKPKey.import_key(key.raw_value).as_dict(private=False)["x"] != jwk["x"]:
-        raise ValueError(f"no {curve} key")
-    return key
+def _jwk(key: Ed25519PublicKey | X25519PublicKey) -> dict[str, Any]:
+    curve = "Ed25519" if isinstance(key, Ed25519PublicKey) else "X25519"
+    return {"kty": "OKP", "crv": curve, "x": _text(key.public_bytes_raw())}
 
 
-def _bare(key: OKPKey, *, private: bool) -> dict[str, Any]:
-    names = ("kty", "crv", "x", "d") if private else ("kty", "crv", "x")
-    data = key.as_dict(private=private)
-    return {name: data[name] for name in names}
+def _text(raw: bytes) -> str:
+    return encode(raw).decode()

@@ -25,6 +25,9 @@ ENDED = frozenset({"succeeded", "failed", "timed_out", "cancelled", "unknown"})
 """What an outcome may say of its job. `refused` travels as `failed` with `error.type=refused`."""
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
 class BadMessage(InvalidInput):
     """A message that does not have the form it must have."""
 
@@ -33,7 +36,7 @@ class BadMessage(InvalidInput):
 
 def canonical(value: Any) -> bytes:
     """The one byte form of a JSON value, for digests."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return _CANONICAL.encode(value).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,8 @@ class Job:
 
     Exactly one of `argv` and `script` is set; a script is run by `shell` (bash, sh). `input` is the JSON value
     that the process finds in the file named by MUSTER_INPUT. Seconds for `timeout` (None: no limit) and `grace`;
-    bytes for `output_limit`, per stream. `action` is for reading only.
+    bytes for `output_limit`, per stream. `action` and `trace_id` (32 hexadecimal digits, or "") are for reading
+    only.
     """
 
     id: str
@@ -62,6 +66,7 @@ class Job:
     grace: float = 10.0
     output_limit: int = 1_048_576
     ok_codes: tuple[int, ...] = (0,)
+    trace_id: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return _shallow(self)
@@ -280,7 +285,7 @@ def _shallow(message: Any) -> dict[str, Any]:
 def _fields(data: Any, cls: Any) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise BadMessage(f"{cls.__name__} must be a JSON object")
-    unknown = sorted(set(data) - set(cls.__dataclass_fields__))
-    if unknown:
-        raise BadMessage(f"{cls.__name__} does not know the field {unknown[0]!r}")
+    known = cls.__dataclass_fields__.keys()
+    if not data.keys() <= known:
+        raise BadMessage(f"{cls.__name__} does not know the field {min(data.keys() - known)!r}")
     return data

@@ -5,7 +5,8 @@ On Redis a message that was handed to a worker and not acknowledged lies in a ha
 when the visibility timeout is over: days, where scripts may run for hours. Every worker has a hash of its own
 (`own_keys`), so whoever holds the name may push all of it back at once. Two processes under one name would
 push back what the other is working on; `hold_name` makes sure there is one, on this machine. RabbitMQ does
-all this by itself.
+all this by itself. A node has no such hash: its journal answers for what it took, and what it lost before that is
+sent again by control.
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ import tempfile
 from pathlib import Path
 from typing import IO, Any
 
-from kombu.transport import redis as kombu_redis
 from kombu.utils.json import loads
 
 from app.errors import Conflict, NotAllowed
-from app.transport.channel import bury
+from app.transport.channel import Channel, bury
 
 logger = logging.getLogger(__name__)
 
@@ -76,12 +76,10 @@ def restore_own(channel: Any) -> int:
     In order: what was taken first is handed out first. To be called before anything is consumed, by the
     process that holds the name. What cannot be read goes to the dead.
     """
-    if not isinstance(channel, kombu_redis.Channel):
+    if not isinstance(channel, Channel) or not channel.ack_emulation:
         return 0
     with channel.conn_or_acquire() as client:
-        by_age = [tag.decode() for tag in client.zrange(channel.unacked_index_key, 0, -1)]
-        known = set(by_age)
-        by_age += [tag.decode() for tag in client.hkeys(channel.unacked_key) if tag.decode() not in known]
+        by_age = channel.qos.tags(client)
         # Each is pushed to the end that is read next, so the oldest goes last.
         for tag in reversed(by_age):
             _restore(channel, client, tag)

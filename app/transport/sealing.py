@@ -14,12 +14,9 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
-from joserfc import jwe, jws
-from joserfc.errors import JoseError
-
 from app.errors import InvalidInput, NotAllowed, TooLarge
-from app.transport import shapes
-from app.transport.keys import SIGNATURE, KeyPair, Public
+from app.transport import jose, shapes
+from app.transport.keys import KeyPair, Public
 from app.transport.messages import (
     ORDER_VERSION,
     OUTCOME_VERSION,
@@ -29,7 +26,7 @@ from app.transport.messages import (
     Report,
     canonical,
 )
-from app.transport.segments import Malformed, check, header
+from app.transport.segments import Malformed
 
 ORDER_TYPE, OUTCOME_TYPE = "order+jws", "outcome+jws"
 REPORT_TYPE, HEARTBEAT_TYPE = "report+jws", "heartbeat+jws"
@@ -53,9 +50,7 @@ CODES = frozenset(
     }
 )
 
-_ED25519 = "Ed25519"
 _LISTS = frozenset({"jobs", "job_ids", "held", "shells"})
-_JWE_HEADER = {"alg": "ECDH-ES", "enc": "A256GCM"}
 
 
 class Refused(NotAllowed):
@@ -76,16 +71,10 @@ NodeKeys = Callable[[str], "Signer | tuple[str, str | None, Public] | None"]
 _Found = TypeVar("_Found", Order, Outcome, Report, Heartbeat)
 
 
-class _Seal(jwe.JWERegistry):
-    max_ciphertext_length = ORDER_BYTES
-
-
-_SEAL = _Seal(algorithms=["ECDH-ES", "A256GCM"])
-
-
 def seal_order(order: Order, signer: KeyPair, to: Public) -> str:
     """The token that carries `order` to the node whose key is `to`. Raises TooLarge over 2 MB."""
-    return _bounded(_seal(_sign(order.to_json(), ORDER_TYPE, signer), to), ORDER_BYTES, "an order")
+    signed = _sign(order.to_json(), ORDER_TYPE, signer)
+    return _bounded(jose.seal(signed, to.seal), ORDER_BYTES, "an order")
 
 
 def open_order(
@@ -106,7 +95,7 @@ def open_order(
     """
     _check_size(token, ORDER_BYTES)
     by_kid = {public.kid: public for public in control}
-    payload, _ = _verify(_unseal(token, keys), ORDER_TYPE, by_kid.get)
+    payload = _verify(_unseal(token, keys), ORDER_TYPE, by_kid.get)
     data = _load(payload)
     _check_version(data, "order_version", ORDER_VERSION)
     order = _read(Order.from_json, data, shapes.order)
@@ -120,7 +109,8 @@ def open_order(
 
 def seal_outcome(outcome: Outcome, signer: KeyPair, to: Public) -> str:
     """The token that carries `outcome` to control. Raises TooLarge over 1 MB."""
-    return _bounded(_seal(_sign(outcome.to_json(), OUTCOME_TYPE, signer), to), OUTCOME_BYTES, "an outcome")
+    signed = _sign(outcome.to_json(), OUTCOME_TYPE, signer)
+    return _bounded(jose.seal(signed, to.seal), OUTCOME_BYTES, "an outcome")
 
 
 def open_outcome(
@@ -171,22 +161,17 @@ def open_heartbeat(token: str, node_keys: NodeKeys, *, installation: str | None 
     return heartbeat
 
 
-def _sign(claims: dict[str, Any], kind: str, signer: KeyPair) -> str:
-    protected = {"alg": _ED25519, "typ": kind, "kid": signer.kid}
-    return jws.serialize_compact(protected, canonical(claims), signer.sign, registry=SIGNATURE)
+def _sign(claims: dict[str, Any], kind: str, signer: KeyPair) -> bytes:
+    return jose.sign(canonical(claims), kind, signer.kid, signer.sign)
 
 
-def _seal(signed: str, to: Public) -> str:
-    return jwe.encrypt_compact(dict(_JWE_HEADER), signed, to.seal, registry=_SEAL)
-
-
-def _bounded(token: str, limit: int, what: str) -> str:
+def _bounded(token: bytes, limit: int, what: str) -> str:
     if len(token) > limit:
         raise TooLarge(
             f"{what} may be {limit} bytes, this one is {len(token)}",
             hint="pass large data in a file or a workspace",
         )
-    return token
+    return token.decode("ascii")
 
 
 def _check_size(token: object, limit: int) -> None:
@@ -201,51 +186,28 @@ def _check_size(token: object, limit: int) -> None:
 def _unseal(token: str, keys: KeyPair) -> bytes:
     """The plaintext of a JWE to `keys`."""
     try:
-        parts = token.encode().split(b".")
-        protected = header(parts[0])
-        for part in parts[1:]:
-            check(part)
+        return jose.open_sealed(token.encode(), keys.seal)
     except Malformed as error:
         _refuse("malformed", f"no JWE: {error}")
-    epk = protected.pop("epk", None)
-    if len(parts) != 5 or protected != _JWE_HEADER or not isinstance(epk, dict):
-        _refuse("malformed", "no JWE with ECDH-ES and A256GCM")
-    if set(epk) != {"kty", "crv", "x"} or (epk["kty"], epk["crv"]) != ("OKP", "X25519"):
-        _refuse("malformed", "the JWE's ephemeral key is not X25519")
-    try:
-        plaintext = jwe.decrypt_compact(token, keys.seal, registry=_SEAL).plaintext
-    # The edge where enemy bytes meet the cryptography: whatever it raises is a refusal.
-    except Exception as error:  # noqa: BLE001
-        _refuse("not-sealed-to-us", f"the JWE does not open: {type(error).__name__}")
-    return plaintext or b""
+    except jose.Unopened as error:
+        _refuse("not-sealed-to-us", f"the JWE does not open: {error}")
 
 
-def _verify(signed: bytes, kind: str, lookup: Callable[[str], Public | None]) -> tuple[bytes, str]:
-    """The payload of a JWS of type `kind` by a key that `lookup` knows, and that key's `kid`."""
-    parts = signed.split(b".")
-    if len(parts) != 3:
-        _refuse("malformed", "no compact JWS")
+def _verify(token: bytes, kind: str, lookup: Callable[[str], Public | None]) -> bytes:
+    """The payload of a JWS of type `kind` by a key that `lookup` knows."""
     try:
-        protected = header(parts[0])
-        check(parts[1])
-        check(parts[2])
+        signed = jose.read_signed(token)
+        if signed.typ != kind:
+            _refuse("wrong-type", f"{signed.typ!r} where {kind!r} is wanted")
+        public = lookup(signed.kid)
+        if public is None or public.kid != signed.kid:
+            _refuse("bad-signature", f"no key {signed.kid[:64]!r} may sign this")
+        signed.verify(public.sign)
     except Malformed as error:
         _refuse("malformed", f"no JWS: {error}")
-    kid = protected.get("kid")
-    if set(protected) != {"alg", "typ", "kid"} or not isinstance(kid, str):
-        _refuse("malformed", "a JWS header holds alg, typ and kid, no more and no less")
-    if protected["alg"] != _ED25519:
-        _refuse("bad-signature", f"signed by {protected['alg']!r}, not by {_ED25519}")
-    if protected["typ"] != kind:
-        _refuse("wrong-type", f"{protected['typ']!r} where {kind!r} is wanted")
-    public = lookup(kid)
-    if public is None or public.kid != kid:
-        _refuse("bad-signature", f"no key {kid[:64]!r} may sign this")
-    try:
-        payload = jws.deserialize_compact(signed, public.sign, registry=SIGNATURE).payload
-    except (JoseError, ValueError, TypeError) as error:
-        _refuse("bad-signature", f"the signature does not hold: {type(error).__name__}")
-    return payload, kid
+    except jose.Unproven as error:
+        _refuse("bad-signature", str(error))
+    return signed.payload
 
 
 def _verify_node(signed: bytes, kind: str, node_keys: NodeKeys) -> tuple[bytes, Signer]:
@@ -258,13 +220,12 @@ def _verify_node(signed: bytes, kind: str, node_keys: NodeKeys) -> tuple[bytes, 
         known.append(Signer(*found))
         return known[0].public
 
-    payload, _ = _verify(signed, kind, lookup)
-    return payload, known[0]
+    return _verify(signed, kind, lookup), known[0]
 
 
 def _load(payload: bytes) -> dict[str, Any]:
     try:
-        data = json.loads(payload, parse_constant=_no_constant)
+        data = _JSON.decode(payload.decode())
     except (ValueError, RecursionError) as error:
         _refuse("malformed", f"the payload is no JSON: {error}")
     if not isinstance(data, dict):
@@ -274,6 +235,9 @@ def _load(payload: bytes) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def _check_version(data: dict[str, Any], name: str, known: int) -> None:

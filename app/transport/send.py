@@ -6,18 +6,18 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from celery import Celery
-
 from app.transport.canvas import Member
+from app.transport.celery_app import Muster
 from app.transport.queues import CONTROL, NODE_CTL, SETTLE, node_ctl_queue
+from app.transport.wire import Message
 
 log = logging.getLogger(__name__)
 
 
 class Sender:
-    """Sends through one Celery app. Thread safe, as the app's producer pool is."""
+    """Sends through one Celery app. Thread safe."""
 
-    def __init__(self, app: Celery) -> None:
+    def __init__(self, app: Muster) -> None:
         self._app = app
 
     def lines(self, sealed: Sequence[tuple[Member, str]]) -> None:
@@ -25,48 +25,48 @@ class Sender:
         try:
             for group_id, size in {m.group_id: m.size for m, _ in sealed if m.group_id}.items():
                 self._app.backend.set_chord_size(group_id, size)
-            with self._app.producer_or_acquire(None) as producer:
-                for member, token in sealed:
-                    self._line(producer, member, token)
+            self._app.publisher.send([_order(member, token) for member, token in sealed])
         except Exception:  # the edge to the broker's client: kombu raises AttributeError too
             log.warning("orders could not be sent; they will be sent again", exc_info=True)
 
-    def _line(self, producer: Any, member: Member, token: str) -> None:
-        self._app.send_task(
-            member.order["task"],
-            args=[token],
-            task_id=member.job,
-            queue=member.order["options"]["queue"],
-            chain=_rest(member),
-            producer=producer,
-            ignore_result=True,
-        )
+    def link(self, message: Message) -> None:
+        """The next link of a chain."""
+        self._send([message])
 
     def ctl(self, node: str, token: str) -> None:
         """A signed order about jobs, to the node's `.ctl` queue."""
-        self._send(NODE_CTL, [token], node_ctl_queue(node))
+        self._send([Message.nudge(node_ctl_queue(node), NODE_CTL, token)])
 
     def settle(self, executions: Iterable[str]) -> None:
         """Nudges control to settle executions."""
-        for execution in executions:
-            self._send(SETTLE, [execution], CONTROL)
+        self._send([Message.nudge(CONTROL, SETTLE, execution) for execution in executions])
 
     def task(self, name: str, args: Sequence[Any], queue: str) -> None:
         """A nudge by name."""
-        self._send(name, list(args), queue)
+        self._send([Message.nudge(queue, name, *args)])
 
-    def _send(self, name: str, args: list[Any], queue: str) -> None:
+    def _send(self, messages: Sequence[Message]) -> None:
+        if not messages:
+            return
         try:
-            self._app.send_task(name, args=args, queue=queue, ignore_result=True)
+            self._app.publisher.send(messages)
         except Exception:  # the edge to the broker's client: kombu raises AttributeError too
-            log.warning("%s could not be sent to %s; the tick will find the work", name, queue, exc_info=True)
+            log.warning("could not be sent; the tick will find the work: %s", _named(messages), exc_info=True)
 
 
-def _rest(member: Member) -> list[dict[str, Any]]:
-    """The links behind the order as a message carries them, next one last; the first `collect` counts in the
-    chord."""
+def _order(member: Member, token: str) -> Message:
+    """The first order of a line, with the links behind it as a message carries them, next one last.
+
+    The first `collect` counts in the chord.
+    """
     first, *more = (dict(link) for link in member.rest)
     if member.body is not None:
-        options = {**first["options"], "chord": dict(member.body), "group_id": member.group_id}
-        first["options"] = options
-    return [*reversed(more), first]
+        first["options"] = {**first["options"], "chord": dict(member.body), "group_id": member.group_id}
+    order = member.order
+    return Message(
+        order["options"]["queue"], order["task"], member.job, [token], chain=[*reversed(more), first]
+    )
+
+
+def _named(messages: Sequence[Message]) -> str:
+    return ", ".join(sorted({f"{message.task} to {message.queue}" for message in messages}))

@@ -14,6 +14,7 @@ from app.transport.messages import JOB_ID, NODE_NAME, BadMessage, Heartbeat, Ord
 
 _TOKEN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_TRACE_ID = re.compile(r"(?:[0-9a-f]{32})?")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 _STREAM_END = 16_384
 _HELD = 5000
@@ -28,6 +29,7 @@ def order(message: Order) -> None:
     for job in message.jobs:
         texts = (job.id, job.execution, job.task, job.action, job.shell)
         _need(all(isinstance(text, str) for text in texts), "a job's names")
+        _need(_matches(_TRACE_ID, job.trace_id), "a job's trace_id")
         _need(_is_count(job.unit) and _is_count(job.attempt), "a job's unit and attempt")
         _need(job.timeout is None or (_is_time(job.timeout) and job.timeout > 0), "a job's timeout")
         _need(_is_time(job.grace), "a job's grace")

@@ -119,11 +119,18 @@ class World:
         self._set(job, status="unknown")
 
     def end(
-        self, execution: str, job: str, *, status: str = "succeeded", stdout: bytes = b"", code: int = 0
+        self,
+        execution: str,
+        job: str,
+        *,
+        status: str = "succeeded",
+        stdout: bytes | None = b"",
+        code: int = 0,
     ) -> None:
-        """As if the job's outcome had been collected, and settled."""
+        """As if the job's outcome had been collected, and settled; with None it wrote nothing at all."""
         now = time.time()
-        result = {"exit_code": code, "stdout": stdout.decode("utf-8", "replace").rstrip("\n"), "stderr": ""}
+        text = (stdout or b"").decode("utf-8", "replace").rstrip("\n")
+        result = {"exit_code": code, "stdout": text, "stderr": ""}
         error = None if status == "succeeded" else {"type": "exit", "message": f"exit code {code}"}
         self._set(
             job,
@@ -136,7 +143,7 @@ class World:
             ended_at=now,
         )
         with self.control.store.write() as connection:
-            for stream, content in (("stdout", stdout), ("stderr", b"")):
+            for stream, content in () if stdout is None else (("stdout", stdout), ("stderr", b"")):
                 connection.execute(insert(Output), _kept(execution, job, stream, content))
             Run.lock(self.control, connection, execution).settle()
 
@@ -174,7 +181,11 @@ def _kept(execution: str, job: str, stream: str, content: bytes) -> Mapping[str,
 def build(url: str, directory: Path, **settings: Any) -> World:
     """A world over a migrated, empty database."""
     given = Settings(
-        data_dir=str(directory), database_url=url, redis_url="redis://127.0.0.1:1/0", api_threads=8
+        data_dir=str(directory),
+        database_url=url,
+        redis_url="redis://127.0.0.1:1/0",
+        api_threads=8,
+        allowlist_mode="off",
     )
     nudged: list[str] = []
     control = Control(replace(given, **settings), Store(url), nudged.extend)

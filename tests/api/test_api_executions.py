@@ -142,6 +142,9 @@ def test_output(world: World) -> None:
         (job, "local", 13, "café \\xff\x1b[31m\n")
     ]
     assert len(world.get(f"{EXECUTION}/{execution}/output")["items"]) == 2
+    (digest,) = world.get(f"{EXECUTION}/{execution}/output?stream=stdout&text=0")["items"]
+    assert digest == {**items[0], "text": None}
+    assert len(digest["sha256"]) == 64
     assert world.get(f"{EXECUTION}/{execution}/output?task=after")["items"] == []
     raw = world.ask("GET", f"/api/v1{EXECUTION}/{execution}/jobs/{job}/output/stdout")
     assert raw.data == b"caf\xc3\xa9 \xff\x1b[31m\n"

@@ -12,6 +12,7 @@ import pytest
 from api_world import World
 from werkzeug.test import TestResponse
 
+from app.api.live import PATIENCE
 from app.transport.output import OutputWriter, connect
 
 SLEEP = "tasks: [{name: greet, action: core.shell, input: {command: [uptime]}}]"
@@ -196,3 +197,33 @@ def test_json_is_what_a_client_gets_that_does_not_ask_for_a_stream(world: World)
             "GET", f"/api/v1/workflow-executions/{execution}/events", headers={"Accept": accept}
         )
         assert answer.mimetype == "application/json"
+
+
+def test_a_job_is_listened_to_before_its_node_has_said_that_it_holds_it(live: World, redis_url: str) -> None:
+    execution = live.run(SLEEP)
+    (job,) = live.open_jobs(execution)
+    following = Following(live, execution, "?output=1")
+    following.until(lambda one: one.messages)
+    chunks = [("stdout", 0, b"early\n")]
+    client = connect(redis_url)
+    writer = OutputWriter(client, "local")
+    writer.follow(job, lambda size: [chunks.pop(0)] if chunks else [])
+    following.until(lambda one: one.text() == "early\n")
+    assert live.get(f"/workflow-executions/{execution}/tasks")["items"][0]["status"] == "queued"
+    assert writer.close()
+    client.close()
+    live.end(execution, job, stdout=b"early\n")
+    following.end()
+    assert following.text() == "early\n"
+
+
+def test_a_job_that_wrote_nothing_keeps_nobody_waiting(live: World) -> None:
+    execution = live.run(SLEEP)
+    (job,) = live.open_jobs(execution)
+    live.hold(job)
+    following = Following(live, execution, "?output=1")
+    following.until(lambda one: one.messages)
+    live.end(execution, job, stdout=None)
+    began = time.monotonic()
+    following.end()
+    assert time.monotonic() - began < PATIENCE

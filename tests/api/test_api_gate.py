@@ -33,6 +33,7 @@ NEEDED = {
         GET /api/v1/workflow-executions /api/v1/workflow-executions/<> /api/v1/workflow-executions/<>/tasks
         GET /api/v1/workflow-executions/<>/output /api/v1/workflow-executions/<>/events
         GET /api/v1/workflow-executions/<>/jobs/<>/output/<> /api/v1/nodes /api/v1/nodes/<>
+        GET /api/v1/nodes/<>/execute/<>
         GET /api/v1/automation/approvals /api/v1/automation/approvals/<>""",
     "operator": """
         POST /api/v1/workflows/<>/execute /api/v1/workflow-executions/<>/cancel
@@ -40,7 +41,8 @@ NEEDED = {
         POST /api/v1/workflow-executions/<>/retry
         POST /api/v1/automation/approvals/<>/approve /api/v1/automation/approvals/<>/reject
         POST /api/v1/automation/approvals/<>/answer
-        POST /api/v1/workflow-executions/<>/tasks/<>/resolve /api/v1/nodes/<>/drain""",
+        POST /api/v1/workflow-executions/<>/tasks/<>/resolve /api/v1/nodes/<>/drain
+        POST /api/v1/nodes/<>/execute /api/v1/nodes/execute""",
     "author": """
         POST /api/v1/packs/<>/workflows /api/v1/workflow-executions
         PUT /api/v1/workflows/<>

@@ -69,6 +69,25 @@ def test_a_token_is_used_once(world: World) -> None:
     assert enroll(world, request(world, secret)) == 403
 
 
+def test_a_machine_that_did_not_hear_the_answer_asks_again(world: World) -> None:
+    """The same keys and the same token: it is the same enrolment, and the row stays as it is."""
+    secret, pair = token(world), KeyPair.generate()
+    assert enroll(world, request(world, secret, pair=pair)) == 201
+    first, before = world.get(f"/nodes/{NODE}"), world.counts()
+    assert enroll(world, request(world, secret, pair=pair)) == 201
+    assert enroll(world, request(world, secret)) == 403
+    assert enroll(world, {**request(world, secret, pair=pair), "proof": "x"}) == 403
+    assert (world.get(f"/nodes/{NODE}"), world.counts()) == (first, before)
+
+    later = token(world, replace=True)
+    assert enroll(world, request(world, later)) == 201
+    assert enroll(world, request(world, secret, pair=pair)) == 403, "another machine is that node now"
+    again = token(world, replace=True)
+    assert enroll(world, request(world, again, pair=pair)) == 201
+    world.ask("DELETE", f"/api/v1/nodes/{NODE}")
+    assert enroll(world, request(world, again, pair=pair)) == 403, "somebody removed it"
+
+
 def test_ten_machines_with_one_token(world: World) -> None:
     secret = token(world)
     bodies = [request(world, secret) for _ in range(10)]

@@ -44,11 +44,35 @@ def test_the_audit_trail_says_who_did_what(world: World) -> None:
     world.post(f"/workflow-executions/{execution}/cancel", {"reason": "wrong"}, "operator")
     world.post("/users", {"login": "viewer", "role": "admin"})
     entries = world.get("/audit", "admin")["items"]
-    told = [(one["person"], one["action"], one["subject"], one["outcome"]) for one in entries[:3]]
+    told = [(one["person"], one["action"], one["subject"], one["outcome"]) for one in entries[:4]]
     assert told == [
         ("admin", "user.create", "viewer", "refused"),
+        ("admin", "execution.end", execution, "cancelled"),
         ("operator", "execution.cancel", execution, "accepted"),
         ("admin", "execution.submit", execution, "accepted"),
     ]
     assert entries[0]["detail"]["code"] == "user-exists"
-    assert entries[1]["detail"]["reason"] == "wrong"
+    assert entries[2]["detail"]["reason"] == "wrong"
+
+
+def test_the_audit_trail_is_filtered_by_person_action_and_subject(world: World) -> None:
+    first, _ = world.run(), world.run()
+    world.post(f"/workflow-executions/{first}/cancel", {}, "operator")
+
+    def told(**query: str) -> list[tuple[str, str]]:
+        found = world.get("/audit", "admin", query_string=query)["items"]
+        return [(one["action"], one["subject"]) for one in found]
+
+    assert told(person="operator") == [("execution.cancel", first)]
+    assert told(subject=first) == [
+        ("execution.end", first),
+        ("execution.cancel", first),
+        ("execution.submit", first),
+    ]
+    assert len(told(action="execution.submit")) == 2
+    assert told(action="execution.submit", subject=first) == [("execution.submit", first)]
+    assert told(person="nobody") == []
+    page = world.get("/audit?action=execution.submit&limit=1", "admin")
+    rest = world.get(f"/audit?action=execution.submit&limit=1&cursor={page['next_cursor']}", "admin")
+    assert [one["subject"] for one in (*page["items"], *rest["items"])][1] == first
+    assert rest["next_cursor"] is None

@@ -12,14 +12,15 @@ import pytest
 from api_world import HELLO, World, build
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 from sqlalchemy.exc import OperationalError
 
 from app.api import create_app
 from app.services.control import Control
+from app.services.installation import LEASE
 from app.store import migrate
 from app.store.db import Store
-from app.store.tables import DeadLetter
+from app.store.tables import DeadLetter, Installation
 
 
 def test_the_openapi_document_is_valid_and_whole(world: World) -> None:
@@ -93,9 +94,23 @@ def test_metrics(world: World) -> None:
         'muster_nodes{state="online"} 1.0',
         'muster_nodes{state="offline"} 1.0',
         'muster_nodes{state="draining"} 1.0',
-        "muster_dead_letters 1.0",
+        'muster_dead_letters{queue="results",reason="poison"} 1.0',
+        'muster_queue_jobs{node="local",status="queued"} 1.0',
+        "muster_redis_up 0.0",
     ):
         assert line in lines
+    ages = [line.split() for line in lines if line.startswith("muster_queue_oldest_seconds{")]
+    assert [name for name, _ in ages] == ['muster_queue_oldest_seconds{node="local",status="queued"}']
+    assert 0 <= float(ages[0][1]) < 60
+    assert not [line for line in lines if line.startswith("muster_tick_lag")], "there was no tick yet"
+
+
+def test_the_lag_of_the_tick(world: World) -> None:
+    with world.control.store.write() as connection:
+        connection.execute(update(Installation).values(tick_until=world.control.clock() - 60 + LEASE))
+    text = world.ask("GET", "/metrics", "viewer").text
+    lag = float(re.findall(r"^muster_tick_lag_seconds (\S+)$", text, re.M)[0])
+    assert 59 <= lag < 90
 
 
 @pytest.fixture

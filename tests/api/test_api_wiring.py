@@ -43,7 +43,10 @@ def test_a_submit_nudges_control_over_the_broker(world: World, redis_url: str) -
         assert headers["task"] == "control.settle"
         assert execution not in str(headers)
         ready = api.ask("GET", "/readyz", "viewer")
-        assert (ready.status_code, ready.get_json()["checks"]) == (200, {"database": "ok", "redis": "ok"})
+        assert (ready.status_code, ready.get_json()["checks"]) == (
+            200,
+            {"database": "ok", "redis": "ok", "allowlist": "ok"},
+        )
     client.close()
 
 

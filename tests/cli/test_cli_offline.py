@@ -72,13 +72,13 @@ DIET = {
     "help": (["--help"], ("rich", "yaml", "jinja2", "http.client")),
     "validate": (["validate", "good.yaml"], ("rich", "http.client")),
     "compile": (["compile", "good.yaml"], ("rich", "http.client")),
-    "run": (["run", "good.yaml", "--url", "http://127.0.0.1:1"], ("yaml", "jinja2", "joserfc")),
-    "node list": (["node", "list", "--url", "http://127.0.0.1:1"], ("yaml", "jinja2", "joserfc")),
+    "run": (["run", "good.yaml", "--url", "http://127.0.0.1:1"], ("yaml", "jinja2", "cryptography")),
+    "node list": (["node", "list", "--url", "http://127.0.0.1:1"], ("yaml", "jinja2", "cryptography")),
     "execution show": (
         ["execution", "show", "x", "--url", "http://127.0.0.1:1"],
-        ("yaml", "jinja2", "joserfc"),
+        ("yaml", "jinja2", "cryptography"),
     ),
-    "doctor": (["doctor"], ("yaml", "jinja2", "joserfc")),
+    "doctor": (["doctor"], ("yaml", "jinja2", "cryptography")),
     "up --help": (["up", "--help"], ()),
 }
 NEVER = ("celery", "kombu", "flask", "requests", "httpx", "redis")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,17 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def status_of(bind: str, auth: str) -> int:
+    """How Flower answers to this user and password."""
+    given = base64.b64encode(auth.strip().encode()).decode()
+    connection = HTTPConnection(bind, timeout=10)
+    connection.request("GET", "/workers", headers={"Authorization": f"Basic {given}"})
+    try:
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
 class Up:
     """A running `muster up`."""
 
@@ -101,6 +114,16 @@ class Up:
     def said(self) -> str:
         self.errors.seek(0)
         return self.errors.read()
+
+    def metrics(self) -> set[str]:
+        """The lines of /metrics."""
+        known = dict(line.split("=", 1) for line in (self.data / "client.env").read_text().splitlines())
+        connection = HTTPConnection(known["MUSTER_URL"].removeprefix("http://"), timeout=20)
+        connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {known['MUSTER_TOKEN']}"})
+        try:
+            return set(connection.getresponse().read().decode().splitlines())
+        finally:
+            connection.close()
 
     def muster(self, *args: str) -> subprocess.CompletedProcess[str]:
         known = dict(line.split("=", 1) for line in (self.data / "client.env").read_text().splitlines())
@@ -136,10 +159,13 @@ def run_sleeper(one: Up, tmp_path: Path) -> tuple[int, int, str]:
 
 def test_a_fleet_comes_up_works_and_goes_down(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    with up(data, "--nodes", "web-1,web-2") as one:
-        assert re.fullmatch(
-            rf"ready url=http://127\.0\.0\.1:\d+ nodes=3 data={data} seconds=[\d.]+\n", one.ready
-        ), one.ready + one.said()
+    with up(data, "--nodes", "web-1,web-2", "--flower") as one:
+        found = re.fullmatch(
+            rf"ready url=http://127\.0\.0\.1:\d+ nodes=3 data={data} seconds=[\d.]+ flower=http://(\S+)\n",
+            one.ready,
+        )
+        assert found, one.ready + one.said()
+        assert [status_of(found[1], auth) for auth in ("", (data / "flower.auth").read_text())] == [401, 200]
         assert stat.S_IMODE(data.stat().st_mode) == 0o700
         assert stat.S_IMODE((data / "client.env").stat().st_mode) == 0o600
         nodes = json.loads(one.muster("node", "list", "--json").stdout)["items"]
@@ -163,6 +189,11 @@ def test_a_fleet_comes_up_works_and_goes_down(tmp_path: Path) -> None:
 
         script, its_child, execution = run_sleeper(one, tmp_path)
         assert {script, its_child} <= processes_of(data).keys()
+        # Counted by the API's own process, and carried to Redis.
+        wait_for(lambda: "muster_executions_created_total 1.0" in one.metrics())
+        told = one.metrics()
+        assert {"muster_redis_up 1.0", 'muster_queue_messages{queue="node.web-1"} 0.0'} <= told
+        assert {"muster_tick_seconds_count", "muster_tick_lag_seconds"} <= {line.split()[0] for line in told}
         assert one.end() == 0
         assert not processes_of(data)
         assert not is_alive(script)

@@ -6,12 +6,19 @@ from collections.abc import Iterator
 
 import pytest
 from fleet import Fleet
+from fleet_api import Api
 
 
 @pytest.fixture(scope="session")
 def fleet() -> Iterator[Fleet]:
     with Fleet(tcp=True) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def api(fleet: Fleet) -> Api:
+    """The HTTP API of the fleet that is only watched."""
+    return Api(fleet)
 
 
 @pytest.fixture(scope="session")

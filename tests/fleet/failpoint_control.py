@@ -2,7 +2,7 @@
 
 Everything is imported once; every number read from standard input makes a fresh worker (a fork) that dies at that
 point, 0 one that does not; its pid is the answer. Points are, in `collect` and `settle` alone: their start, every
-statement, every commit, before and after every message sent, and their end, before the broker hears of it.
+statement, every commit, before and after messages are sent, and their end, before the broker hears of it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from celery import signals
 from sqlalchemy import Engine, event
 
 from app.store import prepared
-from app.transport import queues, worker  # noqa: F401 - loaded before the fork
+from app.transport import publisher, queues, worker  # noqa: F401 - loaded before the fork
 from workers import control
 
 WATCHED = (queues.COLLECT, queues.SETTLE)
@@ -36,8 +36,7 @@ class Failpoint:
     def install(self) -> None:
         signals.task_prerun.connect(self._begin, weak=False)
         signals.task_postrun.connect(self._end, weak=False)
-        signals.before_task_publish.connect(self._point, weak=False)
-        signals.after_task_publish.connect(self._point, weak=False)
+        publisher.Publisher.send = self._around(publisher.Publisher.send)  # type: ignore[method-assign]
         event.listen(Engine, "before_cursor_execute", self._point)
         event.listen(Engine, "commit", self._point)
         prepared.execute = self._before(prepared.execute)
@@ -46,6 +45,14 @@ class Failpoint:
         def pointed(*given: Any, **options: Any) -> Any:
             self._point()
             return execute(*given, **options)
+
+        return pointed
+
+    def _around(self, send: Any) -> Any:
+        def pointed(*given: Any) -> None:
+            self._point()
+            send(*given)
+            self._point()
 
         return pointed
 

@@ -76,12 +76,12 @@ class Fleet:
         self.keeper = Keeper()
         self.has_control = has_control
         self._environment = {**QUICK, **environment}
-        self._port = _free_port() if tcp else 0
+        self._port = free_port() if tcp else 0
         self.broker = Broker(self.directory, self._port)
         self.url = f"redis+socket://{self.broker.socket}"
         self._workers_url = f"redis://127.0.0.1:{self._port}/0" if tcp else self.url
         self.redis_url: Callable[[Path], str] | None = None
-        self._database = _Database(self.directory, postgres)
+        self._database = Database(self.directory, postgres)
         self._app: Any = None
 
     def __enter__(self) -> Fleet:
@@ -149,13 +149,13 @@ class Fleet:
         )
 
     def _path(self, name: str) -> str:
-        """PATH of a node: web-1 and web-2 have a `ksh`, whatever this machine has."""
+        """PATH of a node: all but `local` and web-3 have a `ksh`, whatever this machine has."""
         shells = self.directory / "shells"
         if not shells.exists():
             shells.mkdir()
             (shells / "ksh").symlink_to("/bin/sh")
         return (
-            f"{shells}{os.pathsep}{os.environ['PATH']}" if name in ("web-1", "web-2") else os.environ["PATH"]
+            os.environ["PATH"] if name in ("local", "web-3") else f"{shells}{os.pathsep}{os.environ['PATH']}"
         )
 
     def wait_ready(self, seconds: float = 60.0) -> None:
@@ -271,6 +271,10 @@ class Fleet:
         with self.store.read() as connection:
             return [row for row in connection.execute(query) if task in ("", row.task)]
 
+    def all_jobs(self) -> list[Any]:
+        with self.store.read() as connection:
+            return list(connection.execute(select(jobs)))
+
     def job(self, execution: str, task: str) -> Any:
         """The last attempt of a task's only unit; None before it is born."""
         found = self.jobs(execution, task)
@@ -336,7 +340,7 @@ class Fleet:
         return path.read_text(errors="replace")[-last:] if path.exists() else f"no {path}"
 
 
-class _Database:
+class Database:
     """SQLite in the fleet's directory, or a PostgreSQL database of the fleet's own.
 
     `postgres` is the server's URL. MUSTER_TEST_FLEET=postgres puts every fleet on MUSTER_TEST_DATABASE_URL.
@@ -370,7 +374,7 @@ class _Database:
         engine.dispose()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -16,11 +16,30 @@ from app.transport.keys import KeyPair
 
 SERVER_ONLY = ("flask", "sqlalchemy", "marshmallow", "alembic", "flask_smorest", "gunicorn", "psycopg")
 DIETS = {
-    "workers.node": (*SERVER_ONLY, "jinja2", "rich", "app.language", "app.services", "app.store"),
-    "app.cli.main": (*SERVER_ONLY, "celery", "kombu", "redis", "joserfc", "jinja2", "yaml"),
-    "app.cli.offline": (*SERVER_ONLY, "celery", "kombu", "redis", "joserfc"),
-    "app.cli.run": (*SERVER_ONLY, "celery", "kombu", "redis", "joserfc"),
-    "app.cli.execution": (*SERVER_ONLY, "celery", "kombu", "redis", "joserfc"),
+    "workers.node": (
+        *SERVER_ONLY,
+        "structlog",
+        "jinja2",
+        "rich",
+        "joserfc",
+        "app.language",
+        "app.services",
+        "app.store",
+    ),
+    "app.cli.main": (*SERVER_ONLY, "celery", "kombu", "redis", "cryptography", "jinja2", "yaml"),
+    "app.cli.offline": (*SERVER_ONLY, "celery", "kombu", "redis", "cryptography"),
+    "app.cli.run": (*SERVER_ONLY, "celery", "kombu", "redis", "cryptography"),
+    "app.cli.remote": (
+        *SERVER_ONLY,
+        "celery",
+        "kombu",
+        "redis",
+        "cryptography",
+        "rich",
+        "difflib",
+        "app.language.problems",
+    ),
+    "app.cli.execution": (*SERVER_ONLY, "celery", "kombu", "redis", "cryptography"),
     "app.language.parse": (*SERVER_ONLY, "celery", "kombu", "redis", "click"),
     "workers.beat": SERVER_ONLY,
 }

@@ -15,17 +15,20 @@ import yaml
 from markdown import Block, blocks, documents, links, prose, rows, text_of, ticked
 from repository import ROOT, modules, named, tree
 
+from app.allow import reading, toml
+from app.allow.policy import Asked
 from app.api import create_app
 from app.cli.main import cli
 from app.compiler.build import build
 from app.compiler.explain import render
 from app.engine import events, status
-from app.language import grammar
+from app.language import allowlist, grammar
 from app.language.fields import Table
 from app.language.filters import FILTERS
 from app.language.not_yet import NOT_YET
 from app.language.parse import load
 from app.language.predicates import TESTS
+from app.services.measures import MEASURES
 from app.settings import Settings, environment_name
 
 YAML_BLOCKS = [block for block in blocks() if block.info.split(" ")[:1] == ["yaml"]]
@@ -120,6 +123,20 @@ def test_every_action_is_told_and_shown(action: str) -> None:
     assert wanted - shown == set()
 
 
+GUIDE = "docs/user/guides/workflows.md"
+
+
+def test_the_guide_tells_and_shows_all_of_a_fan_out_and_a_block() -> None:
+    """Its step config reference has a row for every key, and examples that compile use those of a fan-out."""
+    told = {name for row in rows(GUIDE) for name in re.findall(r"`([^`]+)`", row[0])}
+    fan_out = names_of(grammar.INPUTS["core.distributed_shell"], "input")
+    on_a_block = names_of(grammar.TASK, "task") - set(grammar.NOT_ON_A_BLOCK)
+    assert (fan_out | on_a_block) - told == set()
+    assert fan_out | {"fail_fast", "retry", "queue_timeout", "on_unknown", "idempotent"} <= used_in(GUIDE)
+    of_a_child = text_of(GUIDE).partition("A child may have ")[2].partition("\n\n")[0]
+    assert names_of(grammar.CHILD, "task") - set(re.findall(r"`([^`]+)`", of_a_child)) == set()
+
+
 def test_what_does_not_run_yet_stands_in_one_place() -> None:
     """Each by the name that the loader's message uses, in the roadmap."""
     roadmap = text_of("docs/roadmap.md")
@@ -200,6 +217,23 @@ def test_no_code_is_told_that_is_not() -> None:
     assert {code for code in left if not code.startswith("template-unknown-")} == set()
 
 
+# what may be run
+
+
+def test_allowlists_in_documents_can_be_read() -> None:
+    found = {block.info: block for block in blocks("docs/allowlist.md")}
+    loaded = allowlist.load(found["yaml fragment"].text, "docs/allowlist.md")
+    assert loaded.problems == ()
+    policy, problems = toml.load(found["toml"].text)
+    assert problems == ()
+    assert policy is not None
+    assert policy.judge(Asked(("printf", "%s\\n", "what core.echo says"))).allowed
+
+
+def test_every_key_of_an_allowlist_is_told() -> None:
+    assert {*reading.OF_FILE, *reading.OF_COMMAND, *reading.OF_SCRIPT} - ticked("docs/allowlist.md") == set()
+
+
 # settings
 
 
@@ -243,6 +277,23 @@ def test_every_kind_of_event_is_told() -> None:
     kinds = {str(getattr(one, "kind", "")) for one in vars(events).values() if isinstance(one, type)} - {""}
     assert kinds
     assert kinds - ticked("docs/api.md") == set()
+
+
+def test_every_metric_is_told_and_no_other() -> None:
+    told = {
+        (row[0].strip("`"), row[1], tuple(re.findall(r"`([^`]+)`", row[2])))
+        for row in rows("docs/metrics.md")
+        if len(row) == 4 and row[0].startswith("`")
+    }
+    assert told == {(one.name, one.kind, one.labels) for one in MEASURES}
+
+
+def test_metrics_have_names_as_prometheus_wants_them() -> None:
+    for one in MEASURES:
+        assert re.fullmatch(r"muster(_[a-z]+)+", one.name)
+        assert one.name.endswith("_total") == (one.kind == "counter")
+        assert one.name.endswith("_seconds") or one.kind != "histogram"
+        assert (one.buckets == tuple(sorted(one.buckets)) and one.buckets) or one.kind != "histogram"
 
 
 # the command line

@@ -10,7 +10,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -40,18 +39,20 @@ def check_command(words: list[str]) -> None:
     if program == "celery":
         module = words[words.index("-A") + 1]
         assert importlib.util.find_spec(module) is not None, module
-        assert words[words.index("-A") + 2] in ("worker", "beat", "flower")
+        assert words[words.index("-A") + 2] in ("worker", "beat")
+    elif words[:2] == ["python", "-m"]:
+        assert importlib.util.find_spec(words[2]) is not None, words[2]
     elif program == "gunicorn":
         module, _, call = words[1].partition(":")
         assert call == "create_app()"
         assert callable(importlib.import_module(module).create_app)
     else:
-        assert program in ("python", "redis-server")
+        assert program in ("redis-server", "muster") or (ROOT / words[1]).exists()
 
 
 def test_the_procfile_names_what_is_there() -> None:
     found = procfile()
-    assert set(found) == {"api", "control", "beat", "local"}
+    assert set(found) == {"api", "control", "beat", "local", "flower"}
     for command in found.values():
         check_command(shlex.split(command))
 
@@ -64,7 +65,7 @@ def test_the_procfile_uses_settings_by_their_names() -> None:
 
 
 def test_compose_has_every_role() -> None:
-    expected = {"redis", "postgres", "migrate", "api", "control", "beat", "local", "web-1", "web-2", "web-3"}
+    expected = {"redis", "postgres", "setup", "api", "control", "beat", "local", "web-1", "web-2", "web-3"}
     assert set(COMPOSE["services"]) == {*expected, "flower"}
 
 
@@ -86,39 +87,30 @@ def test_compose_service(name: str) -> None:
 
 def test_only_those_who_sign_have_the_key() -> None:
     """The API holds no signing key, a node only its own directory."""
-    holders = {
-        name
-        for name, service in COMPOSE["services"].items()
-        for volume in service.get("volumes", ())
-        if volume.startswith("control:")
-    }
-    assert holders == {"migrate", "control"}
+
+    def holders(volume: str) -> set[str]:
+        return {
+            name
+            for name, service in COMPOSE["services"].items()
+            if any(mount.split(":")[0] == volume for mount in service.get("volumes", ()))
+        }
+
+    assert holders("control") == {"setup", "control"}
     for node in ("local", "web-1", "web-2", "web-3"):
-        assert COMPOSE["services"][node]["volumes"] == [f"{node}:/var/lib/muster/nodes/{node}"]
+        assert holders(node) == {node}
+        assert holders(f"{node}-token") == {"setup", node}
         assert "DATABASE_URL" not in COMPOSE["services"][node]["environment"]
 
 
-def test_the_script_of_the_migrate_service_works(tmp_path: Path) -> None:
-    """Run as it stands, on SQLite: twice, for it runs at every start."""
-    script = COMPOSE["services"]["migrate"]["command"][2]
-    given = {name: value for name, value in os.environ.items() if not name.startswith("MUSTER_")}
-    given |= {"MUSTER_DATA_DIR": str(tmp_path / "muster"), "PYTHONPATH": str(ROOT)}
-    tokens = []
-    for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, "-c", script],
-            env=given,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        tokens.append((tmp_path / "muster" / "client.env").read_text())
-    assert tokens[0] == tokens[1]
-    nodes = {path.parent.name for path in (tmp_path / "muster" / "nodes").glob("*/identity.json")}
-    assert nodes == {"local", "web-1", "web-2", "web-3"}
-    assert (tmp_path / "muster" / "control.keys").stat().st_mode & 0o077 == 0
+def test_the_threads_of_the_api_are_those_that_it_counts_on() -> None:
+    service = COMPOSE["services"]["api"]
+    assert f"--threads={service['environment']['MUSTER_API_THREADS']}" in service["command"]
+
+
+def test_env_example_names_what_compose_asks_for() -> None:
+    asked = set(re.findall(r"\$\{(\w+):\?", (ROOT / "docker-compose.yml").read_text()))
+    given = re.findall(r"^(\w+)=(.*)$", (ROOT / ".env.example").read_text(), re.M)
+    assert dict(given) == dict.fromkeys(asked, ""), "a password that stands here is nobody's own"
 
 
 def test_the_dockerfile_copies_what_is_there() -> None:
@@ -168,3 +160,63 @@ def test_the_licence_is_there() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert "Apache License" in text
     assert "END OF TERMS AND CONDITIONS" in text
+
+
+# systemd
+
+UNITS = sorted((ROOT / "config" / "systemd").glob("*.service"))
+COMMAND = re.compile(r"^Exec\w+=/opt/muster/\.venv/bin/(.+)$", re.M)
+
+
+def test_a_unit_for_every_role() -> None:
+    expected = {"setup", "api", "control", "beat", "runner@", "node@"}
+    assert {path.stem.removeprefix("muster-") for path in UNITS} == expected
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)
+def test_units_start_what_is_there_with_settings_that_are(path: Path) -> None:
+    text = path.read_text().replace("\\\n", " ")
+    commands = [shlex.split(command) for command in COMMAND.findall(text)]
+    assert len(commands) == len(re.findall(r"^Exec", text, re.M)) > 0
+    for command in commands:
+        if command[:2] == ["python", "-m"]:
+            assert importlib.util.find_spec(command[2]) is not None
+        else:
+            check_command(command)
+    known = {environment_name(one.name) for one in fields(Settings)}
+    assert set(re.findall(r"(?<![\w.])(?:MUSTER_\w+|\w+_URL)\b", text)) <= known
+    assert "User=root" not in text
+    assert re.search(r"^User=muster", text, re.M)
+
+
+def test_what_must_outlive_what() -> None:
+    """The runner is no part of the worker's unit, and stopping the worker tells nobody else."""
+    node, runner = ((ROOT / "config" / "systemd" / f"muster-{name}@.service") for name in ("node", "runner"))
+    assert "\nKillMode=process\n" in node.read_text()
+    assert "MUSTER_START_RUNNER=0" in node.read_text()
+    assert "\nOOMPolicy=continue\n" in runner.read_text()
+    for sandbox in (
+        "NoNewPrivileges",
+        "ProtectSystem",
+        "PrivateTmp",
+        "SystemCallFilter",
+        "CapabilityBoundingSet",
+    ):
+        assert sandbox not in runner.read_text(), "scripts would be refused what their user may do"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
+def test_systemd_takes_the_units(tmp_path: Path) -> None:
+    for path in UNITS:
+        text = path.read_text().replace("/opt/muster/.venv/bin/", f"{tmp_path}/")
+        (tmp_path / path.name).write_text(text)
+    for program in ("muster", "celery", "gunicorn", "python"):
+        (tmp_path / program).touch(0o755)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *(str(tmp_path / path.name) for path in UNITS)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    ours = [line for line in (done.stdout + done.stderr).splitlines() if "muster" in line]
+    assert not ours

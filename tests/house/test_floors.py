@@ -6,8 +6,8 @@ from pathlib import Path
 
 from repository import ROOT, imported, modules, named
 
-PURE = {"language", "compiler", "engine"}
-PLAIN = {"errors", "ids", "settings"}
+PURE = {"allow", "language", "compiler", "engine"}
+PLAIN = {"errors", "ids", "logs", "settings"}
 BELOW = PURE | PLAIN
 SERVER = {"store", "transport", "services", "node"}
 
@@ -15,20 +15,23 @@ MAY_IMPORT = {
     "errors": set(),
     "ids": set(),
     "settings": {"errors"},
-    "language": {"errors"},
+    "logs": {"errors", "settings"},
+    "allow": {"errors"},
+    "language": {"allow", "errors"},
     "compiler": {"language", "errors"},
     "engine": {"compiler", "language", "errors"},
     "store": BELOW,
     "transport": PLAIN,
     "services": BELOW | {"store", "transport"},
-    "node": {"transport", *PLAIN},
+    "node": {"allow", "transport", *PLAIN},
     "api": BELOW | {"store", "transport", "services"},
     "cli": BELOW,
 }
 """Part of `app` -> the parts that it may import beside itself. A part that is not here may not exist."""
 
 SERVER_SIDE_OF_CLI = {
-    "prepare": "up, demo",
+    "prepare": "up, demo, setup",
+    "setup": "setup",
     "runners": "up, demo",
     "enroll": "node enroll",
     "own_node": "node enroll, up, demo",

@@ -12,6 +12,7 @@ from repository import ROOT, functions, imported, is_migration, lines, modules, 
 
 CHILD_ENVIRONMENTS = {
     "app/cli/home.py": "where sockets may lie: XDG_RUNTIME_DIR",
+    "app/cli/terminal.py": "what the terminal can show: NO_COLOR, TERM",
     "app/cli/up.py": "the caller's environment, cleaned, is that of the children",
     "app/node/endpoint.py": "where sockets may lie: XDG_RUNTIME_DIR",
     "app/node/launch.py": "what a script inherits of the runner's environment",
@@ -38,7 +39,7 @@ IMPURE = {
     "time",
     "uuid",
 }
-"""What language, compiler and engine do not import: the clock, chance, files and other processes."""
+"""What allow, language, compiler and engine do not import: the clock, chance, files and other processes."""
 
 
 def calls(path: Path) -> Iterator[tuple[int, str, ast.Call]]:
@@ -140,7 +141,7 @@ def test_the_environment_has_one_reader() -> None:
 def test_pure_floors_import_nothing_impure() -> None:
     wrong = [
         f"{named(path)}:{line} {name}"
-        for part in ("language", "compiler", "engine")
+        for part in ("allow", "language", "compiler", "engine")
         for path in modules(f"app/{part}")
         for line, name in imported(path)
         if name.split(".")[0] in IMPURE
@@ -151,7 +152,7 @@ def test_pure_floors_import_nothing_impure() -> None:
 def test_pure_floors_open_and_print_nothing() -> None:
     wrong = [
         f"{named(path)}:{line} {name}"
-        for part in ("language", "compiler", "engine")
+        for part in ("allow", "language", "compiler", "engine")
         for path in modules(f"app/{part}")
         for line, name, _ in calls(path)
         if name in ("open", "print", "input")

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from app.errors import Unavailable
-from app.node.journal import MAX_CANCELS, Accepted, Journal
+from app.node import journal as journal_module
+from app.node.journal import MAX_CANCELS, MOST_MARKS, Accepted, Journal
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = ("inst", "job.1")
@@ -30,9 +31,7 @@ def test_the_life_of_a_job(tmp_path: Path) -> None:
     assert accepted(journal) is Accepted.RUNNING
     assert accepted(journal, digest="other") is Accepted.OTHER_DIGEST
     assert [entry.job for entry in journal.held()] == ["job.1"]
-    journal.started(*HERE)
-    assert journal.held()[0].status == "running"
-    assert accepted(journal) is Accepted.RUNNING
+    assert journal.held()[0].status == "accepted"
     assert journal.unpublished() == []
     assert journal.ended(*HERE, "token", 2.0)
     assert not journal.ended(*HERE, "another", 3.0)
@@ -46,8 +45,6 @@ def test_the_life_of_a_job(tmp_path: Path) -> None:
         "order-1",
         2.0,
     )
-    journal.started(*HERE)
-    assert journal.unpublished()[0].status == "ended"
     journal.published(*HERE)
     assert journal.unpublished() == []
     found = journal.find(*HERE)
@@ -76,7 +73,6 @@ def test_what_was_promised_is_there_after_kill_9(tmp_path: Path) -> None:
         print(journal.epoch, journal.next_sequence(), flush=True)
         for number in range(50):
             journal.accept("inst", f"job.{{number}}", "d", "o", "null", float(number))
-        journal.started("inst", "job.1")
         journal.ended("inst", "job.2", "token", 9.0)
         journal.ended("inst", "job.3", "token", 9.0)
         journal.published("inst", "job.3")
@@ -92,10 +88,56 @@ def test_what_was_promised_is_there_after_kill_9(tmp_path: Path) -> None:
     assert journal.epoch == epoch
     assert journal.next_sequence() > int(sequence)
     assert len(journal.held()) == 48
-    assert journal.held()[1].status == "running"
     assert [entry.job for entry in journal.unpublished()] == ["job.2"]
     assert accepted(journal, "job.3") is Accepted.ENDED
     assert journal.is_cancelled("inst", "later")
+    # What an earlier process accepted and this one sees the end of.
+    journal.ended("inst", "job.5", "late", 10.0)
+    found = [(entry.job, entry.outcome, entry.canvas) for entry in journal.unpublished()]
+    assert found == [("job.2", "token", "null"), ("job.5", "late", "null")]
+    journal.close()
+
+
+def published_on_disk(directory: Path) -> list[str]:
+    with sqlite3.connect(directory / "journal.db") as db:
+        found = [job for (job,) in db.execute("SELECT job FROM jobs WHERE published = 1 ORDER BY job")]
+    db.close()
+    return found
+
+
+def test_marks_go_to_the_disk_with_whatever_is_written_next(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    names = [f"job.{number}" for number in range(MOST_MARKS + 3)]
+    for name in names:
+        accepted(journal, name)
+        journal.ended("inst", name, "token", 2.0)
+    journal.published("inst", names[0])
+    assert names[0] not in [entry.job for entry in journal.unpublished()]
+    journal.next_sequence()
+    assert published_on_disk(tmp_path) == [names[0]]
+    for name in names[1 : MOST_MARKS + 1]:
+        journal.published("inst", name)
+    assert published_on_disk(tmp_path) == sorted(names[: MOST_MARKS + 1])
+    journal.published("inst", names[-1])
+    assert [entry.job for entry in journal.unpublished()] == [names[-2]]
+    journal.close()
+    assert published_on_disk(tmp_path) == sorted({*names} - {names[-2]})
+
+
+def test_more_than_memory_may_hold_waits_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "MOST_OUTBOX", 1000)
+    journal = Journal(tmp_path)
+    assert journal.unpublished() == []
+    for number in range(8):
+        accepted(journal, f"job.{number}", now=float(number))
+        journal.ended("inst", f"job.{number}", "o" * 200, 9.0)
+        assert len(journal.unpublished()) == number + 1
+    while waiting := journal.unpublished():
+        assert {len(entry.outcome or "") for entry in waiting} == {200}
+        journal.published("inst", waiting[0].job)
+    accepted(journal, "last")
+    journal.ended("inst", "last", "token", 10.0)
+    assert [entry.job for entry in journal.unpublished()] == ["last"]
     journal.close()
 
 
@@ -132,7 +174,8 @@ def test_cancels_are_remembered_within_bounds_and_go_with_the_job(tmp_path: Path
         "INSERT INTO cancels (installation, job, at) VALUES ('inst', ?, 1.0)",
         [(f"many.{number}",) for number in range(MAX_CANCELS)],
     )
-    journal._db.commit()
+    journal.close()
+    journal = Journal(tmp_path)
     journal.cancel_requested("inst", "newest", 5.0)
     assert not journal.is_cancelled("inst", "many.0")
     assert journal.is_cancelled("inst", "many.1")

@@ -22,6 +22,9 @@ from app.node.runner_client import Interrupted, RunnerClient
 ROOT = Path(jobdir.__file__).parents[2]
 
 
+CLAIM = '{"digest": "", "at": 1.5}'
+
+
 def kill_runner(bench: Bench) -> int:
     pid = int(endpoint.read(bench.root)["pid"])
     os.kill(pid, signal.SIGKILL)
@@ -76,14 +79,16 @@ def test_an_orphan_that_ended_by_itself_is_unknown_too(bench: Bench) -> None:
     ("files", "status"),
     [
         ({}, "started"),
-        ({"claim": "{}"}, "unknown"),
-        ({"claim": ""}, "unknown"),
-        ({"claim": "{}", "script": "echo", "stdout": "x"}, "unknown"),
-        ({"claim": "{}", "pid": '{"pid": 1, "pgid": 1, "boot_id": "other", "start_time": 1}'}, "unknown"),
-        ({"claim": "{}", "pid": "half a rec"}, "unknown"),
-        ({"claim": "{}", "exit.json": ""}, "unknown"),
-        ({"claim": "{}", "exit.json.new": '{"status": "succeeded"}'}, "unknown"),
-        ({"claim": "{}", "exit.json": '{"job": "x", "status": "succeeded"}'}, "succeeded"),
+        ({"record": f"{CLAIM}\n"}, "unknown"),
+        ({"record": ""}, "unknown"),
+        ({"record": "\0" * 100}, "unknown"),
+        ({"record": CLAIM[:9]}, "unknown"),
+        ({"record": CLAIM, "script": "echo", "stdout": "x"}, "unknown"),
+        ({"record": f'{CLAIM}\n{{"pid": 1, "boot_id": "other", "start_time": 1}}\n'}, "unknown"),
+        ({"record": f'{CLAIM}\n{{"pid": 1, "boot'}, "unknown"),
+        ({"record": f'{CLAIM}\n\n{{"job": "x", "status": "succe'}, "unknown"),
+        ({"record": f'{CLAIM}\n\n{{"job": "x", "status": "succeeded"}}\n'}, "succeeded"),
+        ({"record": f'{CLAIM[:9]}\n{{"job": "x", "status": "succeeded"}}'}, "succeeded"),
         ({"cancel": '{"reason": "no", "at": 4000000000}'}, "cancelled"),
         ({"cancel": "half a rec"}, "started"),
     ],
@@ -105,7 +110,7 @@ def test_a_live_script_of_a_dead_runner_is_found_by_its_cookie_alone(bench: Benc
     # As when the runner is killed between starting the process and writing down who it is.
     job = bench.job("echo")
     Path(jobdir.path(bench.root, job.id)).mkdir(parents=True)
-    jobdir.write(jobdir.path(bench.root, job.id), "claim", b"{}")
+    jobdir.write(jobdir.path(bench.root, job.id), "record", CLAIM.encode())
     script = subprocess.Popen(["sleep", "600"], env={"PATH": os.environ["PATH"], "MUSTER_COOKIE": job.id})
     try:
         client = bench.client()
@@ -125,8 +130,7 @@ def test_a_process_that_got_a_recorded_number_later_is_not_touched(bench: Bench)
         found = sweep.stat(other.pid)
         assert found is not None
         identity = f'{{"pid": {other.pid}, "boot_id": "{sweep.boot_id()}", "start_time": {found.start - 1}}}'
-        jobdir.write(directory, "claim", b"{}")
-        jobdir.write(directory, "pid", identity.encode())
+        jobdir.write(directory, "record", f"{CLAIM}\n{identity}\n".encode())
         assert bench.client().wait(job.id)["status"] == "unknown"
         assert other.poll() is None
     finally:
@@ -189,6 +193,69 @@ def test_release_lets_every_waiter_go_at_once_and_the_script_goes_on(bench: Benc
     assert time.monotonic() - began < 0.5
     assert let_go == [Interrupted] * 8
     assert decoded(bench.client().wait(job.id)["stdout"]) == b"begun\ndone\n"
+
+
+def test_release_lets_go_of_who_waits_for_an_answer(bench: Bench) -> None:
+    client = bench.client()
+    runner = next(iter(bench.pids))
+    job = bench.job("echo done")
+    let_go: list[type[BaseException]] = []
+
+    def run() -> None:
+        try:
+            client.run(job)
+        except Interrupted as error:
+            let_go.append(type(error))
+
+    os.kill(runner, signal.SIGSTOP)
+    try:
+        waiter = threading.Thread(target=run)
+        waiter.start()
+        until(lambda: job.id in client._waits, "it waits")
+        client.release()
+        waiter.join(5)
+        assert let_go == [Interrupted]
+        with pytest.raises(Interrupted):
+            client.run(job)
+    finally:
+        os.kill(runner, signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    "script", ["true", "echo begun; sleep 0.3", "exit 3", "seq 1 40000; seq 1 40000 >&2"]
+)
+def test_run_is_start_and_wait(bench: Bench, script: str) -> None:
+    started: list[str] = []
+    client = bench.client(on_started=lambda job, pid, at: started.append(job))
+    watcher_started: list[str] = []
+    watcher = bench.client(on_started=lambda job, pid, at: watcher_started.append(job))
+    job = bench.job(script)
+    record = client.run(job)
+    assert record == jobdir.exit_record(jobdir.path(bench.root, job.id))
+    assert client.run(job) == record
+    assert watcher.wait(job.id) == record
+    assert started == [job.id]
+    until(lambda: watcher_started == [job.id], "the other client is told, once")
+
+
+def test_an_output_too_long_for_an_event_is_read_from_the_record(bench: Bench) -> None:
+    client = bench.client()
+    job = bench.job("""printf '{"a": "%0200000d"}' 0 > "$MUSTER_OUTPUT\"""")
+    assert len(client.run(job)["output"]["a"]) == 200_000
+
+
+def test_run_survives_a_runner_that_is_killed(bench: Bench, tmp_path: Path) -> None:
+    client = bench.client()
+    job = bench.job(f"echo ran >> {tmp_path}/effects; echo begun; sleep 600")
+    found: list[dict[str, object]] = []
+    waiter = threading.Thread(target=lambda: found.append(client.run(job)))
+    waiter.start()
+    bench.until_running(client, job)
+    kill_runner(bench)
+    waiter.join(10)
+    bench.pids.add(client.ping()["pid"])
+    assert [record["status"] for record in found] == ["unknown"]
+    assert (tmp_path / "effects").read_text() == "ran\n"
 
 
 def test_waiting_for_a_job_that_was_never_started_or_was_forgotten(bench: Bench) -> None:

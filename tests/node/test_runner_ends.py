@@ -124,10 +124,12 @@ for number in range(400):
     assert sweep.bearers(frozenset({job.id})) == {}
 
 
-def test_a_daemon_that_a_job_starts_is_left_and_counted(bench: Bench, tmp_path: Path) -> None:
+@pytest.mark.parametrize("forks", [0, 100])
+def test_a_daemon_that_a_job_starts_is_left_and_counted(bench: Bench, tmp_path: Path, forks: int) -> None:
     client = bench.client()
     daemon = f"setsid sh -c 'echo $$ > {tmp_path}/daemon; exec sleep 600' >/dev/null 2>&1 </dev/null &"
-    job = bench.job(f"{daemon}\nwhile [ ! -s {tmp_path}/daemon ]; do sleep 0.01; done")
+    many = f"for n in $(seq {forks}); do /bin/true; done"
+    job = bench.job(f"{daemon}\nwhile [ ! -s {tmp_path}/daemon ]; do sleep 0.01; done; {many}")
     record = bench.run(client, job)
     pid = read_pid(tmp_path / "daemon")
     try:

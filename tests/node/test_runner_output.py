@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import resource
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -166,11 +168,22 @@ def test_the_record_of_an_orphan_that_the_disk_refuses_is_not_lost(bench: Bench)
     job = bench.job("echo")
     directory = jobdir.path(bench.root, job.id)
     os.makedirs(directory)
-    jobdir.write(directory, "claim", b"{}")
-    # What stands in the place of the record cannot be replaced by a file.
-    os.mkdir(os.path.join(directory, "exit.json"))
-    client = bench.client()
-    assert client.wait(job.id)["status"] == "unknown"
-    assert client.start(job) == "ended"
-    os.rmdir(os.path.join(directory, "exit.json"))
-    until(lambda: jobdir.exit_record(directory), "the record is stored")
+    # Longer than the limit that the runner starts with: nothing can be added.
+    jobdir.write(directory, "record", b'{"digest": "", "at": 1.5}\n' + bytes(2000))
+    command = [sys.executable, "-m", "app.node.runner", "--dir", bench.root]
+    root = Path(jobdir.__file__).parents[2]
+    runner = subprocess.Popen(["sh", "-c", 'ulimit -S -f 2; exec "$@"', "sh", *command], cwd=root)
+    try:
+        until(lambda: os.path.exists(os.path.join(bench.root, "runner.json")), "the runner listens")
+        client = bench.client()
+        record = client.wait(job.id)
+        assert record["status"] == "unknown"
+        assert jobdir.exit_record(directory) is None
+        assert client.start(job) == "ended"
+        resource.prlimit(runner.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        until(lambda: jobdir.exit_record(directory) == record, "the record is stored")
+        client.stop()
+        assert runner.wait(10) == 0
+    finally:
+        runner.kill()
+        runner.wait()

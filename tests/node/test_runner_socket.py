@@ -125,7 +125,7 @@ def test_only_the_owner_gets_to_it(bench: Bench) -> None:
     assert stat.S_IMODE(os.stat(endpoint.read(bench.root)["socket"]).st_mode) == 0o600
     for parts in ((), ("jobs",), ("trash",), ("jobs", job.id), ("jobs", job.id, "work")):
         assert mode(*parts) == 0o700
-    for name in ("claim", "input.json", "stdin", "stdout", "stderr", "exit.json", "pid"):
+    for name in ("record", "input.json", "stdin", "stdout"):
         assert mode("jobs", job.id, name) == 0o600
     assert mode("jobs", job.id, "script") == 0o500
     assert mode("runner.log") == mode("runner.json") == 0o600

@@ -7,13 +7,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from app.node import runner_client
 from app.node.identity import write_identity
+from app.node.policy import PolicyFile
 from app.node.station import Station
 from app.node.sweep import boot_id
 from app.settings import Settings
@@ -158,6 +159,47 @@ def test_a_cancel_that_comes_first_is_kept(place: Place) -> None:
     place.station.run(place.order(job), Canvas())
     assert place.ran() == []
     assert place.outcome(job).status == "cancelled"
+
+
+def test_a_job_that_the_policy_refuses_is_never_started(place: Place) -> None:
+    """A file that is named and not there allows nothing."""
+    place.station.policy = PolicyFile(str(place.directory / "policy.toml"))
+    job = place.job("a")
+    place.station.run(place.order(job), Canvas())
+    outcome = place.outcome(job)
+    assert (outcome.status, outcome.started_at) == ("failed", None)
+    assert outcome.error is not None
+    assert outcome.error["type"] == "refused_by_node"
+    assert place.ran() == []
+    assert place.station._state()["versions"]["policy_refused"] == "1"
+
+
+def test_what_runs_already_is_not_refused_by_a_later_policy(place: Place) -> None:
+    """A worker that takes it up again under another policy waits for its end, and tells the truth."""
+    gate = place.directory / "gate"
+    script = f"echo a >> {place.effects}; until [ -e {gate} ]; do sleep 0.05; done"
+    job = place.job("a", script)
+    first = threading.Thread(target=place.station.run, args=(place.order(job), Canvas()))
+    first.start()
+    wait_for(lambda: place.ran() == ["a"])
+    place.station.release()
+    first.join(10)
+    place.station.journal.close()
+    place.station = place.new_station()
+    place.station.policy = PolicyFile(str(place.directory / "policy.toml"))
+    second = threading.Thread(target=place.station._take_up, args=(place.station.journal.held()[0],))
+    second.start()
+    gate.touch()
+    second.join(20)
+    assert place.outcome(job).status == "succeeded"
+    assert place.ran() == ["a"]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        threading.Event().wait(0.02)
 
 
 def accept(place: Place, job: Job, boot: str | None = None) -> None:

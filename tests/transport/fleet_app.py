@@ -10,7 +10,7 @@ from typing import Any
 
 from app.transport import queues
 from app.transport.celery_app import make_celery
-from app.transport.gate import canvas_digest, restore_canvas, take_canvas
+from app.transport.gate import canvas_digest, next_link, restore_chord, take_canvas
 
 DIRECTORY = Path(os.environ["FLEET_DIRECTORY"])
 ROLE = os.environ["FLEET_ROLE"]
@@ -25,6 +25,7 @@ celery = make_celery(
     pool="threads",
     state_dir=DIRECTORY,
 )
+celery.conf.worker_send_task_events = "FLEET_EVENTS" in os.environ
 
 
 def note(what: str, **more: Any) -> None:
@@ -39,14 +40,16 @@ def wait_while(name: str) -> None:
 
 
 @celery.task(name=queues.COLLECT, bind=True)
-def collect(self: Any, value: str) -> str:
+def collect(self: Any, value: str) -> None:
     canvas = take_canvas(self.request)
     note("collect", value=value, id=self.request.id, chain=len(canvas.chain or ()), chord=bool(canvas.chord))
     wait_while("hold")
     known = (DIRECTORY / "digest").read_text() if (DIRECTORY / "digest").exists() else ""
     if canvas and known and canvas_digest(canvas.chain, canvas.chord) in known:
-        restore_canvas(self.request, canvas)
-    return "next"
+        restore_chord(self.request, canvas)
+        link = next_link(self.request, canvas, "next")
+        if link is not None:
+            celery.publisher.send([link])
 
 
 @celery.task(name=queues.SETTLE)

@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from app.transport import queues
-from app.transport.gate import Canvas, Poison, admit, belongs, canvas_digest, restore_canvas, take_canvas
+from app.transport.gate import (
+    Canvas,
+    Poison,
+    admit,
+    belongs,
+    canvas_digest,
+    next_link,
+    restore_chord,
+    take_canvas,
+)
+from app.transport.wire import Message
 
 EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 HEADERS = {"task": queues.COLLECT, "id": "e1.a.0.1.collect", "root_id": "e1.a.0.1"}
@@ -138,9 +148,24 @@ def test_the_canvas_is_taken_from_a_gated_and_from_a_plain_request() -> None:
 
 def test_what_is_put_back_is_rebuilt() -> None:
     added = {**NEXT, "options": {**NEXT["options"], "reply_to": "theirs", "root_id": "r"}}
-    target = request()
-    restore_canvas(target, Canvas([added], {**BODY}, "g1", 1))
-    assert target.chain == [NEXT]
+    target = request(id="now", root_id="first")
+    later = {**added, "options": {**added["options"], "task_id": "e1.c.0.1"}}
+    link = next_link(target, Canvas([later, added]), "sealed")
+    assert link == Message(
+        "node.web-2",
+        queues.NODE_ORDER,
+        "e1.b.0.1",
+        ["sealed"],
+        chain=[{**NEXT, "options": {**NEXT["options"], "task_id": "e1.c.0.1"}}],
+        root_id="first",
+        parent_id="now",
+    )
+    assert next_link(target, Canvas(None, BODY), "sealed") is None
+    fixed = next_link(target, Canvas([{**NEXT, "args": ["own"], "immutable": True}]), "sealed")
+    assert fixed is not None
+    assert fixed.args == ["own"]
+    restore_chord(target, Canvas([added], {**BODY}, "g1", 1))
+    assert target.chain is None
     assert target.chord == {key: value for key, value in BODY.items() if key != "chord_size"}
     assert (target.group, target.group_index) == ("g1", 1)
 
@@ -212,8 +237,10 @@ def _seen(right: str, chain: Any, chord: Any) -> bool:
 
 def test_a_request_keeps_nothing_of_a_canvas_that_is_refused() -> None:
     target = request()
+    target.root_id = target.id = "e1"
+    for chain in ([{**NEXT, "subtask_type": "group"}], [{**NEXT, "subtask_type": "group"}, NEXT]):
+        with pytest.raises(Poison):
+            next_link(target, Canvas(chain), "sealed")
     with pytest.raises(Poison):
-        restore_canvas(target, Canvas([{**NEXT, "subtask_type": "group"}], None))
-    with pytest.raises(Poison):
-        restore_canvas(target, Canvas([NEXT], {**BODY, "options": {"link": [NEXT]}}))
-    assert target == request()
+        restore_chord(target, Canvas([NEXT], {**BODY, "options": {"link": [NEXT]}}))
+    assert target == request(id="e1", root_id="e1")

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from app.errors import Conflict, InvalidInput, NotAllowed, NotFound
+from app.transport import jose
 from app.transport.keys import KeyPair, Public, check_proof
 from app.transport.queues import node_ctl_queue, node_of, node_queue
+from app.transport.segments import decode
 
 PAIR, OTHER = KeyPair.generate(), KeyPair.generate()
 
@@ -47,6 +49,10 @@ def test_files_that_hold_no_pair(tmp_path: Path) -> None:
         "x",
         json.dumps(PAIR.public()),
         json.dumps(mixed),
+        json.dumps({**good, "seal": {**good["seal"], "d": good["sign"]["d"]}}),
+        json.dumps({**good, "sign": {**good["sign"], "d": good["sign"]["d"] + "="}}),
+        json.dumps({**good, "sign": {**good["sign"], "d": "AAAA"}}),
+        "[" * 4000,
         json.dumps({"sign": good}),
     ):
         path.write_text(text)
@@ -76,6 +82,11 @@ def test_public_keys_come_back_and_carry_no_secret() -> None:
         {**PAIR.public(), "sign": {**PAIR.public()["sign"], "x": "AAAA"}},
         {**PAIR.public(), "sign": {**PAIR.public()["sign"], "x": 5}},
         {**PAIR.public(), "seal": {"kty": "RSA", "n": "AQAB", "e": "AQAB"}},
+        {**PAIR.public(), "seal": {"kty": "OKP", "crv": "X25519", "x": "A" * 43}},
+        {**PAIR.public(), "seal": {"kty": "OKP", "crv": "X25519", "x": "AQ" + "A" * 41}},
+        {**PAIR.public(), "sign": {**PAIR.public()["sign"], "x": PAIR.public()["sign"]["x"] + "="}},
+        {**PAIR.public(), "sign": {**PAIR.public()["sign"], "x": PAIR.public()["sign"]["x"][:-1] + "B"}},
+        {**PAIR.public(), "sign": {**PAIR.public()["sign"], "x": "\ud800" * 43}},
     ],
 )
 def test_public_keys_from_outside_are_checked(data: Any) -> None:
@@ -89,6 +100,12 @@ def test_the_proof_of_possession() -> None:
     assert "secret" not in proof
     assert check_proof(proof, **asked).kid == PAIR.kid
     head, body, signature = proof.split(".")
+
+    def claimed(changed: dict[str, Any]) -> str:
+        claims = json.dumps({**json.loads(decode(body.encode())), **changed})
+        return jose.sign(claims.encode(), "proof+jws", PAIR.kid, PAIR.sign).decode()
+
+    assert check_proof(claimed({}), **asked) == PAIR.public_keys
     theirs = OTHER.prove("inst", "secret", "web-1", now=990.0).split(".")
     wrong: list[tuple[Any, dict[str, Any]]] = [
         (proof, {**asked, "installation": "inst2"}),
@@ -97,6 +114,14 @@ def test_the_proof_of_possession() -> None:
         (proof, {**asked, "now": 1300.0}),
         (proof, {**asked, "now": 600.0}),
         (PAIR.prove("inst", "secret", "web-1", now=float("nan")), asked),
+        (PAIR.prove("inst", "secret", "web-1", now=10**400), asked),
+        (claimed({"installation": "\ud800"}), asked),
+        (claimed({"iat": None}), asked),
+        (claimed({"iat": "[" * 9}), asked),
+        (claimed({"keys": OTHER.public()}), asked),
+        (jose.sign(decode(body.encode()), "order+jws", PAIR.kid, PAIR.sign).decode(), asked),
+        (jose.sign(decode(body.encode()), "proof+jws", OTHER.kid, PAIR.sign).decode(), asked),
+        (jose.sign(b"[" * 3000, "proof+jws", PAIR.kid, PAIR.sign).decode(), asked),
         (f"{head}.{body}.{theirs[2]}", asked),
         (f"{head}.{theirs[1]}.{signature}", asked),
         (f"{theirs[0]}.{theirs[1]}.{signature}", asked),

@@ -8,54 +8,20 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import kombu
 import pytest
 from real_fleet import ROOT, Broker, Workers, wait_for
+from real_messages import GOOD, dead, message, notes, push
 
 from app.transport import queues
 from app.transport.celery_app import make_celery
 from app.transport.gate import canvas_digest
 
 pytestmark = pytest.mark.fleet
-
-
-def notes(directory: Path, what: str | None = None) -> list[dict[str, Any]]:
-    path = directory / "notes"
-    lines = path.read_text().splitlines() if path.exists() else []
-    found = [json.loads(line) for line in lines]
-    return [each for each in found if what in (None, each["what"])]
-
-
-def message(
-    name: str, args: Any = (), *, kwargs: Any = None, embed: Any = None, id: str = "j1", **headers: Any
-) -> dict[str, Any]:
-    """An envelope as a kombu sender writes it, with whatever is asked for in it."""
-    body = json.dumps([args, {} if kwargs is None else kwargs, {} if embed is None else embed])
-    return {
-        "body": base64.b64encode(body.encode()).decode(),
-        "content-type": "application/json",
-        "content-encoding": "utf-8",
-        "headers": {"lang": "py", "task": name, "id": id, "retries": 0, "root_id": id, **headers},
-        "properties": {
-            "delivery_info": {"exchange": "", "routing_key": queues.RESULTS},
-            "delivery_tag": f"tag-{id}",
-            "body_encoding": "base64",
-            "priority": 0,
-            "reply_to": "",
-            "correlation_id": id,
-        },
-    }
-
-
-def push(broker: Broker, queue: str, item: Any) -> None:
-    broker.client.lpush(queue, item if isinstance(item, bytes | str) else json.dumps(item))
-
-
-def dead(broker: Broker) -> list[dict[str, Any]]:
-    return [json.loads(item) for item in broker.client.lrange("dead", 0, -1)]
 
 
 def test_a_worker_as_typed_is_quiet_and_on_its_own_queues(broker: Broker, workers: Workers) -> None:
@@ -95,7 +61,6 @@ def _environment(process: subprocess.Popen[bytes]) -> dict[str, str]:
     return dict(line.split("=", 1) for line in text.split("\0") if line)
 
 
-GOOD = message(queues.COLLECT, ["ok"])
 POISON: dict[str, tuple[Any, str]] = {
     "no json": ("not json", "not-json"),
     "no utf-8": (b"\xff\xfe{}", "not-json"),
@@ -106,7 +71,7 @@ POISON: dict[str, tuple[Any, str]] = {
     "deep": ("[" * 100_000, "not-json"),
     "deep object": ('{"a":' * 50_000 + "1" + "}" * 50_000, "not-json"),
     "long number": ("9" * 5000, "not-json"),
-    "a hostile type": ('{"__type__": "datetime", "__value__": "x"}', "not-json"),
+    "a hostile type": ('{"__type__": "datetime", "__value__": "x"}', "not-an-envelope"),
     "no properties": ({key: GOOD[key] for key in GOOD if key != "properties"}, "not-an-envelope"),
     "no headers": ({key: GOOD[key] for key in GOOD if key != "headers"}, "not-an-envelope"),
     "headers a list": ({**GOOD, "headers": []}, "not-an-envelope"),
@@ -132,7 +97,7 @@ POISON: dict[str, tuple[Any, str]] = {
     "protocol 1": ({**GOOD, "headers": {}}, "bad-headers"),
     "body no json": ({**GOOD, "body": base64.b64encode(b"{{{").decode()}, "bad-body"),
     "body deep": ({**GOOD, "body": base64.b64encode(b"[" * 100_000).decode()}, "bad-body"),
-    "body empty": ({**GOOD, "body": ""}, "bad-arguments"),
+    "body empty": ({**GOOD, "body": ""}, "bad-body"),
     "body a mapping": ({**GOOD, "body": base64.b64encode(b"{}").decode()}, "bad-arguments"),
     "body a pair": ({**GOOD, "body": base64.b64encode(b"[[],{}]").decode()}, "bad-arguments"),
     "args a number": (message(queues.COLLECT, 5), "bad-arguments"),
@@ -321,42 +286,34 @@ def test_a_chord_over_nodes_ends_with_one_nudge(broker: Broker, workers: Workers
     sender.close()
 
 
-def test_what_a_killed_worker_had_comes_back_at_once_and_in_order(broker: Broker, workers: Workers) -> None:
-    (workers.directory / "hold").touch()
-    control, _ = workers.ready("control", "control-1", "results")
-    for number in range(6):
-        item = message(queues.COLLECT, [f"m{number}"], id=f"j{number}")
-        # What the item says of where it came from is not where it goes back to.
-        item["properties"]["delivery_info"]["routing_key"] = "node.web-9"
-        item["properties"]["delivery_tag"] = "the same for all"
-        push(broker, queues.RESULTS, item)
-    wait_for(lambda: len(notes(workers.directory)) == 3, "three at work")
-    assert broker.client.hlen("unacked:control-1") == 3
-    control.kill()
-    control.wait()
-    broker.client.hset("unacked:control-1", "junk", b"not json")
-    (workers.directory / "hold").unlink()
-    workers.ready("control", "control-1", "results")
-    wait_for(lambda: len(notes(workers.directory)) == 9, "all six again")
-    again = [each["value"] for each in notes(workers.directory)][3:]
-    assert sorted(again) == [f"m{number}" for number in range(6)]
-    assert set(again[:3]) == {"m0", "m1", "m2"}
-    wait_for(lambda: broker.client.hlen("unacked:control-1") == 0, "all acknowledged")
-    assert [each["reason"] for each in dead(broker)] == ["not-an-envelope"]
-    assert b"node.web-9" not in broker.contents()
+@pytest.mark.parametrize(
+    ("role", "queue", "task"),
+    [("control", queues.RESULTS, queues.COLLECT), ("node", "node.web-1", queues.NODE_ORDER)],
+)
+def test_flower_sees_a_task_from_its_start_to_its_end(
+    broker: Broker, workers: Workers, role: str, queue: str, task: str
+) -> None:
+    seen: list[dict[str, Any]] = []
+    watcher = make_celery("sender", broker_url=broker.url, name="watcher")
+    with watcher.connection_for_read() as connection:
+        receiver = watcher.events.Receiver(connection, handlers={"*": seen.append})
+        with receiver.consumer_context() as (consuming, _, _):
 
+            def told() -> bool:
+                with suppress(TimeoutError):
+                    consuming.drain_events(timeout=0.2)
+                return any(event["type"] == "task-succeeded" for event in seen)
 
-def test_a_node_can_send_to_control_only(broker: Broker) -> None:
-    node = make_celery("node", broker_url=broker.url, name="web-1", queues=["node.web-1"])
-    broker.client.flushall()
-    node.send_task(queues.COLLECT, ["secret"], queue=queues.RESULTS, task_id="j1")
-    raw = broker.client.lpop(queues.RESULTS).decode()
-    headers = json.loads(raw)["headers"]
-    assert (headers["argsrepr"], headers["kwargsrepr"]) == ("-", "-")
-    with pytest.raises(Exception, match=r"node\.web-2"):
-        node.send_task(queues.NODE_ORDER, ["x"], queue="node.web-2")
-    assert broker.contents() == {}
-    node.close()
+            # The first look is what subscribes.
+            assert not told()
+            workers.ready(role, "w1", queue, FLEET_EVENTS="1")
+            push(broker, queue, message(task, ["secret"], id="e1.a.0.1"))
+            wait_for(told, "the events")
+    about = [event for event in seen if event.get("uuid") == "e1.a.0.1"]
+    assert [event["type"] for event in about] == ["task-received", "task-started", "task-succeeded"]
+    assert (about[0]["name"], about[0]["args"], about[0]["kwargs"]) == (task, "-", "-")
+    assert "secret" not in str(seen)
+    watcher.close()
 
 
 AMQP_URL = os.environ.get("MUSTER_TEST_AMQP_URL", "")

@@ -32,6 +32,9 @@ class Execution(Base):
     workflow_revision: Mapped[int | None]
     plan_digest: Mapped[str] = mapped_column(ForeignKey("plans.digest"))
     requester: Mapped[str] = mapped_column(String(64))
+    origin: Mapped[str] = mapped_column(String(8), default="stored")
+    guard: Mapped[str] = mapped_column(String(8), default="")
+    trace_id: Mapped[str] = mapped_column(String(32))
     status: Mapped[str] = mapped_column(String(16))
     intent: Mapped[str] = mapped_column(String(8), default="run")
     halt: Mapped[str] = mapped_column(String(16), default="")

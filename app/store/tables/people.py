@@ -57,7 +57,7 @@ class AuditEntry(Base):
     at: Mapped[float] = mapped_column(Instant, index=True)
     person: Mapped[str] = mapped_column(String(64))
     action: Mapped[str] = mapped_column(String(64), index=True)
-    subject: Mapped[str] = mapped_column(String(255), default="")
+    subject: Mapped[str] = mapped_column(String(255), default="", index=True)
     outcome: Mapped[str] = mapped_column(String(16))
     detail: Mapped[Any] = mapped_column(Json, default=dict)
 

@@ -135,6 +135,7 @@ def _audit() -> None:
     )
     op.create_index(op.f("ix_audit_entries_action"), "audit_entries", ["action"])
     op.create_index(op.f("ix_audit_entries_at"), "audit_entries", ["at"])
+    op.create_index(op.f("ix_audit_entries_subject"), "audit_entries", ["subject"])
     op.create_table(
         "dead_letters",
         *_numbers("id"),
@@ -262,8 +263,9 @@ def _executions() -> None:
         *_texts(129, "workflow_ref"),
         *_numbers("workflow_revision", null=True),
         *_texts(64, "plan_digest", "requester"),
+        *_texts(32, "trace_id"),
         *_texts(16, "status"),
-        *_texts(8, "intent"),
+        *_texts(8, "origin", "guard", "intent"),
         *_texts(16, "halt"),
         *_numbers("live", "waiting", "unhandled", "handled"),
         *_texts(16, "ended_badly"),

@@ -1,0 +1,188 @@
+"""A control worker's desk on a real database, without processes: what is sent is kept, and a node's answer made up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from typing import cast as typed
+
+from sqlalchemy import String, cast, event, insert, select, update
+
+from app.compiler.build import build
+from app.language.parse import load_or_raise
+from app.services import collect, installation
+from app.services.control import Control
+from app.services.orders import Signer
+from app.services.outcomes import NodeKeys
+from app.services.submit import Submission, submit
+from app.settings import Settings
+from app.store import migrate, prepared
+from app.store.db import Store
+from app.store.tables import Execution, Job, Node, Task, table
+from app.transport.canvas import Member
+from app.transport.keys import KeyPair, Public
+from app.transport.messages import Outcome
+from app.transport.output import OutputReader
+from app.transport.sealing import open_order, seal_outcome
+
+EPOCH = "0123456789ABCDEFGHJKMNPQRS"
+
+executions, jobs, nodes, tasks = table(Execution), table(Job), table(Node), table(Task)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where a line is: `token` is the order of its `position`-th task, "" where the chain was cut or is over."""
+
+    member: Member
+    position: int
+    token: str
+    collected: collect.Collected | None = None
+
+    @property
+    def links(self) -> list[dict[str, Any]]:
+        return [dict(link) for link in (self.member.order, *self.member.rest)]
+
+    @property
+    def node(self) -> str:
+        return str(self.links[2 * self.position]["options"]["queue"]).removeprefix("node.")
+
+    @property
+    def rest(self) -> list[dict[str, Any]]:
+        """What the `collect` of this task carries."""
+        return self.links[2 * self.position + 2 :]
+
+
+class Office:
+    """`sent` are the lines that left, each with its sealed order; `statements` counts what went to the database."""
+
+    def __init__(self, directory: Path, names: Sequence[str], slots: int = 8) -> None:
+        self.clock = Clock()
+        settings = Settings(data_dir=str(directory))
+        self.store = Store(f"sqlite:///{directory / 'muster.db'}")
+        migrate.upgrade(self.store)
+        self.keys = {name: KeyPair.generate() for name in names}
+        self.installed = installation.ensure(self.store, settings.data_dir, self.clock.now)
+        self.public = Public.from_json(self.installed.public)
+        for name, keys in self.keys.items():
+            row = {
+                "name": name,
+                "public_keys": keys.public(),
+                "sign_kid": keys.kid,
+                "epoch": EPOCH,
+                "slots": slots,
+                "free": slots,
+                "last_seen": self.clock.now,
+                "enrolled_at": self.clock.now,
+            }
+            with self.store.write() as connection:
+                connection.execute(insert(nodes).values(row))
+        self.sent: list[tuple[Member, str]] = []
+        self.control = Control(settings, self.store, clock=self.clock)
+        self.desk = collect.Desk(
+            self.control,
+            Signer.load(settings, self.installed.id),
+            NodeKeys(self.store),
+            self.sent.extend,
+            lambda node, token: None,
+            # Nothing here writes output.
+            typed(OutputReader, None),
+        )
+        for keys in self.keys.values():
+            # Known for some seconds, as those of a node that has just answered are.
+            self.desk.node_keys(keys.kid)
+
+    def submit(self, source: str, **parameters: Any) -> str:
+        """A new execution, settled once: what may run has been sent."""
+        plan = build(load_or_raise(source, "test.yaml"))
+        execution = submit(self.control, Submission(plan, source, "ada", parameters)).execution
+        collect.settle(self.desk, execution)
+        return execution
+
+    def take_in(
+        self, sent: tuple[Member, str] | Step, status: str = "succeeded", *, redelivered: bool = False
+    ) -> Step:
+        """The node's answer to an order comes in with its canvas; what control then does."""
+        step = sent if isinstance(sent, Step) else Step(sent[0], 0, sent[1])
+        token = self.answer(step.node, step.token, status)
+        canvas = collect.Canvas(step.rest, step.member.body, step.member.group_id)
+        collected = collect.collect(self.desk, token, canvas, redelivered=redelivered)
+        return Step(step.member, step.position + 1, collected.order or "", collected)
+
+    def answer(self, node: str, token: str, status: str) -> str:
+        """What the node says of the job that it was ordered to run."""
+        keys = self.keys[node]
+        order = open_order(
+            token,
+            keys,
+            [self.public],
+            installation=self.installed.id,
+            node=node,
+            epoch=EPOCH,
+            now=self.clock.now,
+        )
+        job, now = order.jobs[0], self.clock.now
+        code = {"succeeded": 0, "failed": 1}.get(status)
+        problem = None if code == 0 else {"type": status, "message": "made up"}
+        outcome = Outcome(
+            job.id, job.digest, self.installed.id, node, EPOCH, status, code, error=problem, ended_at=now
+        )
+        return seal_outcome(outcome, keys, self.public)
+
+    def job(self, job: str) -> Any:
+        with self.store.read() as connection:
+            return connection.execute(select(jobs).where(jobs.c.id == job)).one()
+
+    def statuses(self, of: Any, execution: str) -> dict[str, str]:
+        """By task and unit (jobs) or by name (tasks)."""
+        key = of.c.task + "." + cast(of.c.unit, String) if of is jobs else of.c.name
+        with self.store.read() as connection:
+            query = select(key, of.c.status).where(of.c.execution == execution)
+            return {row[0]: row[1] for row in connection.execute(query)}
+
+    def execution(self, execution: str) -> Any:
+        with self.store.read() as connection:
+            return connection.execute(select(executions).where(executions.c.id == execution)).one()
+
+    def hear(self, node: str, **columns: Any) -> None:
+        """Change what is known of a node."""
+        with self.store.write() as connection:
+            connection.execute(update(nodes).where(nodes.c.name == node).values(columns))
+
+    @contextmanager
+    def statements(self) -> Iterator[Counter[str]]:
+        """What is given to the database inside, by its first two words."""
+        found: Counter[str] = Counter()
+
+        def note(sql: str) -> None:
+            words = sql.replace("\n", " ").split(" FROM ")[-1 if sql.startswith("SELECT") else 0].split()
+            found["SELECT " + words[0] if sql.startswith("SELECT") else " ".join(words[:3])] += 1
+
+        def noted(connection: Any, cursor: Any, sql: str, *_: Any) -> None:
+            note(sql)
+
+        inner = prepared.hand_over
+
+        def hand_over(connection: Any, sql: str, *given: Any, **more: Any) -> Any:
+            note(sql)
+            return inner(connection, sql, *given, **more)
+
+        event.listen(self.store.engine, "before_cursor_execute", noted)
+        prepared.hand_over = hand_over
+        try:
+            yield found
+        finally:
+            prepared.hand_over = inner
+            event.remove(self.store.engine, "before_cursor_execute", noted)
