@@ -50,6 +50,8 @@ QUICK = {
     "MUSTER_GRACE": "1",
     "MUSTER_OFFLINE_AFTER": "6",
     "MUSTER_LOST_AFTER": "12",
+    # What is allowed has tests of its own; these make up their commands.
+    "MUSTER_ALLOWLIST_MODE": "off",
 }
 """Settings that make a fleet notice and mend within seconds."""
 
