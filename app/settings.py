@@ -47,6 +47,7 @@ class Settings:
     queue_timeout: float = 3600.0
     fanout_queue_timeout: float = 60.0
     fanout_window: int = 100
+    call_depth: int = 10
     offline_after: float = 30.0
     lost_after: float = 300.0
     cancel_patience: float = 30.0

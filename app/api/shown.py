@@ -83,6 +83,7 @@ class ExecutionSummarySchema(Schema):
     degraded = fields.Boolean()
     requester = fields.String()
     trace_id = fields.String()
+    parent = fields.String(allow_none=True)
     error_message = fields.String()
     created_at = Moment()
     started_at = Moment(allow_none=True)
@@ -102,6 +103,7 @@ class ExecutionSchema(ExecutionSummarySchema):
     failed_tasks = fields.List(fields.String())
     task_graph = fields.Dict(keys=fields.String(), values=fields.List(fields.Nested(EdgeSchema)))
     output = fields.Raw(allow_none=True)
+    children = fields.List(fields.String())
 
 
 class ExecutionsSchema(Schema):

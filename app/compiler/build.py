@@ -124,6 +124,8 @@ def _bind(task: Task) -> tuple[dict[str, Any], tuple[str, ...], dict[str, str]]:
     one template as a whole stays a template: the caller decides what runs, and the loader has warned.
     """
     given = dict(task.input)
+    if task.type == "workflow":
+        return given, (), {}
     literal: list[str] = []
     bound: dict[str, str] = {}
     for key in _TEXT_KEYS:

@@ -186,8 +186,8 @@ def _child_in_part(draft: Draft, task: PlanTask, state: TaskState) -> None:
     """The execution that was called is tried again itself, under a new attempt of the task."""
     last = draft.counting_jobs(task.name)[-1]
     _restart(draft, state, [])
-    job = draft.bear(task.name, 0, state.first_attempt, "", last.queue_timeout)
-    own.run(draft, task, job, retry_of=last.id)
+    given = {"item": None, "index": 0, "input": state.input, "timeout": state.timeout, "retry_of": last.id}
+    own.run(draft, task, draft.bear(task.name, 0, state.first_attempt, "", last.queue_timeout, given))
 
 
 def _loop_in_part(draft: Draft, task: PlanTask, state: TaskState) -> None:

@@ -21,8 +21,8 @@ YEAR = 366 * 86400.0
 _ON_EXPIRE = ("timeout", "reject", "approve")
 
 
-def run(draft: Draft, task: PlanTask, job: JobState, *, retry_of: str = "") -> None:
-    """Start an attempt. `retry_of` names the job whose child is to be tried again instead of a new one."""
+def run(draft: Draft, task: PlanTask, job: JobState) -> None:
+    """Start an attempt. A call's `given` may name the job whose child is to be tried again (`retry_of`)."""
     job.status, job.started_at = RUNNING, draft.now
     given, timeout = _given(draft, job)
     if task.action == "core.noop":
@@ -34,6 +34,7 @@ def run(draft: Draft, task: PlanTask, job: JobState, *, retry_of: str = "") -> N
     elif task.action in ASK_ACTIONS:
         _ask(draft, task, job, given)
     else:
+        retry_of = str((job.given or {}).get("retry_of", ""))
         _call(draft, task, job, Child(job.id, task.action, given, retry_of), timeout)
 
 

@@ -19,6 +19,5 @@ NOT_YET: Final[dict[str, str]] = {
     "input.script_ref": "a saved script (`script_ref`)",
     "scope.kv": "`kv`",
     "scope.pack": "`pack.config`",
-    "type.workflow": "a sub-workflow (`type: workflow`)",
     "action.pack": "an action of a pack",
 }

@@ -6,7 +6,7 @@ tasks hang together, `scopes` what templates may refer to, `races` who publishes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -63,6 +63,7 @@ def _workflow(r: Reading, root: Node) -> Workflow | None:
     found = graph.check(r, drafts, root)
     scopes.check(r, found, scopes.Known(root, declared, uses))
     races.check(r, found)
+    _refuse_self_call(r, drafts, values.get("ref", ""))
     return Workflow(
         ref=values.get("ref", names.INLINE_REF),
         label=values.get("label", ""),
@@ -79,6 +80,13 @@ def _workflow(r: Reading, root: Node) -> Workflow | None:
         delegate_to=values.get("delegate_to"),
         output_map=values.get("output_map"),
     )
+
+
+def _refuse_self_call(r: Reading, drafts: Sequence[graph.Draft], ref: str) -> None:
+    for draft in drafts:
+        if ref and draft.task.type == "workflow" and draft.task.action == ref:
+            hint = "a loop (`with_items`) or `retry` repeats a task"
+            r.error(draft.node.value["action"], "self-call", f"{ref} calls itself", hint)
 
 
 def _output(r: Reading, node: Node | None) -> Mapping[str, Any] | None:
@@ -265,7 +273,7 @@ def _known_action(r: Reading, node: Node, kind: str, action: str) -> tuple[str, 
         if core:
             r.error(node, "bad-choice", f"{action} is no workflow", "remove `type: workflow`")
             return kind, ""
-        r.not_supported(node, "type.workflow")
+        return kind, action
     elif core and action not in grammar.INPUTS:
         hint = r.collector.did_you_mean(action, grammar.INPUTS, f"known: {', '.join(grammar.INPUTS)}")
         r.error(node, "unknown-action", f"there is no action {shown(action)}", hint)

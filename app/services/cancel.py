@@ -6,9 +6,9 @@ from app.engine.events import CancelAsked
 from app.engine.status import EXECUTION_OVER
 from app.errors import Conflict
 from app.services import audit
-from app.services.collect import stop_jobs
 from app.services.control import Control
 from app.services.run import Run
+from app.services.stops import stop_jobs
 
 
 def cancel(control: Control, execution: str, person: str, *, forced: bool = False, reason: str = "") -> str:

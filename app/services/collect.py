@@ -19,12 +19,13 @@ from app.compiler.canvas import Signature
 from app.engine.state import JobState
 from app.engine.status import DISPATCHED, EXECUTION_OVER, JOB_OUT, PAUSE, QUEUED, SUCCEEDED, UNKNOWN
 from app.logs import scope
-from app.services import handover, outcomes
+from app.services import calls, handover, outcomes
 from app.services.control import Control
 from app.services.handover import Parcel
 from app.services.lost import lose
 from app.services.orders import Recipient, Signer
 from app.services.run import Run
+from app.services.stops import stop_jobs
 from app.store import executions as rows
 from app.store import jobs as job_rows
 from app.store.executions import Head
@@ -247,21 +248,27 @@ def settle(desk: Desk, execution: str) -> None:
             run.dispatch += _queued(run)
             handover.admit(run, parcel)
         stops = stop_jobs(run) or run.head.state.halt
-        _note_end(run, parcel)
+        _note_end(run, parcel, settled=True)
     handover.deliver(desk.send, desk.signer, parcel, desk.control.clock())
     _tell_over(desk, parcel)
     if stops:
         send_stops(desk)
 
 
-def _note_end(run: Run, parcel: Parcel) -> None:
+def _note_end(run: Run, parcel: Parcel, *, settled: bool = False) -> None:
+    if run.calls or (settled and calls.has_calls(run.plan)):
+        parcel.families.add(run.execution)
     if run.head.state.status in EXECUTION_OVER:
         parcel.over.add(run.execution)
+        if run.head.parent is not None:
+            parcel.families.add(run.head.parent)
 
 
 def _tell_over(desk: Desk, parcel: Parcel) -> None:
     for execution in parcel.over:
         desk.tell_over(execution)
+    for execution in parcel.families:
+        calls.align(desk.control, execution)
 
 
 def _queued(run: Run) -> list[JobState]:
@@ -277,18 +284,6 @@ def _seen(run: Run, query: Query[JobState], **values: Any) -> list[JobState]:
     found = query.all(run.connection, execution=run.execution, **values)
     seen = [run.slice.jobs.setdefault(job.id, job) for job in found]
     return [job for job in seen if job.status == QUEUED and job.id not in known]
-
-
-def stop_jobs(run: Run) -> int:
-    """Write down which jobs are to be stopped. Returns how many; `send_stops` orders it until the node answers."""
-    stopped, run.stop = run.stop, []
-    for job in stopped:
-        run.connection.execute(
-            update(jobs)
-            .where(jobs.c.id == job.id, jobs.c.stop_asked_at.is_(None))
-            .values(stop_asked_at=run.now)
-        )
-    return len(stopped)
 
 
 def send_stops(desk: Desk) -> None:

@@ -65,13 +65,15 @@ class Parcel:
     """Everything that is to leave after the commit.
 
     `members` are lines to send, `orders` what a chain goes on with, `woken` executions of which a job that waited
-    for its node went out: a settle tells their tasks. `over` are executions that have come to their end.
+    for its node went out: a settle tells their tasks. `over` are executions that have come to their end, `families`
+    those with a call to be seen to.
     """
 
     members: list[tuple[Member, JobMessage, Recipient]] = field(default_factory=list)
     orders: dict[str, tuple[JobMessage, Recipient]] = field(default_factory=dict)
     woken: set[str] = field(default_factory=set)
     over: set[str] = field(default_factory=set)
+    families: set[str] = field(default_factory=set)
 
 
 _outstanding = (

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from sqlalchemy import update
+
 from app.engine.events import Event, PauseAsked, ResumeAsked
 from app.engine.status import CANCEL, EXECUTION_OVER
 from app.errors import Conflict
 from app.services import audit
 from app.services.control import Control
 from app.services.run import Run
+from app.store.tables import Execution, table
+
+executions = table(Execution)
 
 
-def pause(control: Control, execution: str, person: str, reason: str = "") -> str:
+def pause(control: Control, execution: str, person: str, reason: str = "", *, held: bool = False) -> str:
     """Ask that nothing new starts. Returns the status after it; asking twice changes nothing.
+
+    `held` says that it is paused because its caller is, and goes on when that does.
 
     Raises UnknownExecution, and Conflict when the execution is over or is being cancelled.
     """
-    return _ask(control, execution, PauseAsked(person), "execution.pause", reason)
+    return _ask(control, execution, PauseAsked(person), "execution.pause", reason, held)
 
 
 def resume(control: Control, execution: str, person: str, reason: str = "") -> str:
@@ -26,7 +33,14 @@ def resume(control: Control, execution: str, person: str, reason: str = "") -> s
     return _ask(control, execution, ResumeAsked(person), "execution.resume", reason)
 
 
-def _ask(control: Control, execution: str, event: PauseAsked | ResumeAsked, action: str, reason: str) -> str:
+def _ask(
+    control: Control,
+    execution: str,
+    event: PauseAsked | ResumeAsked,
+    action: str,
+    reason: str,
+    held: bool = False,
+) -> str:
     with control.store.write() as connection:
         run = Run.lock(control, connection, execution)
         state = run.head.state
@@ -38,6 +52,7 @@ def _ask(control: Control, execution: str, event: PauseAsked | ResumeAsked, acti
         if state.intent == CANCEL:
             message = f"execution {execution} is being cancelled"
             raise Conflict(message, hint="a cancel beats everything else", code="execution-cancelling")
+        connection.execute(update(executions).where(executions.c.id == execution).values(held=held))
         _take(run, event)
         audit.record(connection, event.person, action, execution, "accepted", {"reason": reason})
         status = run.head.state.status

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, func, select
+from sqlalchemy import Connection, RowMapping, and_, bindparam, func, select
 
 from app.compiler.plan import Plan
 from app.engine.status import (
@@ -39,6 +39,7 @@ _SUMMARY = tuple(
         "workflow_revision",
         "requester",
         "trace_id",
+        "parent",
         "status",
         "intent",
         "degraded",
@@ -47,6 +48,11 @@ _SUMMARY = tuple(
         "started_at",
         "ended_at",
     )
+)
+
+
+_children = (
+    select(executions.c.id).where(executions.c.parent == bindparam("parent")).order_by(executions.c.id)
 )
 
 
@@ -112,6 +118,7 @@ def execution(connection: Connection, id_: str) -> dict[str, Any]:
         "completed_tasks": _named(by_status, (SUCCEEDED, SKIPPED)),
         "failed_tasks": _named(by_status, (FAILED, TIMED_OUT)),
         "task_graph": graph(plan),
+        "children": list(connection.execute(_children, {"parent": id_}).scalars()),
     }
 
 

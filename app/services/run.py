@@ -33,7 +33,10 @@ MAX_NEEDS = 64
 
 
 class Run:
-    """One locked execution. `dispatch` and `stop` collect what its steps commanded."""
+    """One locked execution. `dispatch` and `stop` collect what its steps commanded.
+
+    `calls`: there is something to be said to workflows that it calls.
+    """
 
     def __init__(self, control: Control, connection: Connection, head: Head, plan: Plan) -> None:
         self.control = control
@@ -43,6 +46,7 @@ class Run:
         self.now = control.clock()
         self.dispatch: list[JobState] = []
         self.stop: list[JobState] = []
+        self.calls = False
         self._gathers = 0
         self._unsaved = Changes()
         self._unborn: dict[str, dict[str, Any]] = {}
@@ -75,6 +79,7 @@ class Run:
             self.flush()
         self.dispatch += step.commands.dispatch
         self.stop += step.commands.stop
+        self.calls = self.calls or bool(step.changes.children or step.changes.closed)
         return step.commands
 
     @contextmanager

@@ -25,10 +25,20 @@ from app.services.control import Control
 from app.services.measures import CREATED
 from app.services.run import Run
 from app.store import executions as rows
-from app.store.tables import IdempotencyKey, table
+from app.store.tables import Execution, IdempotencyKey, table
 
 log = logging.getLogger(__name__)
-keys = table(IdempotencyKey)
+keys, executions = table(IdempotencyKey), table(Execution)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The execution and job that call a workflow, how deep the call is, and the trace that it belongs to."""
+
+    execution: str
+    job: str
+    depth: int
+    trace_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +56,7 @@ class Submission:
     idempotency_key: str = ""
     request_sha256: str = ""
     origin: guard.Origin = guard.STORED
+    caller: Caller | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +84,10 @@ def submit(control: Control, submission: Submission) -> Accepted:
     examined = _examine(control, submission)
     now = control.clock()
     execution = ulid(now)
-    trace_id = scope.current().get("trace_id") or trace_of(execution)
+    caller = submission.caller
+    trace_id = caller.trace_id if caller else scope.current().get("trace_id") or trace_of(execution)
     with control.store.write() as connection:
-        known = _claim_key(connection, submission, execution, now)
+        known = _claim_key(connection, submission, execution, now) or _called(connection, caller)
         if known is not None:
             return Accepted(known, created=False)
         digest = rows.store_plan(connection, plan, submission.source, PLAN_VERSION, now)
@@ -88,6 +100,7 @@ def submit(control: Control, submission: Submission) -> Accepted:
             "origin": submission.origin,
             "guard": examined.guard,
             "trace_id": trace_id,
+            **_family(caller),
             "status": SCHEDULING,
             "parameters": parameters,
             "created_at": now,
@@ -100,6 +113,19 @@ def submit(control: Control, submission: Submission) -> Accepted:
     control.tally.count(CREATED)
     control.nudge([execution])
     return Accepted(execution, created=True)
+
+
+def _called(connection: Connection, caller: Caller | None) -> str | None:
+    """The execution that the job has called already, if it has."""
+    if caller is None:
+        return None
+    return connection.execute(select(executions.c.id).where(executions.c.parent_job == caller.job)).scalar()
+
+
+def _family(caller: Caller | None) -> dict[str, Any]:
+    if caller is None:
+        return {}
+    return {"parent": caller.execution, "parent_job": caller.job, "depth": caller.depth}
 
 
 def _examine(control: Control, submission: Submission) -> guard.Examined:

@@ -27,11 +27,12 @@ from app.engine.status import (
     TIMED_OUT,
     UNKNOWN,
 )
-from app.services import collect, lost, output, retention
+from app.services import calls, collect, lost, output, retention
 from app.services.collect import Desk
 from app.services.installation import LEASE
 from app.services.measures import TICK_SECONDS
 from app.services.run import Run
+from app.services.stops import stop_jobs
 from app.store.tables import Execution, Installation, Job, Node, Output, Timer, table
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ def tick(desk: Desk, holder: str) -> bool:
     parts: tuple[Callable[[Desk], None], ...] = (
         _timers,
         _unsettled,
+        _calls,
         _queued,
         _given_up,
         _away,
@@ -135,7 +137,7 @@ def _timers(desk: Desk) -> None:
         for row in due:
             if row.execution == run.execution and _still_set(run.connection, row):
                 run.take(TimerDue(row.task, row.unit, row.kind))
-        collect.stop_jobs(run)
+        stop_jobs(run)
 
     _each(desk, (row.execution for row in due), fire)
 
@@ -160,6 +162,12 @@ def _unsettled(desk: Desk) -> None:
     )
     for row in _rows(desk, query):
         collect.settle(desk, row.execution)
+
+
+def _calls(desk: Desk) -> None:
+    """Workflows that are called and were not started, and ends that the caller was not told."""
+    for execution in calls.left_alone(desk.control):
+        calls.align(desk.control, execution)
 
 
 def _queued(desk: Desk) -> None:

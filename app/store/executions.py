@@ -41,6 +41,7 @@ HEAD_COLUMNS = (
     executions.c.origin,
     executions.c.guard,
     executions.c.trace_id,
+    executions.c.parent,
     executions.c.event_seq,
     executions.c.created_at,
 )
@@ -101,19 +102,21 @@ class UnknownExecution(NotFound):
 class Head:
     """The execution's row with what the engine does not see: which plan, who asked, its trace, how many events.
 
-    `origin` is where its workflow came from, `guard` the mode of the allowlist that it is held to ("" for none).
+    `origin` is where its workflow came from, `guard` the mode of the allowlist that it is held to ("" for none),
+    `parent` the execution that called this one.
     """
 
-    __slots__ = ("event_seq", "guard", "origin", "plan_digest", "requester", "state", "trace_id")
+    __slots__ = ("event_seq", "guard", "origin", "parent", "plan_digest", "requester", "state", "trace_id")
 
     def __init__(self, *values: Any) -> None:
         """Takes the values of `HEAD_COLUMNS`."""
-        *known, plan_digest, requester, origin, guard, trace_id, event_seq, created_at = values
+        *known, plan_digest, requester, origin, guard, trace_id, parent, event_seq, created_at = values
         self.plan_digest: str = plan_digest
         self.requester: str = requester
         self.origin: str = origin
         self.guard: str = guard
         self.trace_id: str = trace_id
+        self.parent: str | None = parent
         self.event_seq: int = event_seq
         columns = dict(zip(_EXECUTION_COLUMNS, known, strict=True))
         system = {

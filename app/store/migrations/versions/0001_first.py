@@ -264,6 +264,10 @@ def _executions() -> None:
         *_numbers("workflow_revision", null=True),
         *_texts(64, "plan_digest", "requester"),
         *_texts(32, "trace_id"),
+        *_columns(sa.String(26), ("parent",), True),
+        *_columns(sa.String(200), ("parent_job",), True),
+        *_numbers("depth"),
+        *_flags("held"),
         *_texts(16, "status"),
         *_texts(8, "origin", "guard", "intent"),
         *_texts(16, "halt"),
@@ -279,7 +283,9 @@ def _executions() -> None:
         sa.CheckConstraint(EXECUTION_STATUSES, name=op.f("ck_executions_status")),
         sa.ForeignKeyConstraint(["plan_digest"], ["plans.digest"], name=op.f("fk_executions_plan_digest")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_executions")),
+        sa.UniqueConstraint("parent_job", name=op.f("uq_executions_parent_job")),
     )
+    op.create_index(op.f("ix_executions_parent"), "executions", ["parent"])
     op.create_index("ix_executions_ended_at", "executions", ["ended_at"])
     op.create_index("ix_executions_status_id", "executions", ["status", "id"])
     op.create_index("ix_executions_workflow_ref_id", "executions", ["workflow_ref", "id"])
