@@ -36,6 +36,8 @@ def cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, dict):
         return ",".join(f"{safe(str(key))}={cell(one)}" for key, one in sorted(value.items())) or "-"
+    if isinstance(value, list) and any(isinstance(one, dict) for one in value):
+        return " ".join(f"{{{cell(one)}}}" for one in value)
     if isinstance(value, list):
         return ",".join(cell(one) for one in value) or "-"
     if isinstance(value, float):

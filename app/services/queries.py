@@ -191,6 +191,10 @@ def units(connection: Connection, execution: str) -> list[dict[str, Any]]:
 
 
 def _units_of(task: RowMapping, by_unit: Mapping[int, RowMapping]) -> list[dict[str, Any]]:
+    by_unit = {unit: job for unit, job in by_unit.items() if job["attempt"] >= task["base_attempt"]}
+    if task["total"]:
+        nodes = {unit: job["node"] or None for unit, job in by_unit.items()}
+        return [_unit(task, unit, nodes.get(unit), by_unit.get(unit)) for unit in range(task["units"])]
     if task["nodes"]:
         return [_unit(task, unit, node, by_unit.get(unit)) for unit, node in enumerate(task["nodes"])]
     return [_single(task, by_unit.get(max(by_unit, default=0)))]
@@ -212,14 +216,14 @@ def _single(task: RowMapping, job: RowMapping | None) -> dict[str, Any]:
     }
 
 
-def _unit(task: RowMapping, unit: int, node: str, job: RowMapping | None) -> dict[str, Any]:
+def _unit(task: RowMapping, unit: int, node: str | None, job: RowMapping | None) -> dict[str, Any]:
     not_begun = NOT_REACHED if task["status"] in TASK_OVER else PENDING
     return {
         **_row(task, unit, job),
         "node": node,
         "status": job["status"] if job else not_begun,
         "wait_reason": "",
-        "retry_count": job["attempt"] - task["first_attempt"] if job else 0,
+        "retry_count": max(0, job["attempt"] - task["first_attempt"]) if job else 0,
     }
 
 

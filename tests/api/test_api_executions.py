@@ -259,3 +259,20 @@ def test_where_all_seats_are_taken_waiting_is_not_held(database_url: str, tmp_pa
     )
     assert (busy.status_code, busy.get_json()["code"]) == (503, "busy")
     world.control.store.close()
+
+
+LOOP = """
+tasks:
+  - {name: each, action: core.shell, with_items: [a, b], retry: {count: 1}, input: {command: [echo, "{{ item }}"]}}
+"""
+
+
+def test_a_loop_has_a_row_for_each_unit_with_its_last_attempt(world: World) -> None:
+    execution = world.run(LOOP)
+    first, second = world.open_jobs(execution)
+    world.end(execution, first, stdout=b"a\n")
+    world.end(execution, second, status="failed", code=1)
+    rows = world.get(f"{EXECUTION}/{execution}/tasks")["items"]
+    assert [(row["unit"], row["attempt"], row["status"]) for row in rows] == [
+        (0, 1, "succeeded"), (1, 2, "queued"),
+    ]  # fmt: skip
