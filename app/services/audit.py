@@ -82,7 +82,7 @@ def completed(connection: Connection, head: Head, now: float) -> None:
     """Keep how an execution ended, with the exit code of each job: the other half of the entry of its submission."""
     query = (
         select(jobs.c.node, jobs.c.task, jobs.c.attempt, jobs.c.status, jobs.c.exit_code)
-        .where(jobs.c.execution == head.state.id)
+        .where(jobs.c.execution == head.state.id, jobs.c.node != "")
         .order_by(jobs.c.created_at, jobs.c.id)
         .limit(MOST_JOBS + 1)
     )
