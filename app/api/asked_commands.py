@@ -11,7 +11,7 @@ from app.language import names
 from app.services.naming import LABEL_VALUE, MOST_LABELS
 
 DEFAULT_TIMEOUT = 300.0
-LONGEST_TIMEOUT = 86_400.0
+SHORTEST_TIMEOUT, LONGEST_TIMEOUT = 0.001, 86_400.0
 """Seconds."""
 MOST_WORDS = 1000
 LONGEST_WORD = 131_071
@@ -35,8 +35,8 @@ class Seconds(fields.Field):
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValidationError("Give a number of seconds.")
-        if not 0 < value <= self.most:
-            raise ValidationError(f"Must be greater than 0 and at most {self.most:g} seconds.")
+        if not SHORTEST_TIMEOUT <= value <= self.most:
+            raise ValidationError(f"Must be at least {SHORTEST_TIMEOUT:g} and at most {self.most:g} seconds.")
         return float(value)
 
 
@@ -108,7 +108,7 @@ class CommandSchema(Schema):
     timeout = Seconds(
         LONGEST_TIMEOUT,
         load_default=DEFAULT_TIMEOUT,
-        metadata={"type": "number", "exclusiveMinimum": 0, "maximum": LONGEST_TIMEOUT},
+        metadata={"type": "number", "minimum": SHORTEST_TIMEOUT, "maximum": LONGEST_TIMEOUT},
     )
     cwd = fields.String(
         load_default=None,

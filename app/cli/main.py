@@ -6,6 +6,7 @@ Exit codes: 0 ok, 1 failed, 2 usage or validation, 3 not allowed, 4 not found, 5
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -37,6 +38,9 @@ COMMANDS = {
 }
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
 @click.group(
     cls=LazyGroup,
     lazy=COMMANDS,
@@ -53,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = cli.main(args=given, prog_name="muster", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it was closed by whoever started us (`>&-`)
+            sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -63,9 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return exit_code(error)
     except (click.Abort, KeyboardInterrupt):
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has left (`| head`): nothing may be written at exit either.
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, *_FULL):
+            raise
+        # Whoever read our output has left (`| head`), or a disk is full: nothing may be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno in _FULL:
+            click.echo(f"error: the output cannot be written: {error.strerror}", err=True)
         return 1
     return code if isinstance(code, int) else 0
 

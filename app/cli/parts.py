@@ -23,14 +23,17 @@ def broker(program: str, configuration: Path, home: Home, environments: Environm
 
 def api(home: Home, environments: Environments, listener: int, threads: int) -> Spec:
     """The API on a socket that the supervisor holds, so that its port outlives every restart."""
+    count = str(max(API_THREADS, threads))
     argv = [
         *(sys.executable, "-m", "gunicorn", "app.api:create_app()"),
         *("--bind", f"fd://{listener}", "--worker-class", "gthread", "--workers", "1"),
-        *("--threads", str(max(API_THREADS, threads)), "--timeout", "60", "--graceful-timeout", "2"),
+        *("--threads", count, "--timeout", "60", "--graceful-timeout", "2"),
         *("--no-control-socket", "--log-level", "warning"),
         *("--logger-class", "app.api.gunicorn_log.Logger"),
     ]
-    return _spec("api", argv, home, environments.control(), SERVERS, pass_fds=(listener,))
+    # The API has as many seats as it is told that it has threads.
+    environment = environments.control(api_threads=count)
+    return _spec("api", argv, home, environment, SERVERS, pass_fds=(listener,))
 
 
 def control(home: Home, environments: Environments, events: bool) -> Spec:

@@ -158,20 +158,29 @@ def _on_one(call: Call, node: str, body: Mapping[str, Any]) -> int:
     headers = {"Accept": "text/event-stream, application/problem+json"}
     opened = call.client.open_once(api("nodes", node, "execute"), {**body, "stream_output": True}, headers)
     execution = opened.location.rpartition("/")[2]
+    ends = dict.fromkeys(_STREAMS, 0)
+    gaps: list[int] = []
 
     def take(message: sse.Message) -> None:
         data = json.loads(message.data)
         if message.event == "result":
             result.update(data)
         elif message.event in _STREAMS and not call.json:
-            click.echo(_plain(str(data.get("text"))), nl=False, err=message.event == "stderr")
+            text, offset = str(data.get("text")), int(data.get("offset") or 0)
+            if offset > ends[message.event]:
+                # What is live is bounded: who reads slowly may find the next piece gone.
+                gaps.append(offset)
+            ends[message.event] = offset + len(text.encode())
+            click.echo(_plain(text), nl=False, err=message.event == "stderr")
 
     path = api("nodes", node, "execute", execution)
     was_cancelled = watch(call.client, execution, (path, {}), take, opened)
+    if gaps:
+        result["truncated"] = True
     if call.json:
         result.pop("seq", None)
         click.echo(as_json(result))
-    elif result.get("status") != "succeeded" or sys.stderr.isatty():
+    elif result.get("status") != "succeeded" or result.get("truncated") or sys.stderr.isatty():
         click.echo(_ending(node, result), err=True)
     return (
         INTERRUPTED if was_cancelled else exit_code_of([result], failed=result.get("status") != "succeeded")

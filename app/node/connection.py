@@ -47,8 +47,12 @@ class Connection:
         self._in = rest
         return [bytes(line) for line in lines]
 
-    def send(self, line: bytes) -> None:
-        """Queues a message and writes what the socket takes."""
+    def send(self, line: bytes, about: str = "") -> None:
+        """Queues a message and writes what the socket takes. What is to be said of output of the job that it is
+        `about` goes first: once a job's end is told nothing more is."""
+        if about in self._nudges:
+            del self._nudges[about]
+            self._out += _nudge(about)
         self._out += line
         if len(self._out) > BACKLOG_LIMIT:
             self.is_open = False
@@ -67,7 +71,7 @@ class Connection:
             while self._out or self._nudges:
                 if not self._out:
                     for job_id in self._nudges:
-                        self._out += json.dumps({"event": "output", "job": job_id}).encode() + b"\n"
+                        self._out += _nudge(job_id)
                     self._nudges.clear()
                 del self._out[: self.sock.send(self._out)]
         except (BlockingIOError, InterruptedError):
@@ -78,3 +82,7 @@ class Connection:
     def close(self) -> None:
         self.is_open = False
         self.sock.close()
+
+
+def _nudge(job_id: str) -> bytes:
+    return json.dumps({"event": "output", "job": job_id}).encode() + b"\n"

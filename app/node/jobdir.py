@@ -101,10 +101,21 @@ def write(directory: str, name: str, data: bytes, mode: int = 0o600) -> str:
     return target
 
 
+def open_regular(directory: str, name: str) -> int:
+    """A descriptor to read the file with. OSError where it is none, or no longer a regular file."""
+    # The directory is the script's own: a pipe in the place of a file would keep who opens it waiting for ever.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(os.path.join(directory, name), flags)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no longer a regular file", name)
+    return descriptor
+
+
 def read_json(directory: str, name: str) -> dict[str, Any] | None:
     """A JSON object that a runner wrote; None where there is none or a crash left half of one."""
     try:
-        with open(os.path.join(directory, name), "rb") as file:
+        with open(open_regular(directory, name), "rb") as file:
             return _object(file.read())
     except OSError:
         return None
@@ -123,7 +134,7 @@ def exit_record(directory: str) -> dict[str, Any] | None:
 
 def _lines(directory: str) -> list[dict[str, Any]]:
     try:
-        with open(os.path.join(directory, _RECORD), "rb") as file:
+        with open(open_regular(directory, _RECORD), "rb") as file:
             texts = file.read().split(b"\n")
     except OSError:
         return []
@@ -141,7 +152,7 @@ def _object(text: bytes) -> dict[str, Any] | None:
 def write_exit_record(directory: str, line: str) -> None:
     """Adds how a job ended that this process holds no record of. OSError where the disk refuses."""
     os.makedirs(directory, 0o700, exist_ok=True)
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     record = os.open(os.path.join(directory, _RECORD), flags, 0o600)
     try:
         note(record, line)

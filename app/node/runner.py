@@ -169,7 +169,7 @@ class Runner:
         event = (
             f'{{"event": "exited", "job": "{job_id}", "stored": {json.dumps(stored)}, "record": {told}}}\n'
         )
-        self._server.broadcast(event.encode())
+        self._server.broadcast(event.encode(), job_id)
 
     def _store_again(self, now: float) -> None:
         self._store_at = now + _STORE_EVERY
@@ -216,7 +216,7 @@ class Runner:
         for pump in started.pumps:
             self._selector.register(pump.pipe if pump.pipe is not None else -1, selectors.EVENT_READ, pump)
         event = f'{{"event": "started", "job": "{job_id}", "pid": {started.pid}, "at": {at}}}\n'
-        self._server.broadcast(event.encode(), but=connection)
+        self._server.broadcast(event.encode(), job_id, but=connection)
         return {"state": "started", "job": job_id, "pid": started.pid, "at": at}
 
     def _taken_back(self, job_id: str, directory: str) -> dict[str, Any] | None:

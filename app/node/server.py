@@ -47,11 +47,11 @@ class Server:
                     connection.send(json.dumps(reply).encode() + b"\n")
         self._settle(connection)
 
-    def broadcast(self, event: bytes, but: Connection | None = None) -> None:
-        """Tells every watcher `but` one the line; one that is too far behind is cut off instead."""
+    def broadcast(self, event: bytes, job_id: str, but: Connection | None = None) -> None:
+        """Tells every watcher `but` one the line about a job; one that is too far behind is cut off instead."""
         for connection in self._watchers():
             if connection is not but:
-                connection.send(event)
+                connection.send(event, job_id)
                 self._settle(connection)
 
     def nudge(self, job_id: str) -> None:

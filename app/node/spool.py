@@ -159,7 +159,7 @@ def abandoned(directory: str, stream: str) -> dict[str, Any]:
     kept = 0
     head = tail = ""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = jobdir.open_regular(directory, stream)
     except OSError:
         descriptor = -1
     if descriptor >= 0:
@@ -197,7 +197,7 @@ class Follower:
 
     def __init__(self, directory: str, stream: str, offset: int = 0) -> None:
         self._directory = directory
-        self._path = os.path.join(directory, stream)
+        self._stream = stream
         self._file: int | None = None
         self.offset = offset
 
@@ -205,7 +205,7 @@ class Follower:
         """The offset and the next bytes; no bytes where there are none yet. Never waits for more to come."""
         if self._file is None:
             try:
-                self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                self._file = jobdir.open_regular(self._directory, self._stream)
             except FileNotFoundError:
                 return self.offset, b""
         at = self.offset

@@ -42,7 +42,7 @@ JOURNAL_KEPT = 30 * 86400.0
 PRUNE_EVERY = 3600.0
 
 ASK_AGAIN = 1.0
-"""Seconds before a runner that did not answer is asked about the same job again."""
+"""Seconds before a runner that did not answer is asked about the same job again, or a full disk about its outcome."""
 
 
 class Station:
@@ -181,7 +181,15 @@ class Station:
 
     def _answer(self, job: Job, outcome: Outcome) -> None:
         token = seal_outcome(outcome, self.identity.keys, self.identity.control[0])
-        self.journal.ended(self.identity.installation, job.id, token, time.time())
+        while True:
+            try:
+                self.journal.ended(self.identity.installation, job.id, token, time.time())
+                break
+            except Unavailable as error:
+                # Nobody else in this process waits for the job's end: it is kept here until the disk takes it.
+                log.error("the outcome of job %s waits for the disk: %s", job.id, error.message)
+                if self._leaving.wait(ASK_AGAIN):
+                    return
         log.info("job over", extra=_end_of(outcome))
         self.reporter.over(job.id)
         self.sender.wake()
@@ -291,7 +299,8 @@ class Station:
             fresh = job not in self._followed
             self._followed.add(job)
         if fresh:
-            self.output.follow(job, _Tail(self.runner.spool(job)).read)
+            tail = _Tail(self.runner.spool(job))
+            self.output.follow(job, tail.read, tail.close)
         else:
             self.output.wake(job)
 
@@ -346,3 +355,7 @@ class _Tail:
             if data:
                 found.append((name, offset, data))
         return found
+
+    def close(self) -> None:
+        for _, follower in self._streams:
+            follower.close()

@@ -148,11 +148,7 @@ def _admit(
 def _message(run: Run, job: JobState) -> Told | None:
     """What the node is to be told. A job that cannot be told fails here and now, before anything is sent."""
     try:
-        message = message_of(run, job)
-        guard.check(run.control, run.head.guard, message)
-        body = canonical(message.to_json())
-        if len(body) > JOB_BYTES:
-            raise TooLarge(f"input and script are {len(body)} bytes, a job may have {JOB_BYTES}")
+        return _told(run.control, run.head.guard, message_of(run, job))
     except InvalidInput as problem:
         fail(run, job.id, QUEUED, {"type": "input", "message": problem.message})
     except TooLarge as problem:
@@ -160,9 +156,16 @@ def _message(run: Run, job: JobState) -> Told | None:
     except NotAllowed as problem:
         guard.refuse(run.control, run.connection, run.head.requester, job.id, problem)
         fail(run, job.id, QUEUED, {"type": "not_allowed", "message": problem.message})
-    else:
-        return Told(message, sha256(body).hexdigest())
     return None
+
+
+def _told(control: Control, guarded: str, message: JobMessage) -> Told:
+    """Raises NotAllowed for what may not run, and TooLarge for what no order could carry."""
+    guard.check(control, guarded, message)
+    body = canonical(message.to_json())
+    if len(body) > JOB_BYTES:
+        raise TooLarge(f"input and script are {len(body)} bytes, a job may have {JOB_BYTES}")
+    return Told(message, sha256(body).hexdigest())
 
 
 def _window_room(run: Run, wanted: Iterable[JobState]) -> dict[str, int]:
@@ -293,7 +296,7 @@ def promote(control: Control, connection: Connection, node: str, parcel: Parcel,
             continue
         try:
             count += _send_alone(control, connection, row, place.recipient, parcel, expected=QUEUED)
-        except (InvalidInput, NotAllowed):
+        except (InvalidInput, NotAllowed, TooLarge):
             # It cannot be told to its node: the settle that is asked for here fails it and says why.
             parcel.woken.add(row.execution)
     return count
@@ -367,14 +370,15 @@ def _send_alone(
     task, settings = plan.tasks[job.task], control.settings
     about = {"guard": row.guard, "trace_id": row.trace_id}
     message = build_job(row.execution, task, given, timeout, job, settings, **about)
+    told = Told(message, message.digest)
     if expected == QUEUED:
-        guard.check(control, row.guard, message)
+        told = _told(control, row.guard, message)
         guard.note(control, connection, row.guard, row.requester, message)
     born = canvas.Born(job.id, job.task, job.unit, job.attempt, job.node)
     single = plan.tasks[job.task].kind == "job" and job.attempt == 1
     compiled = canvas.line(plan, row.execution, born) if single else canvas.pair(born)
     member = next(members(compiled))
-    columns = _dispatch_columns(control, Told(message, message.digest), member.digest, to, now)
+    columns = _dispatch_columns(control, told, member.digest, to, now)
     if expected == DISPATCHED:
         columns["sends"] = row.sends + 1
         columns["first_canvas_digest"] = row.first_canvas_digest or row.canvas_digest

@@ -7,7 +7,8 @@ a tick that dies half way leaves the rest to the next one. One holder at a time,
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, not_, or_, select, update
@@ -72,8 +73,20 @@ def tick(desk: Desk, holder: str) -> bool:
     )
     with desk.control.tally.timed(TICK_SECONDS):
         for part in parts:
-            part(desk)
+            with _apart(part.__name__):
+                part(desk)
     return True
+
+
+@contextmanager
+def _apart(what: str) -> Iterator[None]:
+    """What goes wrong inside is logged, and the tick goes on with the rest."""
+    try:
+        yield
+    except (
+        Exception
+    ):  # the edge of one part or row: what cannot be done for it must not stop time for all others
+        log.exception("a part of the tick failed: %s", what)
 
 
 def _prune(desk: Desk) -> None:
@@ -112,9 +125,10 @@ def _lease(desk: Desk, holder: str) -> bool:
 def _each(desk: Desk, found: Iterable[str], what: Callable[[Run], None]) -> None:
     """Do something to executions, each locked in a transaction of its own, then hand over what may run."""
     for execution in dict.fromkeys(found):
-        with desk.control.store.write() as connection:
-            what(Run.lock(desk.control, connection, execution))
-        collect.settle(desk, execution)
+        with _apart(execution):
+            with desk.control.store.write() as connection:
+                what(Run.lock(desk.control, connection, execution))
+            collect.settle(desk, execution)
 
 
 def _rows(desk: Desk, query: Any) -> list[Any]:
@@ -161,7 +175,8 @@ def _unsettled(desk: Desk) -> None:
         .distinct()
     )
     for row in _rows(desk, query):
-        collect.settle(desk, row.execution)
+        with _apart(row.execution):
+            collect.settle(desk, row.execution)
 
 
 def _calls(desk: Desk) -> None:

@@ -36,6 +36,10 @@ _ENTRIES = 1_000
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 
 
+def _nothing() -> None:
+    """What there is to close where nothing was opened."""
+
+
 def connect(url: str, *, blocking: bool = False) -> Any:
     """A Redis client for `url`, spelled as Celery spells it (`redis+socket://` too).
 
@@ -60,6 +64,7 @@ def key(node: str, job: str) -> str:
 class _Job:
     key: str
     read: Read
+    close: Callable[[], None]
     sequence: int = 0
     ending: bool = False
     unsent: list[dict[str, Any]] = field(default_factory=list)
@@ -82,15 +87,19 @@ class OutputWriter:
         self._entries = entries
         self._jobs: dict[str, _Job] = {}
         self._woken: dict[str, None] = {}
+        self._replaced: list[_Job] = []
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="output", daemon=True)
         self._thread.start()
 
-    def follow(self, job: str, read: Read) -> None:
-        """Starts to carry a job's output. `read` is called in the writer's thread only."""
+    def follow(self, job: str, read: Read, close: Callable[[], None] = _nothing) -> None:
+        """Starts to carry a job's output, or starts anew. In the writer's thread only, `read` is called, and `close`
+        once no more will be read."""
         with self._changed:
-            self._jobs[job] = _Job(key(self._node, job), read)
+            if job in self._jobs:
+                self._replaced.append(self._jobs[job])
+            self._jobs[job] = _Job(key(self._node, job), read, close)
         self.wake(job)
 
     def wake(self, job: str) -> None:
@@ -125,6 +134,9 @@ class OutputWriter:
                     return
                 woken, self._woken = list(self._woken), {}
                 jobs = {name: self._jobs[name] for name in woken if name in self._jobs}
+                replaced, self._replaced = self._replaced, []
+            for job in replaced:
+                job.close()
             for job in jobs.values():
                 self._fill(job)
             if self._send(jobs):
@@ -168,13 +180,19 @@ class OutputWriter:
         except (redis.RedisError, OSError) as error:
             logger.warning("output waits in the spool: %s", type(error).__name__)
             return False
+        over: list[_Job] = []
         with self._changed:
             for name, job in jobs.items():
                 sent, job.unsent = job.unsent, []
-                if sent and sent[-1]["t"] == END:
-                    self._jobs.pop(name, None)
+                if self._jobs.get(name) is not job:
+                    # Followed anew in the meantime: what was sent is the old one's.
+                    self._woken[name] = None
+                elif sent and sent[-1]["t"] == END:
+                    over.append(self._jobs.pop(name))
                 elif sent or job.ending:
                     self._woken[name] = None
+        for job in over:
+            job.close()
         return True
 
 

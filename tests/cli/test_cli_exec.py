@@ -138,6 +138,28 @@ def test_how_one_node_ends(
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("offset", "cut", "told"),
+    [(2, False, ""), (2, True, "output cut"), (100, False, "output cut"), (1, False, "")],
+)
+def test_output_that_is_not_all_there_is_said_to_be_cut_though_nobody_looks_on(
+    server: Server, capsys: pytest.CaptureFixture[str], offset: int, cut: bool, told: str
+) -> None:
+    """`muster exec … > file` of what is too long, or `| less` of what comes too fast, looks whole otherwise."""
+    one_node(
+        server,
+        event("stdout", {"offset": 0, "text": "a\n"}),
+        event("stdout", {"offset": offset, "text": "b\n"}),
+        event("result", result(truncated=cut)),
+        event("end", {"status": "completed"}),
+    )
+    assert main(["exec", "web-1", "--", "x"]) == 0
+    found = capsys.readouterr()
+    assert found.out == "a\nb\n"
+    assert bool(found.err) == bool(told)
+    assert told in found.err
+
+
 def test_json_of_one_node_is_its_result(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     one_node(
         server, event("stdout", {"text": "a\n"}), event("result", {**result(), "seq": 3}), event("end", {})

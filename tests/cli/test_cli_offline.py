@@ -119,3 +119,18 @@ def test_examples_are_valid(file: Path, tmp_path: Path) -> None:
     assert file.read_text().startswith("# yaml-language-server: $schema=workflow.schema.json\n")
     done = muster("validate", "--json", str(file), cwd=tmp_path)
     assert json.loads(done.stdout)["files"][0]["problems"] == []
+
+
+@pytest.mark.parametrize(
+    ("where", "code", "said"),
+    [("> /dev/full", 1, "error: the output cannot be written: No space left on device\n"), (">&-", 0, "")],
+)
+def test_an_output_that_takes_nothing_is_no_fault_of_ours(
+    tmp_path: Path, where: str, code: int, said: str
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = f"{sys.executable} -m app.cli.main schema {where}"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (code, said)

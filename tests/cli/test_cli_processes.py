@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli import redis_server, runners
+from app.cli import parts, redis_server, runners
 from app.cli.environment import Environments
 from app.cli.home import Home
 from app.cli.logs import Tail
@@ -22,6 +22,7 @@ from app.cli.processes import Child, Spec
 from app.cli.supervisor import MOST_DEATHS, Supervisor
 from app.errors import Conflict, InvalidInput, Unavailable
 from app.node import endpoint
+from app.settings import from_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -367,6 +368,16 @@ def test_children_never_see_the_brokers_of_this_machine(tmp_path: Path) -> None:
     assert others.control()["DATABASE_URL"] == "postgresql://precious"
     assert "DATABASE_URL" not in others.node("web-1", tmp_path)
     assert others.node("web-1", tmp_path)["CELERY_BROKER_URL"] == "amqp://precious"
+
+
+@pytest.mark.parametrize(("wanted", "had"), [(16, 64), (100, 100)])
+def test_the_api_may_hold_as_many_streams_as_it_has_threads_for(
+    tmp_path: Path, wanted: int, had: int
+) -> None:
+    """Told of fewer, it would answer `busy` while most of its threads are idle."""
+    spec = parts.api(Home(tmp_path), Environments({}, tmp_path, "redis+socket:///s"), 7, wanted)
+    assert spec.argv[spec.argv.index("--threads") + 1] == str(had)
+    assert from_environment(spec.env).api_threads == had
 
 
 def test_a_data_directory_must_be_one(tmp_path: Path) -> None:

@@ -197,3 +197,23 @@ def test_runners_outlive_nothing_that_they_should_not(fleet: Fleet) -> None:
         os.kill(fleet.runner_pid(name), 0)
     left = [pid for pid in processes_with(f"MUSTER_INPUT={fleet.directory}") if Path(f"/proc/{pid}").exists()]
     assert left == []
+
+
+def test_a_worker_keeps_nothing_open_of_jobs_that_are_over(fleet: Fleet) -> None:
+    """A file for each job would end a node after a thousand of them."""
+    for _ in range(3):
+        assert fleet.wait_for(fleet.submit(shell("echo out; echo err >&2"))).status == "completed"
+    pids = [fleet.keeper.parts[name].pid for name in fleet.names]
+
+    def held() -> list[str]:
+        links = [link for pid in pids for link in Path(f"/proc/{pid}/fd").iterdir()]
+        return [target for link in links if "/jobs/" in (target := _target(link))]
+
+    wait_until(lambda: not held(), 10.0, held)
+
+
+def _target(link: Path) -> str:
+    try:
+        return os.readlink(link)
+    except FileNotFoundError:  # closed meanwhile
+        return ""

@@ -106,6 +106,17 @@ def test_every_crash_point(bench: Bench, tmp_path: Path, files: dict[str, str], 
     assert (tmp_path / "effects").exists() == (status == "started")
 
 
+@pytest.mark.timeout(60)
+def test_a_runner_comes_up_whatever_a_script_made_of_its_own_directory(bench: Bench) -> None:
+    client = bench.client()
+    job = bench.job('cd "${MUSTER_INPUT%/*}"; rm record; mkfifo record stdout; touch ready; sleep 60')
+    client.start(job)
+    until(lambda: os.path.exists(os.path.join(client.spool(job.id), "ready")), "the pipes are there")
+    kill_runner(bench)
+    bench.pids.add(client.ping()["pid"])
+    assert bench.run(client, bench.job("echo next"))["status"] == "succeeded"
+
+
 def test_a_live_script_of_a_dead_runner_is_found_by_its_cookie_alone(bench: Bench) -> None:
     # As when the runner is killed between starting the process and writing down who it is.
     job = bench.job("echo")

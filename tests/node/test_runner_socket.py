@@ -15,6 +15,7 @@ from runner_bench import Bench, until
 
 from app.errors import Conflict, Unavailable
 from app.node import endpoint, jobdir
+from app.node.connection import Connection
 from app.transport.messages import JOB_ID
 
 
@@ -231,3 +232,25 @@ def test_a_closed_client_refuses(bench: Bench) -> None:
     with pytest.raises(Unavailable):
         other.ping()
     assert client.ping()["pid"] in bench.pids
+
+
+def test_of_output_nothing_is_said_after_the_end_of_its_job() -> None:
+    """However far behind a client is: whoever was told the end would follow the job anew, and for ever."""
+    ours, theirs = socket.socketpair()
+    client = Connection(ours)
+    filler = json.dumps({"event": "started", "job": "x" * 4000}).encode() + b"\n"
+    while not client.wants_to_write:
+        client.send(filler)
+    client.nudge("a")
+    client.nudge("b")
+    client.send(b'{"event": "exited", "job": "a"}\n', "a")
+    theirs.setblocking(False)
+    heard = bytearray()
+    while client.wants_to_write or b'"b"' not in heard:
+        heard += theirs.recv(1 << 20)
+        client.flush()
+    lines = [json.loads(line) for line in heard.splitlines()]
+    told = [(line["event"], line["job"]) for line in lines if line["job"] in ("a", "b")]
+    assert told == [("output", "a"), ("exited", "a"), ("output", "b")]
+    client.close()
+    theirs.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -92,6 +93,20 @@ def test_what_a_dead_runner_leaves_is_its_head(tmp_path: os.PathLike[str]) -> No
     assert stream["sha256"] == hashlib.sha256(b"01234").hexdigest()
     nothing = spool.abandoned(directory, "stderr")
     assert (nothing["bytes"], nothing["sha256"]) == (0, spool.EMPTY_SHA256)
+
+
+@pytest.mark.timeout(10)
+def test_what_a_script_puts_in_the_place_of_its_output_is_never_waited_for(tmp_path: Path) -> None:
+    """One thread carries the output of all jobs of a node: to wait for a pipe's writer would silence every one."""
+    os.mkfifo(tmp_path / "stdout")
+    (tmp_path / "stderr").symlink_to("/etc/passwd")
+    for stream in spool.STREAMS:
+        with (
+            spool.Follower(str(tmp_path), stream) as follower,
+            pytest.raises(OSError, match=r"regular|symbolic"),
+        ):
+            follower.read()
+        assert spool.abandoned(str(tmp_path), stream)["kept"] == 0
 
 
 def test_an_empty_stream_is_the_default_of_the_messages() -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from app.node import runner_client
+from app.node import jobdir, runner_client
 from app.node.identity import write_identity
+from app.node.journal import Journal
 from app.node.policy import PolicyFile
 from app.node.station import Station
 from app.node.sweep import boot_id
@@ -140,6 +141,24 @@ def test_a_runner_that_stands_still_is_waited_for(place: Place, monkeypatch: pyt
     assert place.ran() == ["a"]
 
 
+def test_an_outcome_that_a_full_disk_does_not_take_is_stored_once_there_is_room(place: Place) -> None:
+    """It is over and the runner says so only once: to give up here would leave it running for ever."""
+    gate = place.directory / "gate"
+    job = place.job("a", f"until [ -e {gate} ]; do sleep 0.02; done; head -c 30000 /dev/urandom | base64")
+    worker = threading.Thread(target=place.station.run, args=(place.order(job), Canvas()))
+    worker.start()
+    wait_for(lambda: [entry.job for entry in place.station.journal.held()] == [job.id])
+    allow_pages(place.station.journal, 1)
+    gate.touch()
+    wait_for(lambda: jobdir.exit_record(place.station.runner.spool(job.id)) is not None)
+    worker.join(0.5)
+    assert worker.is_alive()
+    allow_pages(place.station.journal, 100_000)
+    worker.join(20)
+    assert place.outcome(job).status == "succeeded"
+    assert place.station.journal.held() == []
+
+
 def test_output_with_nul_is_refused_where_it_is_written(place: Place) -> None:
     job = place.job("a", """printf '{"x": "a\\u0000b"}' > "$MUSTER_OUTPUT\"""")
     place.station.run(place.order(job), Canvas())
@@ -200,6 +219,12 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < end
         threading.Event().wait(0.02)
+
+
+def allow_pages(journal: Journal, most: int) -> None:
+    """How large the file may become; SQLite takes the size it has where that is more."""
+    with journal._lock:
+        journal._db.execute(f"PRAGMA max_page_count = {most}")
 
 
 def accept(place: Place, job: Job, boot: str | None = None) -> None:

@@ -106,10 +106,14 @@ class Office:
 
     def submit(self, source: str, **parameters: Any) -> str:
         """A new execution, settled once: what may run has been sent."""
-        plan = build(load_or_raise(source, "test.yaml"))
-        execution = submit(self.control, Submission(plan, source, "ada", parameters)).execution
+        execution = self.hand_in(source, **parameters)
         collect.settle(self.desk, execution)
         return execution
+
+    def hand_in(self, source: str, **parameters: Any) -> str:
+        """A new execution that nobody has settled yet."""
+        plan = build(load_or_raise(source, "test.yaml"))
+        return submit(self.control, Submission(plan, source, "ada", parameters)).execution
 
     def take_in(
         self, sent: tuple[Member, str] | Step, status: str = "succeeded", *, redelivered: bool = False

@@ -32,6 +32,15 @@ RETRIED = """
 tasks:
   - {name: a, action: core.shell, delegate_to: web-1, input: {command: ['false']}, retry: {count: 1, delay: 0}}
 """
+UNTELLABLE_AT_ONCE = """
+parameters: {big: {type: string, required: true}}
+tasks:
+  - name: a
+    action: core.shell
+    delegate_to: web-1
+    input: {command: ['true'], env: {ONE: "{{ parameters.big }}", TWO: "{{ parameters.big }}"}}
+"""
+
 UNTELLABLE = """
 parameters: {big: {type: string, required: true}}
 tasks:
@@ -178,6 +187,16 @@ def test_a_job_that_no_order_can_carry_fails_where_it_is_born(office: Office) ->
     execution = office.submit(UNTELLABLE, big="x" * 1_000_000)
     assert not office.take_in(office.sent[0]).token
     assert office.job(f"{execution}.b.0.1").error["type"] == "too_large"
+    assert office.execution(execution).status == "failed"
+
+
+def test_a_job_that_no_order_can_carry_is_not_handed_over_by_room_on_its_node(office: Office) -> None:
+    """Once it is `dispatched` every tick would try to send it, and break off there."""
+    execution = office.hand_in(UNTELLABLE_AT_ONCE, big="x" * 600_000)
+    collect.make_room(office.desk, "web-1")
+    assert office.job(f"{execution}.a.0.1").status == "queued"
+    collect.settle(office.desk, execution)
+    assert office.job(f"{execution}.a.0.1").error["type"] == "too_large"
     assert office.execution(execution).status == "failed"
 
 

@@ -198,6 +198,24 @@ def test_a_spool_that_cannot_be_read_ends_its_job_and_no_other(client: Any, writ
     writer.finish("never followed")
 
 
+def test_what_is_read_is_closed_once_when_nothing_more_will_be_read(
+    client: Any, writer: OutputWriter
+) -> None:
+    reader, closed = OutputReader(client), []
+    first, second = Spool(), Spool()
+    writer.follow("j1", first.read, lambda: closed.append("first"))
+    first.add(b"one")
+    writer.wake("j1")
+    wait_for(lambda: reader.output(STREAM).streams["stdout"] == b"one")
+    assert closed == []
+    writer.follow("j1", second.read, lambda: closed.append("second"))
+    wait_for(lambda: closed == ["first"], "the one that is followed no more is closed")
+    second.add(b"one, two")
+    writer.finish("j1")
+    wait_for(lambda: closed == ["first", "second"], "and this one at its end")
+    assert reader.output(STREAM).streams["stdout"] == b"one, two"
+
+
 def test_pieces_that_come_twice_or_overlap_count_once() -> None:
     whole = Output()
     pieces = [(0, b"abc"), (0, b"abc"), (1, b"bcde"), (5, b"f"), (2, b"c")]
