@@ -18,4 +18,6 @@ def read_text(file: str) -> bytes:
         with Path(file).open("rb") as opened:
             return opened.read(MOST_BYTES)
     except OSError as error:
-        raise InvalidInput(f"{file}: {error.strerror}", hint="give the path of a workflow file") from None
+        raise InvalidInput(
+            f"{file}: {error.strerror}", hint="give the path of a file that can be read"
+        ) from None

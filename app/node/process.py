@@ -148,7 +148,8 @@ class Process:
         status, error_value = self._judge(exit_code, number, complaint)
         record = {
             **opening(self.id, self.digest, status, error_value),
-            "exit_code": exit_code,
+            # How a script ends that is being ended says nothing: it may even catch TERM and leave with 0.
+            "exit_code": None if status == "timed_out" else exit_code,
             "signal": number,
             "started_at": self.started_at,
             "ended_at": self._ended_at,

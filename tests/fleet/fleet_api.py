@@ -36,32 +36,12 @@ class Message:
     at: float
 
 
-class Api:
-    """`Api(fleet)` starts it; the fleet's keeper ends it."""
+class Caller:
+    """Asks an API that answers at `url`. `tokens` has one for each role that asks."""
 
-    def __init__(self, fleet: Fleet) -> None:
-        self.fleet = fleet
-        admin = people.bootstrap_admin(fleet.store, time.time())
-        assert admin is not None
-        self.tokens = {"admin": admin}
-        for role in ROLES:
-            people.create_user(fleet.control, role, role, "admin")
-            self.tokens[role] = people.create_token(fleet.control, role, "", None, "admin").token
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        command = [str(BIN / "gunicorn"), "app.api:create_app()", "--bind", f"127.0.0.1:{port}"]
-        command += ["--worker-class", "gthread", "--threads", "16", "--timeout", "60", "--no-control-socket"]
-        log = fleet.directory / "api.log"
-        fleet.keeper.add(Part("api", command, fleet.environment(), log))
-        wait_until(self._answers, 60, lambda: fleet.log("api"))
-
-    def _answers(self) -> bool:
-        try:
-            return self.ask("GET", "/version", role="viewer").status == 200
-        except OSError:
-            return False
+    def __init__(self, url: str, tokens: dict[str, str]) -> None:
+        self.url = url
+        self.tokens = tokens
 
     def ask(self, method: str, path: str, body: Any = None, role: str = "operator", **headers: str) -> Answer:
         """One request; paths are below /api/v1 but for those of the root."""
@@ -107,3 +87,31 @@ class Api:
                     data = json.loads(fields["data"])
                     yield Message(fields["event"], fields.get("id", ""), data, time.monotonic())
                     fields = {}
+
+
+class Api(Caller):
+    """`Api(fleet)` starts it; the fleet's keeper ends it."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        admin = people.bootstrap_admin(fleet.store, time.time())
+        assert admin is not None
+        tokens = {"admin": admin}
+        for role in ROLES:
+            people.create_user(fleet.control, role, role, "admin")
+            tokens[role] = people.create_token(fleet.control, role, "", None, "admin").token
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        super().__init__(f"http://127.0.0.1:{port}", tokens)
+        command = [str(BIN / "gunicorn"), "app.api:create_app()", "--bind", f"127.0.0.1:{port}"]
+        command += ["--worker-class", "gthread", "--threads", "16", "--timeout", "60", "--no-control-socket"]
+        log = fleet.directory / "api.log"
+        fleet.keeper.add(Part("api", command, fleet.environment(), log))
+        wait_until(self._answers, 60, lambda: fleet.log("api"))
+
+    def _answers(self) -> bool:
+        try:
+            return self.ask("GET", "/version", role="viewer").status == 200
+        except OSError:
+            return False
