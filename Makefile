@@ -40,7 +40,7 @@ format: setup  ## write what `check` asks for, as far as a program can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: setup  ## ours against raw Celery, alternating; ONLY=hops20 for one of them
+bench: setup  ## ours against raw Celery, alternating; ONLY="hops20 shell10" for some of them
 	@$(BIN)/python -m bench $(ONLY)
 
 chaos: setup  ## kill -9 everything at random and count effects (MUSTER_TEST_CHAOS_SECONDS)

@@ -1,4 +1,4 @@
-"""`python -m bench [ONLY …]`: our fleet and raw Celery on one Redis, side by side, alternating.
+"""`python -m bench [ONLY …]`: our fleet and raw Celery (or Flask) on one Redis, side by side, alternating.
 
 Prints a table and writes bench/results/latest.json. Ends with 1 where a script that was asked for did not run, or
 something else went wrong; a missed goal is told and is no error, for a busy machine misses goals.
@@ -12,15 +12,23 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
-from bench.cases import CASES, NODES, Case
+from bench.cases import CANVASES, CASES, NODES, SERVED, Case
 from bench.figures import HEADING, Figures, measure, row, write
 from bench.ours import Ours, stop_runners
 from bench.processes import Broken, Processes, start_redis
 from bench.raw import Raw
+from bench.raw_served import RawServed
+from bench.served import Served
+
+Grounds = Callable[[Processes, str, ExitStack], tuple[Any, Any]]
+"""Starts what cases run on: our side and the peer's, on one Redis."""
 
 
 def main() -> int:
@@ -34,41 +42,62 @@ def main() -> int:
     unknown = set(given.only) - {case.name for case in CASES}
     if unknown:
         parser.error(f"there is no case {', '.join(sorted(unknown))}")
-    chosen = [case for case in CASES if not given.only or case.name in given.only]
     # So that a `timeout` around the bench stops the workers as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    print(f"{os.cpu_count()} CPUs; {given.warm} + {given.runs} runs of each side, alternating")
+    print(HEADING, flush=True)
+    found: dict[str, Figures] = {}
     try:
-        write(run(chosen, given.runs, given.warm))
+        for cases, grounds in ((CANVASES, canvases), (SERVED, served)):
+            chosen = [case for case in cases if not given.only or case.name in given.only]
+            if chosen:
+                found |= run(chosen, grounds, given.runs, given.warm)
+        write(found)
     except Broken as broken:
         print(f"bench: {broken}", file=sys.stderr)
         return 1
     return 0
 
 
-def run(cases: list[Case], runs: int, warm: int) -> dict[str, Figures]:
-    """Measures the cases in order. Raises Broken."""
+def canvases(processes: Processes, socket_path: str, stack: ExitStack) -> tuple[Ours, Raw]:
+    """Workers alone: executions are submitted in this process."""
+    ours = Ours(processes, socket_path, NODES)
+    raw = Raw(processes, socket_path, NODES)
+    stack.callback(raw.close)
+    return ours, raw
+
+
+def served(processes: Processes, socket_path: str, stack: ExitStack) -> tuple[Served, RawServed]:
+    """Workers behind an API: all is asked for over HTTP."""
+    ours = Served(processes, socket_path)
+    raw = RawServed(processes, socket_path)
+    stack.callback(raw.close)
+    return ours, raw
+
+
+def run(cases: list[Case], grounds: Grounds, runs: int, warm: int) -> dict[str, Figures]:
+    """Measures the cases in order, on processes of their own. Raises Broken."""
     found: dict[str, Figures] = {}
     with ExitStack() as stack:
         directory = Path(tempfile.mkdtemp(prefix="muster-bench-"))
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         stack.callback(stop_runners, directory)
         processes = stack.enter_context(Processes(directory))
-        socket_path = start_redis(processes)
-        ours = Ours(processes, socket_path, NODES)
-        raw = Raw(processes, socket_path, NODES)
-        stack.callback(raw.close)
-        print(
-            f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.2f}; {warm} + {runs} runs of each side, alternating"
-        )
-        print(HEADING, flush=True)
-        for case in cases:
+        ours, raw = grounds(processes, start_redis(processes), stack)
+        for _, group in groupby(cases, lambda case: (case.ours, case.peer)):
+            together = list(group)
+            first = together[0]
             raw.ran()
-            figures = measure(case, partial(case.ours, ours), partial(case.peer, raw), runs=runs, warm=warm)
-            wanted, ran = case.scripts * (runs + warm), raw.ran()
+            sides = partial(first.ours, ours), partial(first.peer, raw)
+            measured = measure(together, *sides, runs=runs, warm=warm)
+            wanted, ran = first.scripts * (runs + warm), raw.ran()
             if ran != wanted:
-                raise Broken(f"{case.name}: raw Celery ran {ran} scripts of {wanted}")
-            found[case.name] = figures
-            print(row(figures), flush=True)
+                raise Broken(f"{first.name}: raw Celery ran {ran} scripts of {wanted}")
+            for figures in measured:
+                if figures.case.also is not None:
+                    figures.also = figures.case.also(ours)
+                found[figures.case.name] = figures
+                print(row(figures), flush=True)
     return found
 
 

@@ -19,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.cases import CASES, NODES, Case
+from bench.cases import CANVASES, NODES, Case
 from bench.figures import fixed_loop
 from bench.ours import Ours, stop_runners
 from bench.processes import Processes, start_redis
@@ -40,7 +40,7 @@ class Span(NamedTuple):
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.breakdown", description=__doc__)
-    parser.add_argument("case", nargs="?", choices=[case.name for case in CASES], default="hops20")
+    parser.add_argument("case", nargs="?", choices=[case.name for case in CANVASES], default="hops20")
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--warm", type=int, default=3)
     parser.add_argument("--keep", type=Path, help="directory for spans and profiles")
@@ -53,7 +53,7 @@ def main() -> int:
             stack.enter_context(tempfile.TemporaryDirectory(prefix="muster-bench-"))
         )
         directory.mkdir(exist_ok=True)
-        case = next(case for case in CASES if case.name == given.case)
+        case = next(case for case in CANVASES if case.name == given.case)
         observe(case, directory, given.warm, given.runs, cprofile=given.cprofile)
     return 0
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-from bench.ours import Ours
-from bench.raw import Raw
+from operator import itemgetter, methodcaller
+from typing import Any
 
 NODES = 4
 
@@ -32,9 +31,11 @@ def block(nodes: list[str], members: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`ours` and `peer` run once and answer in `unit`; `scripts` is how many each is to run.
+    """`ours` and `peer` run once, and `read` finds in what they answer the figure in `unit`; `scripts` is how many
+    scripts each is to run. Cases next to each other with the same sides are measured in the same runs.
 
-    The goal holds for ours/peer: at most where less is better, at least where more is.
+    The goal holds for ours/peer: at most where less is better, at least where more is. `also` are figures of our
+    side without a peer, asked for once.
     """
 
     name: str
@@ -43,8 +44,10 @@ class Case:
     goal: float
     more_is_better: bool
     scripts: int
-    ours: Callable[[Ours], float]
-    peer: Callable[[Raw], float]
+    ours: Callable[[Any], Any]
+    peer: Callable[[Any], Any]
+    read: Callable[[Any], float] = float
+    also: Callable[[Any], dict[str, float]] | None = None
 
     def meets(self, ratio: float) -> bool:
         return ratio >= self.goal if self.more_is_better else ratio <= self.goal
@@ -58,7 +61,7 @@ class Case:
         return "≥" if self.more_is_better else "≤"
 
 
-CASES = (
+CANVASES = (
     Case(
         name="hops20",
         title="line of 20 on one node, per step, against a two-hop chain",
@@ -92,3 +95,73 @@ CASES = (
         peer=lambda raw: 200 / raw.one_hop(20, 10),
     ),
 )
+
+_lines = methodcaller("lines")
+
+SERVED = (
+    Case(
+        # First, while each worker has one job behind it.
+        name="node_rss",
+        title="memory of a node's worker after one job, against a bare Celery worker with threads",
+        unit="MiB",
+        goal=1.3,
+        more_is_better=False,
+        scripts=1,
+        ours=methodcaller("memory"),
+        peer=methodcaller("memory"),
+        also=methodcaller("runner_memory"),
+    ),
+    Case(
+        name="shell10",
+        title="`true` on 10 nodes, warm API to all results, against a group to 10 workers",
+        unit="ms",
+        goal=1.5,
+        more_is_better=False,
+        scripts=10,
+        ours=lambda served: served.shell() * 1e3,
+        peer=lambda raw: raw.shell() * 1e3,
+    ),
+    Case(
+        name="line_latency_p50",
+        title="line printed to line at a client while another node bursts 20 MB, against a relay of a Redis stream",
+        unit="ms",
+        goal=2.0,
+        more_is_better=False,
+        scripts=2,
+        ours=_lines,
+        peer=_lines,
+        read=itemgetter(0),
+    ),
+    Case(
+        name="line_latency_p95",
+        title="the same, the 95th percentile of the lines",
+        unit="ms",
+        goal=3.0,
+        more_is_better=False,
+        scripts=2,
+        ours=_lines,
+        peer=_lines,
+        read=itemgetter(1),
+    ),
+    Case(
+        name="post_execute",
+        title="POST execute of a stored workflow, against bare Flask",
+        unit="req/s",
+        goal=0.35,
+        more_is_better=True,
+        scripts=0,
+        ours=methodcaller("posts"),
+        peer=methodcaller("posts"),
+    ),
+    Case(
+        name="cli_start",
+        title="`muster exec NODE -- true`, start to exit, against a fresh process that sends a Celery task",
+        unit="ms",
+        goal=0.35,
+        more_is_better=False,
+        scripts=1,
+        ours=lambda served: served.command() * 1e3,
+        peer=lambda raw: raw.command() * 1e3,
+    ),
+)
+CASES = (*CANVASES, *SERVED)

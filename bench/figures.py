@@ -6,7 +6,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ class Figures:
     peer: list[float] = field(default_factory=list)
     loads: list[float] = field(default_factory=list)
     loops: list[float] = field(default_factory=list)
+    also: dict[str, float] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float:
@@ -51,26 +52,30 @@ class Figures:
             },
             "load": [min(self.loads), max(self.loads)],
             "loop_ms": [min(self.loops), max(self.loops)],
+            **self.also,
         }
 
 
 def measure(
-    case: Case, ours: Callable[[], float], peer: Callable[[], float], *, runs: int, warm: int
-) -> Figures:
-    """Alternates ours and peer; the first `warm` pairs are thrown away."""
-    figures = Figures(case)
+    cases: Sequence[Case], ours: Callable[[], Any], peer: Callable[[], Any], *, runs: int, warm: int
+) -> list[Figures]:
+    """Alternates ours and peer, and reads the figures of all these cases; the first `warm` pairs are thrown away."""
+    found = [Figures(case) for case in cases]
     for number in range(warm + runs):
         # Whoever goes second finds the machine as the first left it: they take turns.
         if number % 2:
             theirs, mine = peer(), ours()
         else:
             mine, theirs = ours(), peer()
-        if number >= warm:
-            figures.ours.append(mine)
-            figures.peer.append(theirs)
-            figures.loads.append(round(os.getloadavg()[0], 2))
-            figures.loops.append(fixed_loop())
-    return figures
+        if number < warm:
+            continue
+        load, loop = round(os.getloadavg()[0], 2), fixed_loop()
+        for figures in found:
+            figures.ours.append(figures.case.read(mine))
+            figures.peer.append(figures.case.read(theirs))
+            figures.loads.append(load)
+            figures.loops.append(loop)
+    return found
 
 
 def fixed_loop() -> float:
@@ -89,9 +94,10 @@ def row(figures: Figures) -> str:
     """One line of the table: medians, with minimum and maximum."""
     case = figures.case
     verdict = "met" if case.meets(figures.ratio) else "missed"
+    also = "".join(f"   {name} {value}" for name, value in figures.also.items())
     return (
         f"{case.name:16} {_span(figures.ours)} {_span(figures.peer)} {case.unit:8}"
-        f" {figures.ratio:6.2f} {figures.ratio_of_best:7.2f}   {case.sign} {case.goal:<4} {verdict}"
+        f" {figures.ratio:6.2f} {figures.ratio_of_best:7.2f}   {case.sign} {case.goal:<4} {verdict}{also}"
     )
 
 

@@ -58,18 +58,22 @@ class Ours:
         self.nodes = [f"node-{number}" for number in range(1, nodes + 1)]
         self.directory.mkdir(mode=0o700)
         settings = Settings(data_dir=str(self.directory), redis_url=f"redis+socket://{socket_path}")
-        store = Store(settings.database)
+        self.store = store = Store(settings.database)
         self._enrol(store)
         app = make_celery("sender", broker_url=settings.broker, name="bench")
         self._control = Control(settings, store, nudge=Sender(app).settle)
-        environment = {"MUSTER_DATA_DIR": settings.data_dir, "REDIS_URL": settings.redis_url, **(extra or {})}
-        processes.worker("control", control, environment)
-        processes.start("beat", [str(BIN / "celery"), "-A", "workers.beat", "beat"], environment)
+        self.environment = {
+            "MUSTER_DATA_DIR": settings.data_dir,
+            "REDIS_URL": settings.redis_url,
+            **(extra or {}),
+        }
+        processes.worker("control", control, self.environment)
+        processes.start("beat", [str(BIN / "celery"), "-A", "workers.beat", "beat"], self.environment)
         for name in self.nodes:
-            processes.worker(name, node, {**environment, "MUSTER_NODE": name})
+            processes.worker(name, node, {**self.environment, "MUSTER_NODE": name})
         self._rows = sqlite3.connect(self.directory / "muster.db", isolation_level=None)
         heard = "SELECT count(*) FROM nodes WHERE last_seen IS NOT NULL"
-        wait_for("every node is online", lambda: self._number(heard) == nodes, processes)
+        wait_for("every node is online", lambda: self.row(heard) == (nodes,), processes)
 
     def run(self, sources: Sequence[str], jobs_each: int) -> float:
         """Seconds from the first submit until every execution of these workflows has completed.
@@ -87,7 +91,7 @@ class Ours:
                 raise Broken(f"{sorted(open_)} did not end within {END_WITHIN:.0f} s")
             time.sleep(LOOK_EVERY)
         for execution in executions:
-            self._check(execution, jobs_each)
+            self.check(execution, jobs_each)
         return ended - began
 
     def runner(self, node: str) -> int:
@@ -115,12 +119,13 @@ class Ours:
         return submit(self._control, Submission(plan, source, "bench", {})).execution
 
     def _has_ended(self, execution: str) -> bool:
-        return self._row("SELECT status FROM executions WHERE id = ?", execution)[0] in _ENDED
+        return self.row("SELECT status FROM executions WHERE id = ?", execution)[0] in _ENDED
 
-    def _check(self, execution: str, jobs: int) -> None:
-        status = self._row("SELECT status FROM executions WHERE id = ?", execution)[0]
+    def check(self, execution: str, jobs: int) -> None:
+        """Raises Broken unless the execution completed and each of its jobs ran its script exactly once."""
+        status = self.row("SELECT status FROM executions WHERE id = ?", execution)[0]
         query = "SELECT count(*) FROM jobs WHERE execution = ? AND status = 'succeeded' AND exit_code = 0"
-        recorded = int(self._row(query, execution)[0])
+        recorded = int(self.row(query, execution)[0])
         journalled = sum(self._journalled(name, execution) for name in self.nodes)
         scripts = sum(
             jobdir.exit_record(str(directory)) is not None
@@ -139,12 +144,10 @@ class Ours:
             query = "SELECT count(*) FROM jobs WHERE job LIKE ? || '.%' AND status = 'ended'"
             return int(journal.execute(query, (execution,)).fetchone()[0])
 
-    def _row(self, query: str, *values: Any) -> tuple[Any, ...]:
+    def row(self, query: str, *values: Any) -> tuple[Any, ...]:
+        """The first row that a query of the database finds."""
         found: tuple[Any, ...] = self._rows.execute(query, values).fetchone()
         return found
-
-    def _number(self, query: str) -> int:
-        return int(self._row(query)[0])
 
 
 def stop_runners(directory: Path) -> None:

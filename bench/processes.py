@@ -68,19 +68,29 @@ class Processes:
         for _, process in reversed(self._started[1:]):
             process.terminate()
         for _, process in reversed(self._started):
-            process.terminate()
-            try:
-                process.wait(STOP_WITHIN)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            _end(process)
         self._started.clear()
+
+    def end(self, name: str) -> None:
+        """Stops one of them."""
+        for one in [one for one in self._started if one[0] == name]:
+            _end(one[1])
+            self._started.remove(one)
 
     def __enter__(self) -> Processes:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_WITHIN)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def wait_for(what: str, is_so: Callable[[], object], processes: Processes, within: float = 60.0) -> None:

@@ -9,6 +9,7 @@ from celery import Celery
 from celery.backends.redis import RedisBackend
 
 TRUE, HOP, JOIN, COUNT = "raw.true", "raw.hop", "raw.join", "raw.count"
+SHELL = "raw.shell"
 CONTROL = "raw.control"
 
 SLOTS = 8
@@ -49,6 +50,18 @@ def make_app(broker: str, queue: str) -> Any:
         broker_connection_retry_on_startup=True,
     )
     return app
+
+
+def make_result_app(broker: str) -> Any:
+    """An app whose results are kept in Redis and read from there, by Celery's own backend."""
+    app = Celery("raw", broker=broker, backend=broker, set_as_current=False)
+    app.conf.update(worker_prefetch_multiplier=1, broker_connection_retry_on_startup=True)
+    return app
+
+
+def shell_queue(number: int) -> str:
+    """The queue of one of the workers that run SHELL."""
+    return f"raw.shell-{number}"
 
 
 def url(socket_path: str) -> str:

@@ -133,7 +133,7 @@ class CommandFollower:
         voice = self._voice
         if voice is None:
             return
-        while not voice.ended and (entries := self._read({voice.key: voice.last_id}, 0.001)):
+        while not voice.ended and (entries := self._read({voice.key: voice.last_id}, 0.0)):
             for entry in entries:
                 yield from self._told(voice.take(entry))
         if not voice.ended:

@@ -170,7 +170,7 @@ class Listener:
                 del self._late[job], self._jobs[job]
 
     def _rest(self, job: Voice) -> Iterator[bytes]:
-        while not job.ended and (entries := self._read({job.key: job}, 0.001)):
+        while not job.ended and (entries := self._read({job.key: job}, 0.0)):
             for entry in entries:
                 yield from _frames(job, job.take(entry))
         if not job.ended:

@@ -7,14 +7,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, insert, select
+from sqlalchemy import Connection, RowMapping, bindparam, insert, select
 
 from app.errors import Conflict, MusterError, NotAllowed
 from app.services.control import Control
 from app.store.executions import Head
+from app.store.prepared import Command
 from app.store.tables import AuditEntry, Job, table
 
 jobs = table(Job)
+_insert = Command(
+    insert(table(AuditEntry))
+    .inline()
+    .values({name: bindparam(name) for name in ("at", "person", "action", "subject", "outcome", "detail")})
+)
 
 ACCEPTED = "accepted"
 REFUSED = "refused"
@@ -44,7 +50,7 @@ def record(
         "outcome": outcome,
         "detail": dict(detail or {}),
     }
-    connection.execute(insert(AuditEntry), values)
+    _insert.run(connection, values)
 
 
 @contextmanager

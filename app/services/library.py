@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.compiler.build import build
@@ -18,6 +18,7 @@ from app.language.parse import load_or_raise
 from app.services import audit
 from app.services.control import Control
 from app.store import executions as rows
+from app.store.prepared import Query
 from app.store.tables import Execution, Pack, StoredPlan, WorkflowDefinition, WorkflowVersion
 
 packs, definitions = Pack.__table__, WorkflowDefinition.__table__
@@ -238,16 +239,37 @@ _SHOWN = (
 )
 
 
+class _Snapshot(NamedTuple):
+    """What of a stored workflow an execution is made from."""
+
+    enabled: bool
+    plan_digest: str
+    source: str
+    revision: int
+
+
+_newest = Query(
+    select(definitions.c.enabled, versions.c.plan_digest, versions.c.source, versions.c.revision)
+    .join(versions, versions.c.workflow_id == definitions.c.id)
+    .where(definitions.c.ref == bindparam("ref"))
+    .order_by(versions.c.revision.desc())
+    .limit(1),
+    _Snapshot,
+)
+
+
 def runnable(control: Control, ref: str, wanted: Version = None) -> Runnable:
     """What to run when a stored workflow is executed. Raises NotFound; Conflict where it is switched off."""
     with control.store.read() as connection:
-        found = get(connection, ref, wanted)
-        plan = rows.plan(connection, found["plan_digest"])
-    if not found["enabled"]:
+        found = _newest.first(connection, ref=ref) if wanted is None else None
+        if found is None:
+            found = _Snapshot(*(get(connection, ref, wanted)[name] for name in _Snapshot._fields))
+        plan = rows.plan(connection, found.plan_digest)
+    if not found.enabled:
         raise Conflict(
             f"{ref} is switched off", hint="enable it, or execute another", code="workflow-disabled"
         )
-    return Runnable(plan, found["source"], found["revision"])
+    return Runnable(plan, found.source, found.revision)
 
 
 def inline(source: str) -> Runnable:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.errors import Conflict, InvalidInput, NotAuthenticated, NotFound
@@ -15,6 +15,7 @@ from app.ids import fingerprint, secret, ulid
 from app.services import audit
 from app.services.control import Control
 from app.store.db import Store
+from app.store.prepared import Query
 from app.store.tables import Token, User
 
 users, tokens = User.__table__, Token.__table__
@@ -44,6 +45,29 @@ TOKEN_COLUMNS = (
 )
 
 
+class _Held(NamedTuple):
+    """What a token's row says, and that of its person."""
+
+    id: str
+    expires_at: float | None
+    revoked_at: float | None
+    used_at: float | None
+    login: str
+    role: str
+
+
+_by_token = Query(
+    select(
+        *(tokens.c[name] for name in ("id", "expires_at", "revoked_at", "used_at")),
+        users.c.login,
+        users.c.role,
+    )
+    .join(users, users.c.id == tokens.c.user_id)
+    .where(tokens.c.sha256 == bindparam("sha256"), users.c.enabled.is_(True)),
+    _Held,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Person:
     """Who asks: the login and role behind a token that holds."""
@@ -70,20 +94,8 @@ def authenticate(control: Control, token: str) -> Person:
     if not _TOKEN.fullmatch(token):
         raise _unknown()
     now = control.clock()
-    query = (
-        select(
-            tokens.c.id,
-            tokens.c.expires_at,
-            tokens.c.revoked_at,
-            tokens.c.used_at,
-            users.c.login,
-            users.c.role,
-        )
-        .join(users, users.c.id == tokens.c.user_id)
-        .where(tokens.c.sha256 == fingerprint(token), users.c.enabled.is_(True))
-    )
     with control.store.read() as connection:
-        row = connection.execute(query).first()
+        row = _by_token.first(connection, sha256=fingerprint(token))
     if row is None or row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= now):
         raise _unknown()
     if row.role not in ROLES:

@@ -23,6 +23,7 @@ from app.engine.status import (
 )
 from app.errors import NotFound
 from app.store import executions as rows
+from app.store.prepared import Query
 from app.store.tables import Execution, Job, Task, Variable
 
 executions, tasks, jobs = Execution.__table__, Task.__table__, Job.__table__
@@ -48,6 +49,36 @@ _SUMMARY = tuple(
         "started_at",
         "ended_at",
     )
+)
+_WHOLE = (*_SUMMARY, executions.c.parameters, executions.c.output, executions.c.plan_digest)
+_of_execution = variables.c.execution == bindparam("execution")
+
+
+def _whole(*values: Any) -> dict[str, Any]:
+    return {column.name: value for column, value in zip(_WHOLE, values, strict=True)}
+
+
+def _pair(name: str, value: Any) -> tuple[str, Any]:
+    return name, value
+
+
+_one = Query(select(*_WHOLE).where(executions.c.id == bindparam("id")), _whole)
+_statuses = Query(
+    select(tasks.c.name, tasks.c.status)
+    .where(tasks.c.execution == bindparam("execution"))
+    .order_by(tasks.c.task_index),
+    _pair,
+)
+_newest = Query(
+    select(variables.c.name, variables.c.value)
+    .where(
+        _of_execution,
+        variables.c.seq.in_(
+            select(func.max(variables.c.seq)).where(_of_execution).group_by(variables.c.name)
+        ),
+    )
+    .order_by(variables.c.name),
+    _pair,
 )
 
 
@@ -99,16 +130,12 @@ def state(connection: Connection, execution: str) -> State:
 
 def execution(connection: Connection, id_: str) -> dict[str, Any]:
     """One execution whole, but for its units and output. Raises NotFound. At most four statements."""
-    query = select(*_SUMMARY, executions.c.parameters, executions.c.output, executions.c.plan_digest)
-    row = connection.execute(query.where(executions.c.id == id_)).mappings().first()
+    row = _one.first(connection, id=id_)
     if row is None:
         raise unknown(id_)
     plan = rows.plan(connection, row["plan_digest"])
-    of_tasks = (
-        select(tasks.c.name, tasks.c.status).where(tasks.c.execution == id_).order_by(tasks.c.task_index)
-    )
     by_status: dict[str, list[str]] = {}
-    for name, status in connection.execute(of_tasks):
+    for name, status in _statuses.all(connection, execution=id_):
         by_status.setdefault(status, []).append(name)
     return {
         **row,
@@ -142,13 +169,7 @@ def _without_secrets(plan: Plan, parameters: Mapping[str, Any]) -> dict[str, Any
 
 
 def _variables(connection: Connection, execution: str) -> dict[str, Any]:
-    newest = (
-        select(func.max(variables.c.seq)).where(variables.c.execution == execution).group_by(variables.c.name)
-    )
-    query = select(variables.c.name, variables.c.value).where(
-        variables.c.execution == execution, variables.c.seq.in_(newest)
-    )
-    return {row.name: row.value for row in connection.execute(query.order_by(variables.c.name))}
+    return dict(_newest.all(connection, execution=execution))
 
 
 def graph(plan: Plan) -> dict[str, list[dict[str, str]]]:

@@ -75,10 +75,11 @@ def submit(control: Control, submission: Submission) -> Accepted:
     the request, else one of its own.
     """
     plan = submission.plan
-    with control.store.read() as connection:
-        known = _earlier(connection, submission)
-    if known is not None:
-        return Accepted(known, created=False)
+    if submission.idempotency_key:
+        with control.store.read() as connection:
+            known = _earlier(connection, submission)
+        if known is not None:
+            return Accepted(known, created=False)
     parameters = bind(_parameters(plan), submission.parameters)
     _refuse_local(control, plan)
     examined = _examine(control, submission)

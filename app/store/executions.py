@@ -10,9 +10,10 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, delete, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -82,6 +83,7 @@ _insert_variables = _insert(variables, "execution", "seq", "name", "value", "tas
 _insert_events = _insert(events, "execution", "seq", "kind", "at", "data")
 _insert_timers = _insert(timers, "execution", "task", "unit", "kind", "due_at")
 _insert_tasks = _insert(tasks, "execution", "name", "task_index", "is_finally", "status", "open")
+_select_digest = Query(select(plans.c.digest).where(plans.c.digest == bindparam("digest")), str)
 _drop_task_timers = Command(
     delete(timers).where(timers.c.execution == bindparam("execution"), timers.c.task == bindparam("task"))
 )
@@ -319,9 +321,14 @@ def _sweep(connection: Connection, execution: str, which: str, now: float) -> No
     connection.execute(query.values(status=NOT_REACHED, ended_at=now))
 
 
+@cache
+def _insert_execution(names: tuple[str, ...]) -> Command:
+    return _insert(executions, *names)
+
+
 def create(connection: Connection, values: Mapping[str, Any], plan_: Plan, now: float) -> None:
     """A new execution with a pending row for every task."""
-    connection.execute(insert(executions), dict(values))
+    _insert_execution(tuple(values)).run(connection, values)
     rows: Sequence[dict[str, Any]] = [
         {
             "execution": values["id"],
@@ -340,8 +347,7 @@ def store_plan(connection: Connection, plan_: Plan, source: str, plan_version: i
     """Keep a plan by its digest, once. Returns the digest."""
     body = plan_.dump()
     digest = hashlib.sha256(body.encode()).hexdigest()
-    known = connection.execute(select(func.count()).where(plans.c.digest == digest)).scalar_one()
-    if not known:
+    if not _select_digest.all(connection, digest=digest):
         values = {
             "digest": digest,
             "plan_version": plan_version,

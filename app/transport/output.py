@@ -242,11 +242,13 @@ class OutputReader:
     def read(self, after: Mapping[str, str], *, block_ms: int = 1000, count: int = 100) -> list[Entry]:
         """Entries behind the id given for each key (`0` from the start), at most `count` for each.
 
-        Waits up to `block_ms` milliseconds for the first; then returns what there is, or nothing.
+        Waits up to `block_ms` milliseconds for the first; then returns what there is, or nothing. Zero asks once:
+        an idle Redis looks at waits that are over every 100 ms, so even the shortest may cost as much.
         """
         if not after:
             return []
-        found = self._client.xread(dict(after), count=count, block=max(1, block_ms))
+        # BLOCK 0 would be for ever.
+        found = self._client.xread(dict(after), count=count, block=block_ms if block_ms > 0 else None)
         return [entry for name, raw in found or () for entry in _entries(name, raw)]
 
     def output(self, stream: str) -> Output:

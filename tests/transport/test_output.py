@@ -106,6 +106,15 @@ def test_the_first_line_goes_at_once_and_the_end_is_marked(client: Any, writer: 
     assert 0 < client.ttl(STREAM) <= 60
 
 
+def test_a_read_that_does_not_wait_is_not_held_up_by_an_idle_redis(client: Any) -> None:
+    """With BLOCK, however short, each of them would take up to 100 ms: so often Redis looks at waits that are over."""
+    reader = OutputReader(client)
+    began = time.monotonic()
+    for _ in range(50):
+        assert reader.read({STREAM: "0"}, block_ms=0) == []
+    assert time.monotonic() - began < 1.0
+
+
 def test_many_jobs_are_followed_with_one_read(client: Any, writer: OutputWriter) -> None:
     reader, spools = OutputReader(client), {f"j{number}": Spool() for number in range(20)}
     wholes = {key("web-1", job): Output() for job in spools}
