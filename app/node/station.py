@@ -182,9 +182,9 @@ class Station:
     def _answer(self, job: Job, outcome: Outcome) -> None:
         token = seal_outcome(outcome, self.identity.keys, self.identity.control[0])
         self.journal.ended(self.identity.installation, job.id, token, time.time())
-        log.info("job over", extra=_end_of(outcome))
         self.reporter.over(job.id)
-        self.sender.wake()
+        self.sender.publish()
+        log.info("job over", extra=_end_of(outcome))
         self._prune()
 
     def _take_up(self, entry: Entry) -> None:

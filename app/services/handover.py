@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import Connection, func, select, update
@@ -32,7 +31,6 @@ from app.store.tables import Execution, Job, Node, Task, table
 from app.transport.canvas import Member, members, rest_digest
 from app.transport.keys import Public
 from app.transport.messages import Job as JobMessage
-from app.transport.messages import canonical
 
 jobs, nodes, tasks, executions = table(Job), table(Node), table(Task), table(Execution)
 
@@ -152,9 +150,8 @@ def _messages(run: Run, wanted: Iterable[JobState]) -> list[tuple[JobState, Told
         try:
             message = message_of(run, job)
             guard.check(run.control, run.head.guard, message)
-            body = canonical(message.to_json())
-            if len(body) > JOB_BYTES:
-                raise TooLarge(f"input and script are {len(body)} bytes, a job may have {JOB_BYTES}")
+            if message.size > JOB_BYTES:
+                raise TooLarge(f"input and script are {message.size} bytes, a job may have {JOB_BYTES}")
         except InvalidInput as problem:
             fail(run, job.id, QUEUED, {"type": "input", "message": problem.message})
         except TooLarge as problem:
@@ -163,7 +160,7 @@ def _messages(run: Run, wanted: Iterable[JobState]) -> list[tuple[JobState, Told
             guard.refuse(run.control, run.connection, run.head.requester, job.id, problem)
             fail(run, job.id, QUEUED, {"type": "not_allowed", "message": problem.message})
         else:
-            found.append((job, Told(message, sha256(body).hexdigest())))
+            found.append((job, Told(message, message.digest)))
     return found
 
 

@@ -194,6 +194,11 @@ class Channel(kombu_redis.Channel):
         """The connection for what every message costs."""
         return Line(lambda: self.pool.get_connection())
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether Redis has been asked for another message and has not answered."""
+        return bool(self._in_poll)
+
     @cached_property
     def _shared_client(self) -> Any:
         return self._create_client()
