@@ -1,6 +1,7 @@
 """What a node has promised and what came of it: SQLite, DIR/journal.db.
 
-A promise is on the disk when `accept` returns. Jobs are known by (installation, job id). A journal that is
+A promise is on the disk when `accept` returns; an outcome is with the next promise, `sync` or heartbeat (decision 010).
+Jobs are known by (installation, job id). A journal that is
 lost or cannot be read is replaced by a new one with a new epoch: control takes all that was open under the
 old epoch as `unknown`, and orders for the old epoch are refused.
 
@@ -115,6 +116,7 @@ class Journal:
                 "the journal %s is corrupt (%s): kept as %s, a new epoch begins", self.path, error, aside
             )
             self._db = _open(self.path, created_at)
+        self._synced = True
         self._marks: list[tuple[str, str]] = []
         # What this process accepted and has not ended yet.
         self._held: dict[tuple[str, str], Entry] = {}
@@ -131,7 +133,7 @@ class Journal:
 
     def close(self) -> None:
         try:
-            self._write_marks()
+            self.sync()
         except Unavailable as error:
             log.warning("%s", error)
         with self._lock:
@@ -168,10 +170,13 @@ class Journal:
         return Accepted.ENDED if known[1] == "ended" else Accepted.RUNNING
 
     def ended(self, installation: str, job_id: str, outcome: str, now: float) -> bool:
-        """Stores the outcome to be published. False where the job is unknown or has one: the first stays."""
+        """Stores the outcome to be published. False where the job is unknown or has one: the first stays.
+
+        It outlives this process at once, and a power cut with whatever is synced next.
+        """
         key = (installation, job_id)
         with self._lock:
-            with self._transaction() as db:
+            with self._transaction(synced=False) as db:
                 stored = db.execute(
                     "UPDATE jobs SET status = 'ended', outcome = ?, ended_at = ?"
                     " WHERE installation = ? AND job = ? AND status <> 'ended'",
@@ -220,7 +225,7 @@ class Journal:
             self._outbox_size -= entry.size if entry else 0
             self._marks.append((installation, job_id))
             if len(self._marks) >= MOST_MARKS:
-                self._write_marks()
+                self.sync()
 
     def held(self) -> list[Entry]:
         """Jobs that were accepted and have not ended, oldest first."""
@@ -279,15 +284,20 @@ class Journal:
             rows = db.execute(f"SELECT {_COLUMNS} FROM jobs {where}", values).fetchall()
         return [Entry(*row) for row in rows]
 
-    def _write_marks(self) -> None:
-        with self._transaction():
-            # Every transaction writes them.
-            pass
+    def sync(self) -> None:
+        """Has everything on the disk that was written so far."""
+        with self._transaction() as db:
+            # One that writes nothing syncs nothing.
+            db.execute("UPDATE meta SET sequence = sequence")
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, on the disk when it returns. It takes along the marks that wait."""
+    def _transaction(self, *, synced: bool = True) -> Iterator[sqlite3.Connection]:
+        """One transaction, which takes along the marks that wait. One that is `synced` is on the disk when it returns,
+        with all that were before it: they are in one file."""
         with self._lock, self._guarded() as db:
+            if synced != self._synced:
+                db.execute("PRAGMA synchronous = FULL" if synced else "PRAGMA synchronous = NORMAL")
+                self._synced = synced
             db.execute("BEGIN IMMEDIATE")
             try:
                 if self._marks:

@@ -190,9 +190,9 @@ class Station:
                 log.error("the outcome of job %s waits for the disk: %s", job.id, error.message)
                 if self._leaving.wait(ASK_AGAIN):
                     return
-        log.info("job over", extra=_end_of(outcome))
         self.reporter.over(job.id)
-        self.sender.wake()
+        self.sender.publish()
+        log.info("job over", extra=_end_of(outcome))
         self._prune()
 
     def _take_up(self, entry: Entry) -> None:

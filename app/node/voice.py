@@ -43,13 +43,20 @@ SILENT_FOR = 120.0
 
 
 class Sender:
-    """Publishes `collect` for every outcome in the journal that has not been: stored → published → marked."""
+    """Publishes `collect` for every outcome in the journal that has not been: stored → published → marked.
+
+    One thread at a time: the one whose job has ended, or a thread of its own for what comes meanwhile and for what
+    the broker did not take.
+    """
 
     def __init__(self, app: Muster, journal: Journal) -> None:
         self._app = app
         self._journal = journal
         self._changed = threading.Condition()
         self._due = True
+        self._busy = False
+        # The broker did not take something: only the thread of its own tries again.
+        self._is_away = False
         self._repeats: deque[Entry] = deque(maxlen=MOST_REPEATS)
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
@@ -57,16 +64,21 @@ class Sender:
     def start(self) -> None:
         self._thread.start()
 
-    def wake(self) -> None:
-        """There may be an outcome to publish."""
+    def publish(self) -> None:
+        """There is an outcome to publish: it is done here and now, unless another thread is at it."""
         with self._changed:
             self._due = True
-            self._changed.notify()
+            if self._busy or self._is_away:
+                return
+            self._busy, self._due = True, False
+        self._publish_all()
 
     def again(self, entry: Entry) -> None:
         """Publish a stored outcome once more: control asked, or its order came again."""
         self._repeats.append(entry)
-        self.wake()
+        with self._changed:
+            self._due = True
+            self._changed.notify()
 
     def close(self, seconds: float = 5.0) -> None:
         with self._changed:
@@ -76,30 +88,52 @@ class Sender:
 
     def _run(self) -> None:
         wait = RETRY_FIRST
-        while True:
-            with self._changed:
-                while not self._due and not self._stopping:
-                    self._changed.wait()
-                if self._stopping and not self._due:
-                    return
-                self._due = False
-            try:
-                for entries in _batches(self._journal.unpublished()):
-                    self._publish(entries)
-                    for entry in entries:
-                        self._journal.published(entry.installation, entry.job)
-                while self._repeats:
-                    self._publish([self._repeats[0]])
-                    self._repeats.popleft()
+        while self._is_asked():
+            if self._publish_all():
                 wait = RETRY_FIRST
-            except Exception:  # the edge to the broker's client: kombu raises AttributeError too
-                log.warning("outcomes wait in the journal: the broker does not take them", exc_info=True)
-                with self._changed:
-                    if self._stopping:
-                        return
-                    self._due = True
-                    self._changed.wait_for(lambda: self._stopping, wait)
-                wait = min(2 * wait, RETRY_MOST)
+                continue
+            with self._changed:
+                if self._changed.wait_for(lambda: self._stopping, wait):
+                    return
+            wait = min(2 * wait, RETRY_MOST)
+
+    def _is_asked(self) -> bool:
+        """Waits until there is something to publish and nobody at it. False: nothing is left, and this is the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._busy and (self._due or self._stopping))
+            if not self._due:
+                return False
+            self._busy, self._due = True, False
+            return True
+
+    def _publish_all(self) -> bool:
+        """Whether the broker took all that there was. The caller has made itself `_busy`."""
+        is_taken = False
+        try:
+            for entries in _batches(self._journal.unpublished()):
+                self._publish(entries)
+                for entry in entries:
+                    self._journal.published(entry.installation, entry.job)
+            while self._repeats:
+                self._publish([self._repeats[0]])
+                self._repeats.popleft()
+            is_taken = True
+        except Exception:  # the edge to the broker's client: kombu raises AttributeError too
+            log.warning("outcomes wait in the journal: the broker does not take them", exc_info=True)
+            self._keep()
+        with self._changed:
+            self._busy, self._is_away = False, not is_taken
+            self._due = self._due or not is_taken
+            if self._due or self._stopping:
+                self._changed.notify()
+        return is_taken
+
+    def _keep(self) -> None:
+        """Outcomes that have to wait are to outlive a power cut as well."""
+        try:
+            self._journal.sync()
+        except Unavailable as error:
+            log.warning("%s", error)
 
     def _publish(self, entries: Sequence[Entry]) -> None:
         self._app.publisher.send([_collect(entry) for entry in entries])

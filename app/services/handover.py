@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import Connection, func, select, update
@@ -32,7 +31,6 @@ from app.store.tables import Execution, Job, Node, Task, table
 from app.transport.canvas import Member, members, rest_digest
 from app.transport.keys import Public
 from app.transport.messages import Job as JobMessage
-from app.transport.messages import canonical
 
 jobs, nodes, tasks, executions = table(Job), table(Node), table(Task), table(Execution)
 
@@ -162,10 +160,9 @@ def _message(run: Run, job: JobState) -> Told | None:
 def _told(control: Control, guarded: str, message: JobMessage) -> Told:
     """Raises NotAllowed for what may not run, and TooLarge for what no order could carry."""
     guard.check(control, guarded, message)
-    body = canonical(message.to_json())
-    if len(body) > JOB_BYTES:
-        raise TooLarge(f"input and script are {len(body)} bytes, a job may have {JOB_BYTES}")
-    return Told(message, sha256(body).hexdigest())
+    if message.size > JOB_BYTES:
+        raise TooLarge(f"input and script are {message.size} bytes, a job may have {JOB_BYTES}")
+    return Told(message, message.digest)
 
 
 def _window_room(run: Run, wanted: Iterable[JobState]) -> dict[str, int]:

@@ -70,7 +70,9 @@ class Store:
 
 
 def _sqlite_engine(url: Any) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False})
+    # Every transaction here is ended by its own block, so that a connection comes back with none to roll back.
+    options = {"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False}
+    engine = create_engine(url, connect_args=options, pool_reset_on_return=None)
 
     @event.listens_for(engine, "connect")
     def _connected(connection: Any, record: Any) -> None:

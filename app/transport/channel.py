@@ -124,7 +124,7 @@ class QoS(kombu_redis.QoS):
     """What was taken and not acknowledged: one command to note a message, one to forget it.
 
     kombu keeps a sorted set of times beside the hash, so each of them is a transaction there. Our tags hold the
-    time, and the hash of one worker is short. What is to be forgotten is written together with what is noted next,
+    time, and the hash of one worker is short. What is to be forgotten is sent together with what is noted next,
     and before the worker asks for another message: an acknowledgement may so wait as long as one BRPOP does.
     """
 
@@ -135,7 +135,8 @@ class QoS(kombu_redis.QoS):
     def append(self, message: Any, delivery_tag: str) -> None:
         origin = message.delivery_info
         kept = json.dumps([message._raw, origin["exchange"], origin["routing_key"]], separators=(",", ":"))
-        self.write([("HSET", self.unacked_key, delivery_tag, kept)])
+        # Not waited for: a process that dies now has sent it, and whoever looks at the hash waits for what was sent.
+        self.post([("HSET", self.unacked_key, delivery_tag, kept)])
         virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
@@ -149,17 +150,24 @@ class QoS(kombu_redis.QoS):
         else:
             self.ack(delivery_tag)
 
-    def write(self, commands: Sequence[Command] = ()) -> None:
-        """Carries out the commands, after what has been acknowledged is forgotten. Raises what redis-py raises.
+    def post(self, commands: Sequence[Command] = ()) -> None:
+        """Sends the commands, after what has been acknowledged is forgotten. Raises what redis-py raises.
 
         An acknowledgement that is lost so is harmless: the message is handed out twice.
         """
+        wanted = [*self._forget(), *commands]
+        if wanted:
+            self.channel.line.post(wanted)
+
+    def write(self) -> None:
+        """Has the hash as it is to be: noted what was taken, forgotten what was acknowledged."""
+        self.channel.line.call(self._forget())
+
+    def _forget(self) -> list[Command]:
         gone = []
         while self._forgotten:
             gone.append(self._forgotten.popleft())
-        wanted = [("HDEL", self.unacked_key, *gone), *commands] if gone else list(commands)
-        if wanted:
-            self.channel.line.call(wanted)
+        return [("HDEL", self.unacked_key, *gone)] if gone else []
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
         self.write()
@@ -194,6 +202,11 @@ class Channel(kombu_redis.Channel):
         """The connection for what every message costs."""
         return Line(lambda: self.pool.get_connection())
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether Redis has been asked for another message and has not answered."""
+        return bool(self._in_poll)
+
     @cached_property
     def _shared_client(self) -> Any:
         return self._create_client()
@@ -204,20 +217,18 @@ class Channel(kombu_redis.Channel):
         yield client or self._shared_client
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        self._write()
+        if isinstance(self._qos, QoS):
+            self._qos.post()
         super()._brpop_start(timeout)
 
     def close(self) -> None:
         if not self.closed:
             try:
-                self._write()
+                if isinstance(self._qos, QoS):
+                    self._qos.write()
             except self.connection_errors:
                 logger.warning("what was acknowledged last may be handed out again: the broker is away")
         super().close()
-
-    def _write(self) -> None:
-        if isinstance(self._qos, QoS):
-            self._qos.write()
 
     def _restore(self, message: Any, leftmost: bool = False) -> None:
         if self.ack_emulation:

@@ -6,12 +6,15 @@ for the few commands that every message costs.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.exceptions import ConnectionError, ResponseError
+
+log = logging.getLogger(__name__)
 
 Command = tuple[str | bytes, ...]
 
@@ -22,11 +25,13 @@ AT_ONCE = 100
 class _End:
     """What one process has of a line: a fork's child may use neither its parent's connection nor its lock."""
 
-    __slots__ = ("connection", "lock")
+    __slots__ = ("connection", "lock", "owed")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.connection: Any = None
+        # Answers that nobody waited for and that are still to be read.
+        self.owed = 0
 
 
 class Line:
@@ -46,32 +51,78 @@ class Line:
         Raises redis-py's ConnectionError or TimeoutError where Redis is away: then some, all or none of the commands
         were carried out. Raises ResponseError where Redis refused one: the others were carried out.
         """
-        # In one step, for threads that come first together.
-        end = self._ends.setdefault(os.getpid(), _End())
+        end = self._end()
         answers: list[Any] = []
         with end.lock:
-            if end.connection is None:
-                end.connection = self._connect()
+            _settle(end)
             for start in range(0, len(commands), AT_ONCE):
                 part = commands[start : start + AT_ONCE]
                 try:
-                    answers += _exchange(end.connection, part)
+                    answers += _exchange(end, part)
                 except ConnectionError:
-                    answers += _exchange(end.connection, part)
+                    answers += _exchange(end, part)
         refused = next((answer for answer in answers if isinstance(answer, ResponseError)), None)
         if refused is not None:
             raise refused
         return answers
 
+    def post(self, commands: Sequence[Command]) -> None:
+        """Sends the commands and leaves their answers to whoever comes next: they are carried out before his.
 
-def _exchange(connection: Any, commands: Sequence[Command]) -> list[Any]:
+        A connection that breaks before that may take them along. One that Redis refuses is logged. Otherwise as
+        `call`.
+        """
+        end = self._end()
+        with end.lock:
+            _settle(end)
+            try:
+                _send(end, commands)
+            except ConnectionError:
+                _send(end, commands)
+            end.owed = len(commands)
+
+    def _end(self) -> _End:
+        # In one step, for threads that come first together.
+        end = self._ends.setdefault(os.getpid(), _End())
+        with end.lock:
+            if end.connection is None:
+                end.connection = self._connect()
+        return end
+
+
+def _settle(end: _End) -> None:
+    """Reads the answers that are owed. They have come by now, so nobody waits; and redis-py, which may look after a
+    connection's health before it sends, takes the next answer for its own."""
+    owed, end.owed = end.owed, 0
     try:
-        packed = [part for command in commands for part in connection.pack_command(*command)]
-        connection.send_packed_command([b"".join(packed)])
-        return [_answer(connection) for _ in commands]
+        for _ in range(owed):
+            answer = _answer(end.connection)
+            if isinstance(answer, ResponseError):
+                log.warning("Redis refused what it was sent: %s", answer)
+    except ConnectionError:
+        # It is opened anew by whoever sends next.
+        end.connection.disconnect()
+    except BaseException:
+        end.connection.disconnect()
+        raise
+
+
+def _send(end: _End, commands: Sequence[Command]) -> None:
+    try:
+        packed = [part for command in commands for part in end.connection.pack_command(*command)]
+        end.connection.send_packed_command([b"".join(packed)])
+    except BaseException:
+        end.connection.disconnect()
+        raise
+
+
+def _exchange(end: _End, commands: Sequence[Command]) -> list[Any]:
+    _send(end, commands)
+    try:
+        return [_answer(end.connection) for _ in commands]
     except BaseException:
         # Answers may still be under way, and would be taken for those of the next call.
-        connection.disconnect()
+        end.connection.disconnect()
         raise
 
 

@@ -39,8 +39,16 @@ def canonical(value: Any) -> bytes:
     return _CANONICAL.encode(value).encode()
 
 
+class _Measured:
+    """Room for what was found out about an unchanging value: no field of it."""
+
+    __slots__ = ("_measured",)
+
+    _measured: tuple[str, int]
+
+
 @dataclass(frozen=True, slots=True)
-class Job:
+class Job(_Measured):
     """What a node is to run: one task x unit x attempt.
 
     Exactly one of `argv` and `script` is set; a script is run by `shell` (bash, sh). `input` is the JSON value
@@ -74,7 +82,22 @@ class Job:
     @property
     def digest(self) -> str:
         """sha256 over all that is to be run: a known id with another digest is refused by a node."""
-        return hashlib.sha256(canonical(self.to_json())).hexdigest()
+        return self._measure()[0]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the job as canonical JSON."""
+        return self._measure()[1]
+
+    def _measure(self) -> tuple[str, int]:
+        # Asked for several times on each side, and each time as dear as a signature's payload.
+        try:
+            return self._measured
+        except AttributeError:
+            body = canonical(self.to_json())
+            found = hashlib.sha256(body).hexdigest(), len(body)
+            object.__setattr__(self, "_measured", found)
+            return found
 
     @classmethod
     def from_json(cls, data: Any) -> Job:
@@ -120,8 +143,7 @@ class Order:
 
     def to_json(self) -> dict[str, Any]:
         jobs = [job.to_json() for job in self.jobs]
-        digests = [hashlib.sha256(canonical(job)).hexdigest() for job in jobs]
-        return {**_shallow(self), "jobs": jobs, "digests": digests}
+        return {**_shallow(self), "jobs": jobs, "digests": [job.digest for job in self.jobs]}
 
     @classmethod
     def from_json(cls, data: Any) -> Order:

@@ -17,7 +17,7 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from kombu.utils.json import dumps
 
 from app.transport import gate, restore
-from app.transport.channel import bury_message
+from app.transport.channel import Channel, bury_message
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +75,23 @@ class Consumer(CeleryConsumer):
 
         return on_task_received
 
+    def call_soon_ack(self, p: Any, *args: Any, **kwargs: Any) -> Any:
+        """Celery's own has the loop acknowledge, and wakes it for that: with every job, just as it begins.
+
+        On Redis a thread of the pool may do it. The loop is woken only where it does not listen, as it does not once
+        it has taken as much as it may have unacknowledged.
+        """
+        message = p.__self__
+        channel = message.channel
+        if not isinstance(channel, Channel) or p != message.ack_log_error:
+            return super().call_soon_ack(p, *args, **kwargs)
+        was_full = not channel.qos.can_consume()
+        p(*args, **kwargs)
+        # Looked at after the acknowledgement: a loop that stops listening from here on has seen it.
+        if (was_full or not channel.is_listening) and self.hub is not None:
+            self.hub.call_soon(_look_again)
+        return None
+
     def on_unknown_message(self, body: Any, message: Any) -> None:
         self._bury(message, "bad-headers")
 
@@ -113,3 +130,7 @@ class Consumer(CeleryConsumer):
         bury_message(self.app, message, self._queue(message), reason, item)
         if not message.acknowledged:
             message.reject_log_error(logger, self.connection_errors)
+
+
+def _look_again() -> None:
+    """The loop asks the channel by itself, once it is awake, whether it may take more."""

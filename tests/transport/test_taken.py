@@ -73,6 +73,7 @@ def test_what_is_held_longer_than_the_visibility_timeout_is_handed_out_again(bro
     with app.connection_for_read() as connection, connection.channel() as channel:
         channel.do_restore = False
         taken = channel.basic_get(queues.RESULTS)
+        channel.qos.write()
         held = broker.client.hgetall("unacked:control-1")
         assert list(held) == [taken.delivery_tag.encode()]
         channel.qos.restore_visible()
