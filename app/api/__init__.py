@@ -11,6 +11,7 @@ from app.api import gate, paths, problems, shown, tracing, wiring
 from app.api.approvals import approvals
 from app.api.commands import commands
 from app.api.executions import executions
+from app.api.graphs import graphs
 from app.api.history import history
 from app.api.nodes import nodes
 from app.api.people import people
@@ -74,7 +75,7 @@ def _add_routes(app: Flask) -> None:
     shown.document(api)
     api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
     api.register_blueprint(system)
-    for blueprint in (documents, workflows, executions, history, approvals, nodes, commands, people):
+    for blueprint in (documents, workflows, executions, graphs, history, approvals, nodes, commands, people):
         api.register_blueprint(blueprint, url_prefix=PREFIX)
 
 

@@ -112,6 +112,17 @@ class RevisionQuery(Schema):
     revision = fields.Integer(load_default=None, validate=validate.Range(min=1, max=LARGEST_NUMBER))
 
 
+GRAPH_FORMATS = ("json", "mermaid", "dot")
+
+
+class GraphQuery(Schema):
+    format = fields.String(load_default="json", validate=validate.OneOf(GRAPH_FORMATS))
+
+
+class DefinitionGraphQuery(GraphQuery, RevisionQuery):
+    pass
+
+
 class OutputQuery(PageQuery):
     task = fields.String(load_default=None, validate=_named(names.TASK, names.TASK_RULE))
     node = fields.String(load_default=None, validate=_named(names.NODE, names.NODE_RULE))

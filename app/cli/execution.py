@@ -181,6 +181,30 @@ def resolve(call: Call, id_: str, task: str, outcome: str, reason: str, unit: in
     call.show(found or {"task": task, "outcome": outcome}, lambda one: f"resolved: {safe(task)} {outcome}")
 
 
+@execution.command("explain")
+@click.argument("id_", metavar="ID")
+@click.argument("task", required=False)
+@calls_api
+def explain(call: Call, id_: str, task: str | None) -> None:
+    """Explain why a task ran, waits, or will never run: which edges fired, and what it waits for until when.
+
+    Without TASK every task is explained that did not simply succeed.
+    """
+    if task is not None:
+        one = call.client.get(api("workflow-executions", id_, "tasks", task, "explain"))
+        call.show(one, _explained)
+        return
+    items = call.client.items(api("workflow-executions", id_, "explain"))
+    told = [item for item in items if item.get("status") != "succeeded"]
+    call.show({"items": items}, lambda _: "\n".join(map(_explained, told)) or "every task succeeded")
+
+
+def _explained(item: Mapping[str, Any]) -> str:
+    status = safe(str(item.get("status")))
+    lines = [f"{safe(str(item.get('task')))}  {status}  {safe(str(item.get('verdict')))}"]
+    return "\n".join((*lines, *(f"  {safe(str(one))}" for one in item.get("sentences") or ())))
+
+
 @execution.command("events")
 @click.argument("id_", metavar="ID")
 @click.option("--after", type=click.IntRange(0), default=0, help="Only those after this number.")

@@ -23,6 +23,7 @@ COMMANDS = {
     "demo": ("app.cli.up:demo", "Start a fleet of three nodes, run a workflow across it, stop it."),
     "validate": ("app.cli.offline:validate", "Check workflow files; nothing is sent anywhere."),
     "compile": ("app.cli.compiling:compile_", "Print the Celery canvas that a workflow becomes."),
+    "graph": ("app.cli.graph:graph", "Draw the graph of a file, a stored workflow or an execution."),
     "schema": ("app.cli.offline:schema", "Print the JSON Schema of workflow files, for editors."),
     "exec": ("app.cli.remote:exec_", "Run one command on nodes, live."),
     "run": ("app.cli.run:run", "Execute a workflow file or a stored workflow and follow it."),

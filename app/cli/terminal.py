@@ -42,6 +42,11 @@ class Screen:
         """The text in click's styles, or as it is. The text must be safe already."""
         return click.style(text, **style) if self.has_colour else text
 
+    def status(self, text: str, status: str) -> str:
+        """A safe text in the colour of a status."""
+        colour = _STATUS.get(status)
+        return text if colour is None else self.paint(text, fg=colour)
+
     def line(self, text: str) -> None:
         """One line, out at once: whoever reads a pipe wants it live."""
         click.echo(text, color=self.has_colour)

@@ -12,7 +12,7 @@ from app.compiler.plan import ASK_ACTIONS, Plan, PlanTask
 from app.engine import fanout, loop, own
 from app.engine.draft import Draft
 from app.engine.events import RetryAsked
-from app.engine.settle import fire_set, settle, verdict
+from app.engine.settle import fire_set, settle, verdict, where_to
 from app.engine.state import MAIN, JobState, TaskState
 from app.engine.status import (
     CANCELLED,
@@ -59,6 +59,7 @@ def retry(draft: Draft, event: RetryAsked) -> None:
     from_here = broken(plan, statuses, {*event.from_, *event.mark_ok})
     gone = {name: _went(draft, name) for name in plan.tasks if plan.tasks[name].parent is None}
     again = _with_newly_reached(draft, downstream(plan, from_here), gone)
+    _say_where_kept_ones_went(draft, again, gone)
     final = set(plan.finally_)
     children = {child for name in again | final for child in plan.tasks[name].children}
     draft.want_jobs(name for name in again | final | children if plan.tasks[name].kind in _WITH_JOBS)
@@ -88,7 +89,16 @@ def _went(draft: Draft, name: str) -> tuple[str, ...]:
     state = draft.task(name)
     if state.went is not None:
         return state.went
-    return tuple(sorted(frozenset(fire_set(draft, draft.planned(name), state.status))))
+    return where_to(fire_set(draft, draft.planned(name), state.status))
+
+
+def _say_where_kept_ones_went(
+    draft: Draft, again: Collection[str], gone: Mapping[str, tuple[str, ...]]
+) -> None:
+    """From now on their edges stand as they are counted, and are not worked out anew by a later retry."""
+    for name, went in gone.items():
+        if name not in again:
+            draft.task(name).went = went
 
 
 def _with_newly_reached(draft: Draft, again: set[str], gone: Mapping[str, tuple[str, ...]]) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from app.compiler.plan import Plan, PlanTask
@@ -126,7 +126,7 @@ def _publish_what_renders(
 def _fire(draft: Draft, task: PlanTask, outcome: str) -> None:
     """E5: each outgoing edge becomes fired or dead; the targets are looked at when the step's work comes to them."""
     fired = frozenset() if draft.halted else frozenset(fire_set(draft, task, outcome))
-    draft.task(task.name).went = None if draft.halted else tuple(sorted(fired - RESERVED_TARGETS))
+    draft.task(task.name).went = None if draft.halted else where_to(fired)
     if "fail" in fired:
         _end_badly(draft, "fail", f"{task.name} went to `fail`")
     draft.want(task.out)
@@ -137,6 +137,11 @@ def _fire(draft: Draft, task: PlanTask, outcome: str) -> None:
         draft.work.append(target)
     if fired - RESERVED_TARGETS:
         draft.log("fired", task=task.name, targets=sorted(fired))
+
+
+def where_to(fired: Collection[str]) -> tuple[str, ...]:
+    """What a task's row keeps as `went` of the targets that fired: all but `noop`, where nothing happens."""
+    return tuple(sorted({*fired} - {"noop"}))
 
 
 def fire_set(draft: Draft, task: PlanTask, outcome: str) -> tuple[str, ...]:

@@ -54,10 +54,10 @@ class TaskState:
     items or batches of them), `total` how many items a loop has and `window` how many of its units may be outstanding
     (0: as many as the server lets). `items` says how each unit of a loop that is over came out. `started` is how many
     units have been born, `over` how many have ended. `stopping` is why open units are being stopped: "timed_out",
-    "fail_fast", "threshold" or "cancel". `went` are the tasks that its edges fired when it was over, None where a halt
-    kept them from firing. `input` is rendered once and kept. Attempt numbers go on over retries of the
-    execution: this run of the task began with `first_attempt`, and
-    the jobs that count are those from `base_attempt` on (fewer than all where it was reset as a whole).
+    "fail_fast", "threshold" or "cancel". `went` are the targets that its edges fired when it was over, `fail` among
+    them, None where a halt kept them from firing. `input` is rendered once and kept. Attempt numbers go on over retries
+    of the execution: this run of the task began with `first_attempt`, and the jobs that count are those from
+    `base_attempt` on (fewer than all where it was reset as a whole).
     """
 
     name: str

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, 
 from sqlalchemy.exc import IntegrityError
 
 from app.compiler.build import build
+from app.compiler.graph import shape
 from app.compiler.plan import PLAN_VERSION, Plan
 from app.engine.status import EXECUTION_OVER
 from app.errors import Conflict, InvalidInput, NotFound
@@ -270,6 +271,11 @@ def runnable(control: Control, ref: str, wanted: Version = None) -> Runnable:
             f"{ref} is switched off", hint="enable it, or execute another", code="workflow-disabled"
         )
     return Runnable(plan, found.source, found.revision)
+
+
+def graph(connection: Connection, ref: str, wanted: Version = None) -> dict[str, Any]:
+    """The graph of a stored workflow, as `compiler.graph.shape` has it. Raises NotFound."""
+    return shape(rows.plan(connection, get(connection, ref, wanted)["plan_digest"]))
 
 
 def inline(source: str) -> Runnable:

@@ -32,6 +32,8 @@ NEEDED = {
         GET /api/v1/packs/<>/workflows /api/v1/workflows/<>/executions
         GET /api/v1/workflow-executions /api/v1/workflow-executions/<> /api/v1/workflow-executions/<>/tasks
         GET /api/v1/workflow-executions/<>/output /api/v1/workflow-executions/<>/events
+        GET /api/v1/workflow-executions/<>/graph /api/v1/workflow-executions/<>/explain
+        GET /api/v1/workflow-executions/<>/tasks/<>/explain /api/v1/workflows/<>/graph
         GET /api/v1/workflow-executions/<>/jobs/<>/output/<> /api/v1/nodes /api/v1/nodes/<>
         GET /api/v1/nodes/<>/execute/<>
         GET /api/v1/automation/approvals /api/v1/automation/approvals/<>""",

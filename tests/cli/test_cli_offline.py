@@ -78,6 +78,7 @@ DIET = {
         ["execution", "show", "x", "--url", "http://127.0.0.1:1"],
         ("yaml", "jinja2", "cryptography"),
     ),
+    "graph": (["graph", "a.b", "--url", "http://127.0.0.1:1"], ("rich", "yaml", "jinja2", "cryptography")),
     "doctor": (["doctor"], ("yaml", "jinja2", "cryptography")),
     "up --help": (["up", "--help"], ()),
 }
