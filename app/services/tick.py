@@ -83,8 +83,8 @@ def _apart(what: str) -> Iterator[None]:
     """What goes wrong inside is logged, and the tick goes on with the rest."""
     try:
         yield
-    # The edge of one part or row: what cannot be done for it must not stop time for all others.
     except Exception:
+        # The edge of one part or row: what cannot be done for it must not stop time for all others.
         log.exception("a part of the tick failed: %s", what)
 
 
