@@ -112,12 +112,13 @@ def _known_of(task: PlanTask) -> _Known | None:
     bound = {str(name): "" if has_template(str(value)) else str(value) for name, value in names.items()}
     bound.update(dict.fromkeys(task.bound, ""))
     cwd = given.get("cwd")
-    cwd = None if cwd is None or has_template(str(cwd)) else str(cwd)
+    cwd = None if cwd is None or ("cwd" not in task.literal and has_template(str(cwd))) else str(cwd)
     shell = str(given.get("shell") or "sh")
     command = given.get("command")
     if isinstance(command, list | tuple):
         words = tuple(str(word) for word in command)
-        return _Known(Asked(words, None, shell, bound, cwd), not any(has_template(word) for word in words))
+        whole = "command" in task.literal or not any(has_template(word) for word in words)
+        return _Known(Asked(words, None, shell, bound, cwd), whole)
     key = "script" if command is None else "command"
     text = str(given.get(key) or "")
     return _Known(Asked(None, text, shell, bound, cwd), key in task.literal)

@@ -156,6 +156,7 @@ def test_S0_06_what_is_not_on_the_allowlist_is_refused_told_and_never_starts(run
             {"command": f"touch {there}"},
             {"script": f"touch {there}", "language": "bash"},
             {"command": ["uptime", f"--x=$(touch {there})"]},
+            {"command": ["uptime", "{{ no.template }}"]},
         ):
             answer = running.execute("web-1", **body)
             assert (answer.status, answer.data["code"]) == (403, "not-allowed"), answer.data

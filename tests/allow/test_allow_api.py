@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -67,6 +68,35 @@ def test_stored_workflows_are_not_held_to_it(guarded: Guarded) -> None:
     assert guarded.post(RM, "admin").get_json()["code"] == "not-allowed"
     for role in ("operator", "viewer"):
         assert guarded.post(definition({"command": ["uptime"]}), role).get_json()["code"] == "role-required"
+
+
+@pytest.fixture(scope="module")
+def staffed(guarded: Guarded) -> Guarded:
+    """With a node that stays online."""
+    guarded.world.add_node("web-1", last_seen=time.time() + 3600)
+    return guarded
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"command": ["rm", "-rf", "/srv/x"]},
+        {"command": ["uptime", "{{ x }}"]},
+        {"command": ["uptime"], "cwd": "/{{ x }}"},
+        {"command": "{{ x }}"},
+        {"script": "uptime"},
+    ],
+    ids=str,
+)
+def test_a_command_is_judged_whole_when_it_is_handed_in(staffed: Guarded, body: dict[str, Any]) -> None:
+    """Braces in a command are no templates: there is nothing to wait for."""
+    staffed.allow(SHIPPED)
+    before = staffed.world.counts()
+    for path, where in (("/nodes/web-1/execute", {}), ("/nodes/execute", {"nodes": ["web-1"]})):
+        answer = staffed.world.post(path, {**where, **body}, "operator")
+        assert (answer.status_code, answer.get_json()["code"]) == (403, "not-allowed"), answer.text
+        assert staffed.trail("execution.submit", 1)[0]["detail"]["origin"] == "adhoc"
+    assert staffed.world.counts() == before
 
 
 def test_watched_only_it_runs_and_is_told(guarded: Guarded) -> None:
