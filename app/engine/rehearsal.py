@@ -47,8 +47,8 @@ TimerKey = tuple[str, int, str]
 class Rehearsal:
     """One execution. `deliver` takes an event in as the store would; the rest is events by name.
 
-    `started` are the jobs handed to nodes, in order; `stopped` those that were told to end; `log` what the engine
-    noted. `now` is in Unix seconds.
+    `started` are the jobs handed to nodes, in order; `stopped` those that were told to end; `armed` every timer there
+    ever was, of which `timers` holds those that still run; `log` what the engine noted. `now` is in Unix seconds.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class Rehearsal:
         self.asks: dict[str, Ask] = {}
         self.children: dict[str, Child] = {}
         self.started: list[str] = []
+        self.armed: list[TimerKey] = []
         self.stopped: set[str] = set()
         self.log: list[dict[str, Any]] = []
         self.needs = 0
@@ -163,6 +164,10 @@ class Rehearsal:
         """The jobs for nodes that are not over, in order of birth."""
         return list(self._open)
 
+    def is_open(self, job: str) -> bool:
+        """Whether a job for a node is not over."""
+        return job in self._open
+
     @property
     def over(self) -> bool:
         return self.execution.status in EXECUTION_OVER
@@ -246,7 +251,9 @@ class Rehearsal:
         for key in changes.dropped_timers:
             self.timers.pop(key, None)
         for timer in changes.timers:
-            self.timers[(timer.task, timer.unit, timer.kind)] = timer.due_at
+            key = (timer.task, timer.unit, timer.kind)
+            self.timers[key] = timer.due_at
+            self.armed.append(key)
         self.asks |= {ask.job: ask for ask in changes.asks}
         self.children |= {child.job: child for child in changes.children}
         for id_ in changes.closed:
