@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from app.cli.plain import safe, seconds
 from app.errors import InvalidInput
 from app.language.problems import Problem, as_json, render_text
 from app.rehearse.coverage import Coverage, edges, fired
-from app.rehearse.judge import Difference, differences
+from app.rehearse.judge import MISSING, Difference, differences
 from app.rehearse.load import load
 from app.rehearse.model import Case, Suite
 from app.rehearse.play import play
@@ -122,7 +123,7 @@ def _run(name: str, covered: dict[str, Coverage]) -> _File:
 
 
 def _beside(problem: Problem, directory: Path) -> Problem:
-    return replace(problem, file=str(directory / problem.file))
+    return replace(problem, file=os.path.normpath(directory / problem.file))
 
 
 def _result(suite: Suite, case: Case, coverage: Coverage) -> _Result:
@@ -156,6 +157,8 @@ def _difference(one: Difference) -> list[str]:
 
 
 def _text(value: Any) -> str:
+    if value is MISSING:
+        return "nothing"
     return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
 
 
@@ -189,11 +192,17 @@ def _told(file: _File) -> dict[str, Any]:
             "status": one.status,
             "took": round(one.took, 3),
             "complaints": one.complaints,
-            "differences": [asdict(each) for each in one.differences],
+            "differences": [_told_difference(each) for each in one.differences],
         }
         for one in file.results
     ]
     return {"file": file.name, "problems": [as_json(one) for one in file.problems], "tests": tests}
+
+
+def _told_difference(one: Difference) -> dict[str, Any]:
+    """Without `expected` or `found` where there is no value."""
+    values = {"at": one.at, "expected": one.expected, "found": one.found, "why": one.why}
+    return {name: value for name, value in values.items() if value is not MISSING}
 
 
 def _told_coverage(one: Coverage) -> dict[str, Any]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from app.rehearse.play import Played
 
-MISSING = "nothing"
-"""Stands for a value that is not there, in words."""
+MISSING: Final = object()
+"""Stands for a value that is not there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """At the place `at`. Both lists where `expected` and `found` are lists; `found` is MISSING where there is none."""
+    """At the place `at`. `expected` or `found` is MISSING where there should be, or is, no value."""
 
     at: str
     expected: Any
