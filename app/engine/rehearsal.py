@@ -47,8 +47,9 @@ TimerKey = tuple[str, int, str]
 class Rehearsal:
     """One execution. `deliver` takes an event in as the store would; the rest is events by name.
 
-    `started` are the jobs handed to nodes, in order; `stopped` those that were told to end; `armed` every timer there
-    ever was, of which `timers` holds those that still run; `log` what the engine noted. `now` is in Unix seconds.
+    In order, and never shortened: `started` are the jobs handed to nodes, `told_to_stop` those that were told to end
+    (`stopped` as a set), `asked` the jobs of questions and called workflows, `armed` the timers, `log` what the engine
+    noted. `timers`, `asks` and `children` hold what is still open. `now` is in Unix seconds.
     """
 
     def __init__(
@@ -73,6 +74,8 @@ class Rehearsal:
         self.children: dict[str, Child] = {}
         self.started: list[str] = []
         self.armed: list[TimerKey] = []
+        self.asked: list[str] = []
+        self.told_to_stop: list[str] = []
         self.stopped: set[str] = set()
         self.log: list[dict[str, Any]] = []
         self.needs = 0
@@ -240,7 +243,8 @@ class Rehearsal:
         if changes.sweep_pending:
             self._sweep(spare_finally=changes.sweep_pending == "main")
         self.execution = replace(self.execution, **changes.execution)
-        self.stopped |= {job.id for job in step.commands.stop}
+        self.told_to_stop += [job.id for job in step.commands.stop]
+        self.stopped.update(job.id for job in step.commands.stop)
         self.log += changes.log
         touched = [self.jobs[id_].task for id_ in changes.jobs] + [job.task for job in changes.new_jobs]
         self._hand_over(task for task in dict.fromkeys(touched) if task in self._queues)
@@ -256,6 +260,7 @@ class Rehearsal:
             self.armed.append(key)
         self.asks |= {ask.job: ask for ask in changes.asks}
         self.children |= {child.job: child for child in changes.children}
+        self.asked += [ask.job for ask in changes.asks] + [child.job for child in changes.children]
         for id_ in changes.closed:
             self.asks.pop(id_, None)
             self.children.pop(id_, None)

@@ -86,8 +86,7 @@ class _Player:
         self._planned = 0
         self._at = [one for one in case.at if one.seconds is None]
         self._held: list[TimerKey] = []
-        self._seen_started = self._seen_armed = 0
-        self._seen: set[str] = set()
+        self._seen_started = self._seen_armed = self._seen_asked = self._seen_stops = 0
         self._used: set[str] = set()
         for one in case.at:
             if one.seconds is not None:
@@ -125,16 +124,15 @@ class _Player:
             if key in world.timers:
                 self._plan(world.timers[key], _TIMER, key)
         self._seen_armed = len(world.armed)
-        for id_ in [*world.asks, *world.children, *world.stopped]:
-            if id_ in self._seen:
-                continue
+        for id_ in world.asked[self._seen_asked :]:
             if id_ in world.asks:
                 self._plan_answer(world.asks[id_])
             elif id_ in world.children:
                 self._plan_child(world.jobs[id_])
-            elif world.is_open(id_):
-                self._plan(world.now, _WORK, (id_, _STOPPED, ()))
-            self._seen.add(id_)
+        self._seen_asked = len(world.asked)
+        for id_ in world.told_to_stop[self._seen_stops :]:
+            self._plan(world.now, _WORK, (id_, _STOPPED, ()))
+        self._seen_stops = len(world.told_to_stop)
 
     def _plan_job(self, job: JobState) -> None:
         outcome = self._outcome(job)
