@@ -25,6 +25,7 @@ COMMANDS = {
     "compile": ("app.cli.compiling:compile_", "Print the Celery canvas that a workflow becomes."),
     "graph": ("app.cli.graph:graph", "Draw the graph of a file, a stored workflow or an execution."),
     "schema": ("app.cli.offline:schema", "Print the JSON Schema of workflow files, for editors."),
+    "test": ("app.cli.testing:test", "Run the tests of workflows; no server, no nodes."),
     "exec": ("app.cli.remote:exec_", "Run one command on nodes, live."),
     "run": ("app.cli.run:run", "Execute a workflow file or a stored workflow and follow it."),
     "workflow": ("app.cli.workflow:workflow", "Store, show and execute workflows."),

@@ -51,6 +51,12 @@ def load_or_raise(text: str | bytes, file: str = "<workflow>", *, runnable: bool
     return loaded.workflow
 
 
+def within(r: Reading, node: Node) -> Workflow | None:
+    """Read a workflow that is part of a larger text; problems are noted in `r`. Raises TooManyProblems."""
+    found = _workflow(r, node)
+    return None if r.collector.failed else found
+
+
 def _workflow(r: Reading, root: Node) -> Workflow | None:
     values = grammar.WORKFLOW.read(r, root)
     if values is BAD:

@@ -42,7 +42,7 @@ def rehearse(case: dict[str, Any]) -> tuple[World, list[str], list[float]]:
             world.cancel(forced=bool(case.get("forced")))
         elif world.open_jobs:
             job = world.open_jobs[0]
-            world.end(job, "cancelled" if job in world.stopped else fate(case, world, job))
+            world.come_to(job, "cancelled" if job in world.stopped else fate(case, world, job))
         else:
             key = min(world.due_timers, key=lambda key: world.timers[key])
             if key[2].startswith("retry"):

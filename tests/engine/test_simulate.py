@@ -48,7 +48,7 @@ def _something(world: World, seed: int, when: Random, *, disturb: bool) -> None:
         return
     on_nodes = sorted(id_ for id_, job in world.jobs.items() if job.node)
     if disturb and when.random() < 0.1 and on_nodes:
-        world.end(when.choice(on_nodes), "succeeded") if when.random() < 0.3 else _repeat(world, when)
+        world.come_to(when.choice(on_nodes), "succeeded") if when.random() < 0.3 else _repeat(world, when)
         return
     paused = world.execution.intent == "pause"
     if disturb and when.random() < (0.2 if paused else 0.04):
@@ -73,7 +73,7 @@ def _something(world: World, seed: int, when: Random, *, disturb: bool) -> None:
     elif disturb and when.random() < 0.1:
         world.lose(what)
     else:
-        world.end(what, _fate(world, seed, what))
+        world.come_to(what, _fate(world, seed, what))
 
 
 def _again(world: World, when: Random) -> None:
@@ -91,7 +91,7 @@ def _repeat(world: World, when: Random) -> None:
     """A message that comes again after its job is over."""
     over = [id_ for id_, job in world.jobs.items() if job.settled]
     if over:
-        world.end(when.choice(over), "failed")
+        world.come_to(when.choice(over), "failed")
 
 
 def _fate(world: World, seed: int, job: str) -> str:

@@ -40,7 +40,7 @@ def test_it_waits_and_says_so() -> None:
 
 def test_a_late_outcome_counts() -> None:
     world = lost()
-    world.end(JOB, "succeeded")
+    world.come_to(JOB, "succeeded")
     assert world.execution.status == "completed"
 
 
@@ -67,7 +67,7 @@ def test_a_person_starts_it_again() -> None:
     world.deliver(JobResolved(JOB, "again", "nothing was done", "ada"))
     assert world.jobs["01EXEC.a.0.2"].status == "dispatched"
     assert world.jobs[JOB].error is not None
-    world.end("01EXEC.a.0.2", "succeeded")
+    world.come_to("01EXEC.a.0.2", "succeeded")
     assert world.execution.status == "completed"
 
 

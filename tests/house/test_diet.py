@@ -28,6 +28,7 @@ DIETS = {
     ),
     "app.cli.main": (*SERVER_ONLY, "celery", "kombu", "redis", "cryptography", "jinja2", "yaml"),
     "app.cli.offline": (*SERVER_ONLY, "celery", "kombu", "redis", "cryptography"),
+    "app.cli.testing": (*SERVER_ONLY, "celery", "kombu", "redis", "cryptography"),
     "app.cli.run": (*SERVER_ONLY, "celery", "kombu", "redis", "cryptography"),
     "app.cli.remote": (
         *SERVER_ONLY,

@@ -20,12 +20,13 @@ MAY_IMPORT = {
     "language": {"allow", "errors"},
     "compiler": {"language", "errors"},
     "engine": {"compiler", "language", "errors"},
+    "rehearse": {"engine", "compiler", "language", "errors"},
     "store": BELOW,
     "transport": PLAIN,
     "services": BELOW | {"store", "transport"},
     "node": {"allow", "transport", *PLAIN},
     "api": BELOW | {"store", "transport", "services"},
-    "cli": BELOW,
+    "cli": BELOW | {"rehearse"},
 }
 """Part of `app` -> the parts that it may import beside itself. A part that is not here may not exist."""
 

@@ -39,7 +39,7 @@ IMPURE = {
     "time",
     "uuid",
 }
-"""What allow, language, compiler and engine do not import: the clock, chance, files and other processes."""
+"""What allow, language, compiler, engine and rehearse do not import: the clock, chance, files and other processes."""
 
 
 def calls(path: Path) -> Iterator[tuple[int, str, ast.Call]]:
@@ -141,7 +141,7 @@ def test_the_environment_has_one_reader() -> None:
 def test_pure_floors_import_nothing_impure() -> None:
     wrong = [
         f"{named(path)}:{line} {name}"
-        for part in ("allow", "language", "compiler", "engine")
+        for part in ("allow", "language", "compiler", "engine", "rehearse")
         for path in modules(f"app/{part}")
         for line, name in imported(path)
         if name.split(".")[0] in IMPURE
@@ -152,7 +152,7 @@ def test_pure_floors_import_nothing_impure() -> None:
 def test_pure_floors_open_and_print_nothing() -> None:
     wrong = [
         f"{named(path)}:{line} {name}"
-        for part in ("allow", "language", "compiler", "engine")
+        for part in ("allow", "language", "compiler", "engine", "rehearse")
         for path in modules(f"app/{part}")
         for line, name, _ in calls(path)
         if name in ("open", "print", "input")

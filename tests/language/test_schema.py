@@ -44,7 +44,9 @@ def test_what_loads_validates(text: str) -> None:
 
 
 def test_examples_validate() -> None:
-    for path in sorted(EXAMPLES.glob("*.yaml")):
+    workflows = sorted(set(EXAMPLES.glob("*.yaml")) - set(EXAMPLES.glob("*.test.yaml")))
+    assert workflows
+    for path in workflows:
         VALIDATOR.validate(data(path.read_bytes()))
 
 
