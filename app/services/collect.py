@@ -19,7 +19,7 @@ from app.compiler.canvas import Signature
 from app.engine.state import JobState
 from app.engine.status import DISPATCHED, EXECUTION_OVER, JOB_OUT, PAUSE, QUEUED, SUCCEEDED, UNKNOWN
 from app.logs import scope
-from app.services import calls, handover, outcomes
+from app.services import families, handover, outcomes
 from app.services.control import Control
 from app.services.handover import Parcel
 from app.services.lost import lose
@@ -256,7 +256,7 @@ def settle(desk: Desk, execution: str) -> None:
 
 
 def _note_end(run: Run, parcel: Parcel, *, settled: bool = False) -> None:
-    if run.calls or (settled and calls.has_calls(run.plan)):
+    if run.calls or (settled and families.has_calls(run.plan)):
         parcel.families.add(run.execution)
     if run.head.state.status in EXECUTION_OVER:
         parcel.over.add(run.execution)
@@ -268,7 +268,7 @@ def _tell_over(desk: Desk, parcel: Parcel) -> None:
     for execution in parcel.over:
         desk.tell_over(execution)
     for execution in parcel.families:
-        calls.align(desk.control, execution)
+        families.align(desk.control, execution)
 
 
 def _queued(run: Run) -> list[JobState]:

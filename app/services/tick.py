@@ -28,7 +28,7 @@ from app.engine.status import (
     TIMED_OUT,
     UNKNOWN,
 )
-from app.services import calls, collect, lost, output, retention
+from app.services import collect, families, lost, output, retention
 from app.services.collect import Desk
 from app.services.installation import LEASE
 from app.services.measures import TICK_SECONDS
@@ -61,7 +61,7 @@ def tick(desk: Desk, holder: str) -> bool:
     parts: tuple[Callable[[Desk], None], ...] = (
         _timers,
         _unsettled,
-        _calls,
+        _families,
         _queued,
         _given_up,
         _away,
@@ -178,10 +178,10 @@ def _unsettled(desk: Desk) -> None:
             collect.settle(desk, row.execution)
 
 
-def _calls(desk: Desk) -> None:
+def _families(desk: Desk) -> None:
     """Workflows that are called and were not started, and ends that the caller was not told."""
-    for execution in calls.left_alone(desk.control):
-        calls.align(desk.control, execution)
+    for execution in families.left_alone(desk.control):
+        families.align(desk.control, execution)
 
 
 def _queued(desk: Desk) -> None:
