@@ -14,12 +14,12 @@ from typing import Any
 from sqlalchemy import Connection, func, select, update
 
 from app.compiler import canvas
-from app.compiler.plan import Plan
+from app.compiler.plan import IO, Plan
 from app.engine.events import NodeAway
 from app.engine.state import JobState
 from app.engine.status import DISPATCHED, JOB_OUT, QUEUED, RUN
 from app.errors import InvalidInput, NotAllowed, TooLarge
-from app.services import guard
+from app.services import calls, guard
 from app.services.control import Control
 from app.services.lost import fail
 from app.services.measures import RESENT
@@ -65,13 +65,15 @@ class Parcel:
     """Everything that is to leave after the commit.
 
     `members` are lines to send, `orders` what a chain goes on with, `woken` executions of which a job that waited
-    for its node went out: a settle tells their tasks. `over` are executions that have come to their end.
+    for its node went out: a settle tells their tasks. `over` are executions that have come to their end, `calls` the
+    jobs that are calls from the control side.
     """
 
     members: list[tuple[Member, JobMessage, Recipient]] = field(default_factory=list)
     orders: dict[str, tuple[JobMessage, Recipient]] = field(default_factory=dict)
     woken: set[str] = field(default_factory=set)
     over: set[str] = field(default_factory=set)
+    calls: list[str] = field(default_factory=list)
 
 
 _outstanding = (
@@ -126,7 +128,11 @@ def _admit(
     partial: set[str] = set()
     for job in wanted:
         place = where.get(job.node)
-        if place is None or not place.online:
+        if job.node == IO:
+            if room.get(job.task, 1) > 0 and calls.hand_over(run, job):
+                room[job.task] = room.get(job.task, 1 << 30) - 1
+                parcel.calls.append(job.id)
+        elif place is None or not place.online:
             _hold(run, job)
         elif not place.free or room.get(job.task, 1) < 1:
             partial.add(job.task)
