@@ -107,7 +107,7 @@ def _parsed(body: bytes) -> Any:
     try:
         found = json.loads(body, parse_constant=_no_number)
         # As deep and as large as it may be stored: half of a surrogate pair or 1e999 may not.
-        json.dumps(found, allow_nan=False).encode()
+        json.dumps(found, allow_nan=False, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return None
     return found if is_shallow(found) else None
