@@ -21,6 +21,7 @@ from app.services.control import Control
 from app.settings import from_environment
 from app.store.db import Store
 from app.transport import queues
+from app.transport.addresses import Policy
 from app.transport.celery_app import make_celery
 from app.transport.send import Sender
 
@@ -29,6 +30,8 @@ name = f"{settings.control_name}-io"
 configure(settings, process="io", worker=name)
 setup_logging.connect(lambda **_: None, weak=False)  # so that Celery leaves it alone
 log = logging.getLogger(__name__)
+# Here, so that a worker with a setting that is wrong does not start at all.
+policy = Policy.read(settings.http_allow_private, settings.http_allow)
 
 celery = make_celery(
     "control",
@@ -45,7 +48,7 @@ celery.conf.worker_send_task_events = settings.task_events
 def caller() -> Caller:
     """This life of the worker: the database, and where foreign tasks go."""
     control = Control(settings, Store(settings.database), nudge=Sender(celery).settle)
-    return Caller.start(control, name)
+    return Caller.start(control, name, policy)
 
 
 @worker_init.connect(weak=False)

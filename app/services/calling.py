@@ -52,12 +52,10 @@ class Caller:
     claim: str
 
     @classmethod
-    def start(cls, control: Control, name: str) -> Caller:
-        """A new life of the worker of that name. Raises InvalidInput for settings that are wrong."""
-        settings = control.settings
-        policy = Policy.read(settings.http_allow_private, settings.http_allow)
-        claim = f"{_prefix(name)}{ulid()}"
-        return cls(control, Foreign(settings.celery_connections), policy, claim)
+    def start(cls, control: Control, name: str, policy: Policy) -> Caller:
+        """A new life of the worker of that name."""
+        foreign = Foreign(control.settings.celery_connections)
+        return cls(control, foreign, policy, f"{name[:36]}:{ulid()}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +106,6 @@ def inherit(caller: Caller) -> int:
     for row in found:
         _lose(caller, row.id, row.execution)
     return len(found)
-
-
-def _prefix(name: str) -> str:
-    return f"{name[:36]}:"
 
 
 def _lose(caller: Caller, job: str, execution: str) -> None:

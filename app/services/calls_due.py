@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select, update
 
 from app.compiler.plan import IO
-from app.engine.status import DISPATCHED, EXECUTION_OVER, QUEUED, RUN, RUNNING, TIMED_OUT
+from app.engine.status import DISPATCHED, EXECUTION_OVER, PAUSE, QUEUED, RUNNING, TIMED_OUT
 from app.services import collect, lost
 from app.services.collect import Desk
 from app.services.run import Run
@@ -42,7 +42,7 @@ def _queued(desk: Desk) -> None:
         select(jobs.c.execution)
         .join(executions, executions.c.id == jobs.c.execution)
         .where(jobs.c.node == IO, jobs.c.status == QUEUED, jobs.c.created_at < before)
-        .where(executions.c.intent == RUN, executions.c.status.not_in(EXECUTION_OVER))
+        .where(executions.c.intent != PAUSE, executions.c.status.not_in(EXECUTION_OVER))
         .distinct()
     )
     for row in _rows(desk, query):

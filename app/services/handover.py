@@ -120,7 +120,8 @@ def _admit(
 ) -> str | None:
     if not wanted:
         return None
-    where = places(run.connection, {job.node for job in wanted}, run.now, run.control.settings.offline_after)
+    names = {job.node for job in wanted if job.node != IO}
+    where = places(run.connection, names, run.now, run.control.settings.offline_after)
     run.load_tasks({job.task for job in wanted})
     room = _window_room(run, wanted)
     said: dict[str, Told] = {}

@@ -25,7 +25,6 @@ from app.services.cancel import cancel
 from app.services.hold import pause, resume
 from app.services.resolve import resolve
 from app.transport.addresses import Policy
-from app.transport.foreign import Foreign
 
 
 class Exchange:
@@ -39,9 +38,7 @@ class Exchange:
         self.caller = self.life()
 
     def life(self) -> Caller:
-        policy = Policy.read(False, "127.0.0.1/32")
-        started = Caller.start(self.office.control, "control-io")
-        return replace(started, policy=policy, foreign=Foreign(""))
+        return Caller.start(self.office.control, "control-io", Policy.read(False, "127.0.0.1/32"))
 
     def submit(self, text: str, **parameters: Any) -> str:
         url = f"http://127.0.0.1:{self.server.port}"
