@@ -205,3 +205,27 @@ def test_nobody_consumes_calls(calling: Fleet, server: OddServer) -> None:
     assert calling.wait_for(execution).status == "failed"
     assert calling.job(execution, "a").error["type"] == "node_offline"
     calling.keeper.bring_up("io")
+
+
+@pytest.mark.postgres
+def test_calls_with_their_rows_in_postgresql(database_url: str, server: OddServer) -> None:
+    """What a server may say and PostgreSQL may not store; a loop wider than its window; a worker that is killed."""
+    base = f"http://127.0.0.1:{server.port}"
+    with Fleet(("local",), postgres=database_url, MUSTER_HTTP_ALLOW="127.0.0.1/32") as fleet:
+        fleet._celery("io", "workers.io", "worker")
+        execution = fleet.submit(
+            f"tasks: [{{name: a, action: core.http, with_items: [bytes, json/surrogate, json/nan, plain], "
+            f'concurrency: 2, input: {{url: "{base}/{{{{ item }}}}"}}}}]\n'
+            "output_map: {all: \"{{ task.a.result | map(attribute='body') | list }}\"}\n"
+        )
+        row = fleet.wait_for(execution, 60)
+        assert row.output["all"][0] == "a\ufffdb\ufffd", fleet.story(execution)
+        assert row.output["all"][3] == "hello"
+        server.gate.clear()
+        server.asked.clear()
+        execution = fleet.submit(f'tasks: [{{name: a, action: core.http, input: {{url: "{base}/held"}}}}]')
+        wait_until(lambda: server.asked.total(), what="the request")
+        fleet.kill("io")
+        assert fleet.wait_for(execution, 60).status == "failed"
+        assert fleet.job(execution, "a").error["type"] == "lost"
+        server.gate.set()
