@@ -18,7 +18,7 @@ from app.engine.status import DISPATCHED, FAILED, RUNNING, SUCCEEDED, TIMED_OUT,
 from app.errors import InvalidInput, Unavailable
 from app.ids import ulid
 from app.logs import scope
-from app.services import call_input, lost
+from app.services import call_input, calls
 from app.services.control import Control
 from app.services.outcomes import storable
 from app.services.run import Run
@@ -110,13 +110,16 @@ def inherit(caller: Caller) -> int:
 
 def _lose(caller: Caller, job: str, execution: str) -> None:
     with caller.control.store.write() as connection:
-        lost.lose(Run.lock(caller.control, connection, execution), job)
+        calls.give_up(Run.lock(caller.control, connection, execution), job)
     caller.control.nudge([execution])
 
 
 def _loaded(job: str, *statuses: str) -> Any:
     columns = (
-        *(jobs.c[name] for name in ("id", "execution", "task", "given", "backstop_at", "started_at")),
+        *(
+            jobs.c[name]
+            for name in ("id", "execution", "task", "given", "status", "backstop_at", "started_at")
+        ),
         *(tasks.c.input, executions.c.plan_digest, executions.c.trace_id),
     )
     return (
@@ -235,7 +238,7 @@ def _let_go(caller: Caller, call: Call) -> None:
 def _ask(caller: Caller, job: str) -> None:
     """Ask about a foreign task that was sent; put it off where there is nothing to be told yet."""
     control = caller.control
-    sent = _loaded(job, RUNNING).where(jobs.c.send_after.is_not(None))
+    sent = _loaded(job, RUNNING, UNKNOWN).where(jobs.c.send_after.is_not(None), jobs.c.settled.is_(False))
     with control.store.read() as connection:
         row = connection.execute(sent).first()
     if row is None:
@@ -244,13 +247,15 @@ def _ask(caller: Caller, job: str) -> None:
     given = (row.input if row.given is None else row.given["input"]) or {}
     call = Call(job, row.execution, "core.celery", given, row.started_at, None)
     answer = _foreign_answer(caller, call)
+    if answer is None and row.status == RUNNING:
+        answer = _too_late(caller, call)
     if answer is not None:
         _record(caller, call, answer)
         return
     age = control.clock() - row.started_at
     pause = min(_LONGEST_PAUSE, max(_FIRST_ASKED, age / 10))
     with control.store.write() as connection:
-        later = update(jobs).where(jobs.c.id == job, jobs.c.status == RUNNING)
+        later = update(jobs).where(jobs.c.id == job, jobs.c.status.in_((RUNNING, UNKNOWN)))
         connection.execute(later.values(send_after=control.clock() + pause))
 
 
@@ -267,6 +272,12 @@ def _foreign_answer(caller: Caller, call: Call) -> Answer | None:
         return Answer(FAILED, error={"type": "too_large", "message": message})
     if ended is not None:
         return Answer(SUCCEEDED if ended.error is None else FAILED, ended.result, ended.error)
+    return None
+
+
+def _too_late(caller: Caller, call: Call) -> Answer | None:
+    """The timeout of the input is over. What is unknown stays so: only its result or a person tells more."""
+    settings = caller.control.settings
     wait = call_input.seconds_of(call.given.get("timeout"), settings.celery_timeout, call_input.MONTH)
     if caller.control.clock() - call.started_at < wait:
         return None

@@ -6,11 +6,12 @@ says so; the row is the truth. Whoever takes it makes it `running` first, with a
 
 from __future__ import annotations
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, select, update
 
 from app.compiler.plan import IO
 from app.engine.state import JobState
-from app.engine.status import DISPATCHED, QUEUED
+from app.engine.status import DISPATCHED, QUEUED, UNKNOWN
+from app.services import lost
 from app.services.run import Run
 from app.store import executions as rows
 from app.store.prepared import Query
@@ -60,3 +61,15 @@ def hand_over(run: Run, job: JobState) -> bool:
     return run.mark(job, columns) or bool(
         set_columns(run.connection, jobs, columns, id=job.id, status=QUEUED)
     )
+
+
+def give_up(run: Run, job: str) -> None:
+    """Whoever made the call is gone, or does not know whether it was made.
+
+    What then waits as unknown is asked about if it was a foreign task: its result says that it was sent.
+    """
+    lost.lose(run, job)
+    state = run.slice.jobs.get(job)
+    if state is not None and run.plan.tasks[state.task].action == "core.celery":
+        waits = update(jobs).where(jobs.c.id == job, jobs.c.status == UNKNOWN)
+        run.connection.execute(waits.values(send_after=run.now))

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import select, update
 
 from app.compiler.plan import IO
-from app.engine.status import DISPATCHED, EXECUTION_OVER, PAUSE, QUEUED, RUNNING, TIMED_OUT
-from app.services import collect, lost
+from app.engine.status import DISPATCHED, EXECUTION_OVER, PAUSE, QUEUED, RUNNING, TIMED_OUT, UNKNOWN
+from app.services import calls, collect, lost
 from app.services.collect import Desk
 from app.services.run import Run
 from app.store.tables import Execution, Job, table
@@ -68,7 +68,7 @@ def _untaken(desk: Desk) -> None:
 def _pending(desk: Desk) -> None:
     """Tasks of other Celery apps that are to be asked about: by a message, so that no backend can hold up a tick."""
     now = desk.control.clock()
-    due = (jobs.c.node == IO, jobs.c.status == RUNNING, jobs.c.send_after <= now)
+    due = (jobs.c.node == IO, jobs.c.status.in_((RUNNING, UNKNOWN)), jobs.c.send_after <= now)
     found = [row.id for row in _rows(desk, select(jobs.c.id).where(*due))]
     if found:
         with desk.control.store.write() as connection:
@@ -102,7 +102,7 @@ def _given_up(desk: Desk) -> None:
 def _cut_short(desk: Desk) -> None:
     """The lease ran out: whoever made the call is gone."""
     wanted = (jobs.c.status == RUNNING, jobs.c.order_expires_at <= desk.control.clock())
-    _each(desk, wanted, lambda run, row: lost.lose(run, row.id))
+    _each(desk, wanted, lambda run, row: calls.give_up(run, row.id))
 
 
 def _each(desk: Desk, wanted: Iterable[Any], what: Callable[[Run, Any], None]) -> None:
