@@ -58,6 +58,15 @@ class Settings:
     allowlist: str = ""
     allowlist_mode: str = ""
 
+    # calls from the control side
+    io_concurrency: int = 16
+    call_limit: int = 1_000_000
+    http_timeout: float = 60.0
+    http_allow_private: bool = False
+    http_allow: str = ""
+    celery_connections: str = ""
+    celery_timeout: float = 86400.0
+
     # api
     api_bind: str = "127.0.0.1:8088"
     api_threads: int = 16

@@ -69,7 +69,8 @@ def desk() -> Desk:
     signer = Signer.load(settings, installed.id)
     client = connect(settings.redis_url)
     streams, ends = OutputReader(client), Ends(client)
-    return Desk(control, signer, NodeKeys(store), sender().lines, sender().ctl, streams, ends.tell)
+    sends = sender()
+    return Desk(control, signer, NodeKeys(store), sends.lines, sends.ctl, streams, ends.tell, sends.calls)
 
 
 @worker_init.connect(weak=False)

@@ -62,6 +62,7 @@ def bring_up(supervisor: Supervisor, wanted: Wanted, given: Mapping[str, str]) -
         supervisor.start(
             parts.api(home, environments, descriptor, settings.api_threads),
             parts.control(home, environments, wanted.flower),
+            parts.io(home, environments, wanted.flower),
             *(parts.node(name, home, environments, wanted.flower) for name in names),
             parts.beat(home, environments),
         )

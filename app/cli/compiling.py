@@ -33,7 +33,7 @@ def _canvases(plan: Plan) -> dict[str, Any]:
     followed = {task.then for task in plan.tasks.values() if task.then}
     found: dict[str, Any] = {}
     for task in plan.tasks.values():
-        if task.name in followed or task.parent or task.runs_in_engine:
+        if task.name in followed or task.parent or task.runs_in_engine or task.is_call:
             continue
         born = _born(plan, task.name)
         found[task.name] = canvas.compile(plan, _EXAMPLE_EXECUTION, born, window=_WINDOW)
@@ -47,7 +47,7 @@ def _born(plan: Plan, name: str) -> list[canvas.Born]:
         return [
             job
             for child in task.children
-            if not plan.tasks[child].runs_in_engine
+            if not (plan.tasks[child].runs_in_engine or plan.tasks[child].is_call)
             for job in _born(plan, child)
         ]
     if task.kind == "fanout":

@@ -42,6 +42,12 @@ def control(home: Home, environments: Environments, events: bool) -> Spec:
     return _spec("control", _celery("control", "worker"), home, env, SERVERS)
 
 
+def io(home: Home, environments: Environments, events: bool) -> Spec:
+    """The worker that makes calls."""
+    env = environments.control(**_EVENTS if events else {})
+    return _spec("io", _celery("io", "worker"), home, env, WORKERS)
+
+
 def beat(home: Home, environments: Environments) -> Spec:
     """The clock."""
     return _spec("beat", _celery("beat", "beat"), home, environments.control(), WORKERS)

@@ -9,7 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from app.compiler.plan import ENGINE_ACTIONS, FANOUT_ACTION, JOB_ACTIONS, LOCAL, Plan, PlanTask
+from app.compiler.plan import (
+    CALL_ACTIONS,
+    ENGINE_ACTIONS,
+    FANOUT_ACTION,
+    JOB_ACTIONS,
+    LOCAL,
+    Plan,
+    PlanTask,
+)
 from app.language import expressions, shelltext
 from app.language.model import RESERVED_TARGETS, Task, Workflow
 
@@ -114,7 +122,7 @@ def _kind(task: Task) -> str:
         return "fanout"
     if task.action in ENGINE_ACTIONS:
         return "engine"
-    return "job" if task.action in JOB_ACTIONS else "own"
+    return "job" if task.action in JOB_ACTIONS | CALL_ACTIONS else "own"
 
 
 def _bind(task: Task) -> tuple[dict[str, Any], tuple[str, ...], dict[str, str]]:
@@ -235,6 +243,8 @@ def _own_boundary(task: PlanTask) -> str:
         return "parallel block: a chord with its own settle"
     if task.kind in ("engine", "own"):
         return f"{task.action} runs in the engine"
+    if task.is_call:
+        return f"{task.action} is a call from the control side"
     if task.parent:
         return f"child of the block {task.parent}"
     if task.is_finally:
@@ -246,7 +256,7 @@ def _own_boundary(task: PlanTask) -> str:
 
 def _entry_boundary(task: PlanTask) -> str:
     """Why `task` cannot be the next link of a chain, or ""."""
-    if task.kind != "job":
+    if task.kind != "job" or task.is_call:
         return f"{task.name} is {_SHOWN.get(task.kind, task.action)}"
     if task.incoming > 1:
         return f"{task.name} has {task.incoming} incoming edges"

@@ -27,6 +27,8 @@ def _segment(plan: Plan, first: PlanTask) -> Iterator[str]:
         yield from _loop(plan, first)
     elif first.kind == "block":
         yield from _block(plan, first)
+    elif first.is_call:
+        yield f"call  {first.name}  {first.action}@io{_role(plan, first)}"
     elif first.kind in ("engine", "own"):
         yield f"engine  {first.name}  {first.action}{_role(plan, first)}"
     else:
@@ -82,6 +84,9 @@ def _loop(plan: Plan, task: PlanTask) -> Iterator[str]:
     if task.runs_in_engine:
         yield f"engine  {task.name}  {task.action}  loop over {many}{batches}{window}{_role(plan, task)}"
         return
+    if task.is_call:
+        yield f"call  {task.name}  {task.action}@io  loop over {many}{batches}{window}{_role(plan, task)}"
+        return
     yield f"{'group' if window else 'chord'}  {task.name}  {task.action}  loop over {many}{batches}{window}"
     yield f"  {_link(task)}"
     yield "  each collect claims the next unit" if window else "  body: settle@control"
@@ -90,10 +95,12 @@ def _loop(plan: Plan, task: PlanTask) -> Iterator[str]:
 
 def _block(plan: Plan, block: PlanTask) -> Iterator[str]:
     children = [plan.tasks[name] for name in block.children]
-    plain = all(child.kind == "job" for child in children)
+    plain = all(child.kind == "job" and not child.is_call for child in children)
     yield f"{'chord' if plain else 'group'}  {block.name}  parallel"
     for child in children:
-        if child.kind == "job":
+        if child.is_call and child.kind == "job":
+            yield f"  call  {child.name}  {child.action}@io"
+        elif child.kind == "job":
             yield f"  {_link(child)}"
         elif child.kind == "fanout":
             yield from (f"  {line}" for line in _fanout(child))

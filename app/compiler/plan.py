@@ -17,12 +17,18 @@ from app.errors import InvalidInput
 PLAN_VERSION = 1
 
 JOB_ACTIONS = frozenset({"core.shell", "core.script", "core.echo"})
+CALL_ACTIONS = frozenset({"core.http", "core.celery"})
 FANOUT_ACTION = "core.distributed_shell"
 ENGINE_ACTIONS = frozenset({"core.noop", "core.sleep", "core.fail"})
 ASK_ACTIONS = frozenset({"core.approval", "core.inquiry"})
 
 LOCAL = "local"
 """The node on the control side: where a task without `delegate_to` runs."""
+
+IO = "io"
+"""Where calls run: no node, but whichever control worker consumes the queue of this name."""
+
+_READING = frozenset({"GET", "HEAD"})
 
 
 class UnknownPlanVersion(InvalidInput):
@@ -33,8 +39,9 @@ class UnknownPlanVersion(InvalidInput):
 class PlanTask:
     """One task, with its edges counted and its place in a line decided.
 
-    `kind` is `job` (one job), `fanout` (one job a node), `loop` (one job a unit: an item, or a batch of them), `block`
-    (children), `own` (one job that the engine itself sees to: a question, another workflow) or `engine` (no job).
+    `kind` is `job` (one job, on a node or as a call), `fanout` (one job a node), `loop` (one job a unit: an item, or a
+    batch of them), `block` (children), `own` (one job that the engine itself sees to: a question, another workflow) or
+    `engine` (no job).
     `loop` holds `items`, `batch_size`, `concurrency` and `tolerate`.
     `out` are the tasks that an edge leads to, each once; `incoming` counts edges that lead here. `then` is the next
     task of the same line (chain), None where the line ends; `boundary` says why it ends. `literal` are the keys of
@@ -98,7 +105,22 @@ class PlanTask:
         """Whether its units need no node: nothing of it is ever handed over."""
         if self.kind != "loop":
             return self.kind in ("engine", "own")
-        return self.action not in JOB_ACTIONS
+        return self.action not in JOB_ACTIONS | CALL_ACTIONS
+
+    @property
+    def is_call(self) -> bool:
+        """Whether its jobs are calls from the control side (`IO`)."""
+        return self.action in CALL_ACTIONS
+
+    @property
+    def runs_on_nodes(self) -> bool:
+        """Whether its own jobs are handed to nodes."""
+        return self.kind in ("job", "fanout", "loop") and not (self.is_call or self.runs_in_engine)
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether a job that was lost may run once more without harm (semantics E8)."""
+        return self.idempotent or (self.action == "core.http" and self.input.get("method", "GET") in _READING)
 
     def handles(self, outcome: str) -> bool:
         """Whether a failure of this kind is declared as handled (semantics E6)."""

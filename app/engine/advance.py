@@ -297,8 +297,9 @@ def _job_unknown(draft: Draft, event: Event) -> None:
     if job.settled or job.status in JOB_OVER:
         return
     job.status = UNKNOWN
-    job.error = error("unknown", f"node {job.node} does not say what became of this job")
     task = draft.planned(job.task)
+    whose = "the call was cut short, and nobody knows" if task.is_call else f"node {job.node} does not say"
+    job.error = error("unknown", f"{whose} what became of this job")
     if (task.on_unknown or ("fail" if task.kind == "fanout" else "wait")) == "wait":
         draft.set_status(job.task, WAITING, "unknown")
         return

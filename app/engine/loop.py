@@ -196,9 +196,14 @@ def _item(unit: int, job: JobState | None) -> dict[str, Any]:
     return {"index": unit, "status": job.status, "error": job.error}
 
 
-def _shortened(result: Mapping[str, Any] | None, share: int) -> Any:
-    """A unit's result with at most `share` characters of each stream: a task's result has one bound for all units."""
-    if result is None or not any(len(str(result.get(name, ""))) > share for name in _STREAMS):
+def _shortened(result: Any, share: int) -> Any:
+    """A unit's result with at most `share` characters of each stream or body: a task's result has one bound for all
+    units."""
+    if not isinstance(result, Mapping):
+        return result
+    if len(str(result.get("body", ""))) > share:
+        return {**result, "body": str(result["body"])[:share], "json": None, "truncated": True}
+    if not any(len(str(result.get(name, ""))) > share for name in _STREAMS):
         return result
     cut = {name: str(result[name])[-share:] for name in _STREAMS if name in result}
     return {**result, **cut, "truncated": True}

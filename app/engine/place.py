@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from app.compiler.plan import LOCAL, PlanTask
+from app.compiler.plan import IO, LOCAL, PlanTask
 from app.engine.context import error
 from app.engine.draft import Draft
 from app.engine.state import Node
+
+_ON_CONTROL = Node(IO, shells=())
 
 
 def find_place(
     draft: Draft, task: PlanTask, place: Any, given: Mapping[str, Any]
 ) -> tuple[Node | None, Mapping[str, Any] | None]:
-    """The node for a job with this input, or the error that says why there is none."""
+    """The node for a job with this input, or the error that says why there is none. A call needs no node."""
+    if task.is_call:
+        return _ON_CONTROL, None
     node, problem = _locate(draft, place)
     if node is None or not node.shells or task.action not in ("core.shell", "core.script"):
         return node, problem

@@ -1,9 +1,10 @@
-"""Ending what is live: queued jobs at once, those on a node by order."""
+"""Ending what is live: queued jobs and calls at once, those on a node by order."""
 
 from __future__ import annotations
 
-from app.compiler.plan import ENGINE_ACTIONS
+from app.compiler.plan import ENGINE_ACTIONS, IO
 from app.engine import fanout, loop
+from app.engine.context import error
 from app.engine.draft import Draft
 from app.engine.settle import settle
 from app.engine.status import (
@@ -39,7 +40,10 @@ def stop_task(draft: Draft, name: str) -> None:
         for _ in range(born - state.over - len(mine)):
             fanout.count(state, FAILED)
     for job in mine:
-        if job.status in (QUEUED, UNKNOWN) or not job.node:
+        if job.node == IO and job.status != QUEUED:
+            # Nobody can take a call back: what comes of it is dropped.
+            job.error = error("cancelled", "the call was given up; it may have had its effect")
+        if job.status in (QUEUED, UNKNOWN) or job.node in ("", IO):
             job.status, job.ended_at, job.settled = CANCELLED, draft.now, True
             fanout.count(state, CANCELLED)
             if not job.node and task.action not in ENGINE_ACTIONS:

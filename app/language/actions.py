@@ -226,6 +226,7 @@ ACTIONS: Final[dict[str, Table]] = {
     "core.celery": Table(
         "core.celery",
         [
+            Key("connection", _NEEDED, "Which of MUSTER_CELERY_CONNECTIONS; `default` if not given."),
             Key("task", _NEEDED, "The name of the Celery task.", required=True),
             Key("args", ListOf(Anything(), templates=True), "Positional arguments."),
             Key("kwargs", MapOf(Anything(), templates=True), "Keyword arguments."),

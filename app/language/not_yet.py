@@ -14,8 +14,6 @@ NOT_YET: Final[dict[str, str]] = {
     "task.merge": "`merge`",
     "workflow.workspace": "`workspace`",
     "workflow.settings": "`settings`",
-    "action.core.http": "the action `core.http`",
-    "action.core.celery": "the action `core.celery`",
     "input.script_ref": "a saved script (`script_ref`)",
     "scope.kv": "`kv`",
     "scope.pack": "`pack.config`",

@@ -8,7 +8,7 @@ unaccepted; everything else cuts. A duplicate sends nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,10 +16,11 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
 from app.compiler.canvas import Signature
+from app.compiler.plan import IO
 from app.engine.state import JobState
 from app.engine.status import DISPATCHED, EXECUTION_OVER, JOB_OUT, PAUSE, QUEUED, SUCCEEDED, UNKNOWN
 from app.logs import scope
-from app.services import families, handover, outcomes
+from app.services import calls, families, handover, outcomes
 from app.services.control import Control
 from app.services.handover import Parcel
 from app.services.lost import lose
@@ -45,7 +46,7 @@ jobs, dead_letters = table(Job), table(DeadLetter)
 _count_queued = select(func.count()).where(jobs.c.node == bindparam("node"), jobs.c.status == QUEUED)
 
 _queued_jobs = select(*(jobs.c[name] for name in rows.JOB_COLUMNS)).where(
-    jobs.c.execution == bindparam("execution"), jobs.c.status == QUEUED, jobs.c.node != ""
+    jobs.c.execution == bindparam("execution"), jobs.c.status == QUEUED, jobs.c.node != "", jobs.c.node != IO
 )
 _select_queued = Query(_queued_jobs.order_by(jobs.c.created_at, jobs.c.unit), JobState)
 _select_next_unit = Query(
@@ -63,13 +64,17 @@ def untold(execution: str) -> None:
     """For where nobody waits: the rows say that it is over."""
 
 
+def uncalled(jobs: Iterable[str]) -> None:
+    """For where nobody makes calls: the tick says it again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
     """A control worker's place: it alone signs and sends.
 
     `send` takes lines with their sealed first orders, `send_ctl` a node's name and an order about jobs; neither
     raises for a broker that is away. `streams` reads live output. `tell_over` wakes those who wait for an execution's
-    end.
+    end, `call` those who make calls from the control side.
     """
 
     control: Control
@@ -79,6 +84,7 @@ class Desk:
     send_ctl: Callable[[str, str], None]
     streams: OutputReader
     tell_over: Callable[[str], None] = untold
+    call: Callable[[Iterable[str]], None] = uncalled
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +144,7 @@ def collect(desk: Desk, token: Any, canvas: Canvas, *, redelivered: bool) -> Col
     if message is not None:
         answer.order = desk.signer.run(message[0], message[1], now)
     handover.deliver(desk.send, desk.signer, parcel, now)
-    _tell_over(desk, parcel)
+    _tell(desk, parcel)
     if row.crowded:
         make_room(desk, outcome.node)
     if outcomes.is_incomplete(outcome):
@@ -250,7 +256,7 @@ def settle(desk: Desk, execution: str) -> None:
         stops = stop_jobs(run) or run.head.state.halt
         _note_end(run, parcel, settled=True)
     handover.deliver(desk.send, desk.signer, parcel, desk.control.clock())
-    _tell_over(desk, parcel)
+    _tell(desk, parcel)
     if stops:
         send_stops(desk)
 
@@ -264,7 +270,8 @@ def _note_end(run: Run, parcel: Parcel, *, settled: bool = False) -> None:
             parcel.families.add(run.head.parent)
 
 
-def _tell_over(desk: Desk, parcel: Parcel) -> None:
+def _tell(desk: Desk, parcel: Parcel) -> None:
+    desk.call(parcel.calls)
     for execution in parcel.over:
         desk.tell_over(execution)
     for execution in parcel.families:
@@ -273,7 +280,10 @@ def _tell_over(desk: Desk, parcel: Parcel) -> None:
 
 def _queued(run: Run) -> list[JobState]:
     """Jobs that were born in another process (the API holds no key), or waited."""
-    return _seen(run, _select_queued)
+    found = _seen(run, _select_queued)
+    for task in calls.waiting_tasks(run):
+        found += _seen(run, calls.select_waiting, task=task)
+    return found
 
 
 def _seen(run: Run, query: Query[JobState], **values: Any) -> list[JobState]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import exists, or_, select, update
 
-from app.compiler.plan import ASK_ACTIONS, ENGINE_ACTIONS, JOB_ACTIONS, Plan
+from app.compiler.plan import ASK_ACTIONS, ENGINE_ACTIONS, Plan, PlanTask
 from app.engine.events import ChildEnded
 from app.engine.status import (
     CANCEL,
@@ -41,14 +41,16 @@ AT_ONCE = 200
 LEFT_ALONE = 1.0
 """Seconds after which a call without an execution means that a nudge was lost."""
 
-_NOT_CALLED = JOB_ACTIONS | ENGINE_ACTIONS | ASK_ACTIONS
+_NOT_CALLED = ENGINE_ACTIONS | ASK_ACTIONS
 
 
 def has_calls(plan: Plan) -> bool:
     """Whether any of its tasks calls a workflow."""
-    return any(
-        task.kind in ("own", "loop") and task.action not in _NOT_CALLED for task in plan.tasks.values()
-    )
+    return any(_calls_a_workflow(task) for task in plan.tasks.values())
+
+
+def _calls_a_workflow(task: PlanTask) -> bool:
+    return task.runs_in_engine and task.kind != "engine" and task.action not in _NOT_CALLED
 
 
 def align(control: Control, execution: str) -> None:
@@ -64,7 +66,7 @@ def align(control: Control, execution: str) -> None:
         wanted: list[Any] = [
             row
             for row in connection.execute(_UNMADE.where(jobs.c.execution == execution).limit(AT_ONCE))
-            if plan.tasks[row.task].action not in _NOT_CALLED
+            if _calls_a_workflow(plan.tasks[row.task])
         ]
     for job in wanted:
         _call(control, parent, plan, job)

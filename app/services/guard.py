@@ -84,9 +84,7 @@ def examine(control: Control, plan: Plan, origin: Origin) -> Examined:
     problems: list[str] = []
     denied = False
     for task in plan.tasks.values():
-        known = (
-            _known_of(task) if task.kind in ("job", "fanout", "loop") and not task.runs_in_engine else None
-        )
+        known = _known_of(task) if task.runs_on_nodes else None
         if known is None:
             continue
         verdict = _judge(policy, known)

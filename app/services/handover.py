@@ -13,12 +13,12 @@ from typing import Any
 from sqlalchemy import Connection, func, select, update
 
 from app.compiler import canvas
-from app.compiler.plan import Plan
+from app.compiler.plan import IO, Plan
 from app.engine.events import NodeAway
 from app.engine.state import JobState
 from app.engine.status import DISPATCHED, JOB_OUT, QUEUED, RUN
 from app.errors import InvalidInput, NotAllowed, TooLarge
-from app.services import guard
+from app.services import calls, guard
 from app.services.control import Control
 from app.services.lost import fail
 from app.services.measures import RESENT
@@ -64,7 +64,7 @@ class Parcel:
 
     `members` are lines to send, `orders` what a chain goes on with, `woken` executions of which a job that waited
     for its node went out: a settle tells their tasks. `over` are executions that have come to their end, `families`
-    those with a call to be seen to.
+    those with a workflow that they call to be seen to, `calls` the jobs that are calls from the control side.
     """
 
     members: list[tuple[Member, JobMessage, Recipient]] = field(default_factory=list)
@@ -72,6 +72,7 @@ class Parcel:
     woken: set[str] = field(default_factory=set)
     over: set[str] = field(default_factory=set)
     families: set[str] = field(default_factory=set)
+    calls: list[str] = field(default_factory=list)
 
 
 _outstanding = (
@@ -118,7 +119,8 @@ def _admit(
 ) -> str | None:
     if not wanted:
         return None
-    where = places(run.connection, {job.node for job in wanted}, run.now, run.control.settings.offline_after)
+    names = {job.node for job in wanted if job.node != IO}
+    where = places(run.connection, names, run.now, run.control.settings.offline_after)
     run.load_tasks({job.task for job in wanted})
     room = _window_room(run, wanted)
     said: dict[str, Told] = {}
@@ -126,7 +128,11 @@ def _admit(
     partial: set[str] = set()
     for job in wanted:
         place = where.get(job.node)
-        if place is None or not place.online:
+        if job.node == IO:
+            if room.get(job.task, 1) > 0 and calls.hand_over(run, job):
+                room[job.task] = room.get(job.task, 1 << 30) - 1
+                parcel.calls.append(job.id)
+        elif place is None or not place.online:
             _hold(run, job)
         elif not place.free or room.get(job.task, 1) < 1:
             partial.add(job.task)
@@ -231,12 +237,11 @@ def _mark(
     said: Mapping[str, Told],
     partial: Collection[str],
 ) -> None:
-    born = {job.id: canvas.Born(job.id, job.task, job.unit, job.attempt, job.node) for job in go}
+    born = [canvas.Born(job.id, job.task, job.unit, job.attempt, job.node) for job in go]
     by_id = {job.id: job for job in go}
     window = run.control.settings.fanout_window
     marked = []
-    compiled_ = canvas.compile(run.plan, run.execution, list(born.values()), window=window, partial=partial)
-    for compiled in compiled_:
+    for compiled in canvas.compile(run.plan, run.execution, born, window=window, partial=partial):
         for member in members(compiled):
             job, told = by_id[member.job], said[member.job]
             recipient = where[job.node].recipient

@@ -19,8 +19,10 @@ def lose(run: Run, job: str) -> None:
     state = rows.load_job(run.connection, job)
     if state is None or state.settled or state.status in JOB_OVER:
         return
-    if run.plan.tasks[state.task].idempotent:
-        error = {"type": "lost", "message": f"node {state.node} lost the job; the task is idempotent"}
+    task = run.plan.tasks[state.task]
+    if task.is_repeatable:
+        who = "the call was cut short" if task.is_call else f"node {state.node} lost the job"
+        error = {"type": "lost", "message": f"{who}; the task is idempotent"}
         run.connection.execute(
             update(jobs)
             .where(jobs.c.id == job)

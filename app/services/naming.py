@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from app.compiler.plan import IO
 from app.errors import InvalidInput
 from app.language import names
 
@@ -16,6 +17,12 @@ def check_node(node: str) -> None:
     """Raises InvalidInput for what cannot be the name of a node."""
     if not re.match(names.NODE, node):
         raise InvalidInput(f"{node[:80]!r} is not a node's name", hint=names.NODE_RULE, code="bad-node-name")
+    if node == IO:
+        raise InvalidInput(
+            f"a node cannot be called {IO!r}",
+            hint="calls from the control side go by that name",
+            code="bad-node-name",
+        )
 
 
 def check_labels(labels: Mapping[str, str]) -> None:

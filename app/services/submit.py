@@ -164,7 +164,7 @@ def _refuse_local(control: Control, plan: Plan) -> None:
     if control.settings.local_node:
         return
     for task in plan.tasks.values():
-        if task.kind == "job" and static_node(task) == LOCAL:
+        if task.kind == "job" and task.runs_on_nodes and static_node(task) == LOCAL:
             raise InvalidInput(
                 f"task {task.name} would run on `local`, which is switched off here",
                 hint="give the task `delegate_to`, or set MUSTER_LOCAL_NODE=1",

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, not_, or_, select, update
 
+from app.compiler.plan import IO
 from app.engine.events import TimerDue
 from app.engine.status import (
     ACCEPTED,
@@ -28,7 +29,7 @@ from app.engine.status import (
     TIMED_OUT,
     UNKNOWN,
 )
-from app.services import collect, families, lost, output, retention
+from app.services import calls_due, collect, families, lost, output, retention
 from app.services.collect import Desk
 from app.services.installation import LEASE
 from app.services.measures import TICK_SECONDS
@@ -66,6 +67,7 @@ def tick(desk: Desk, holder: str) -> bool:
         _given_up,
         _away,
         _backstops,
+        calls_due.look,
         _unstoppable,
         collect.send_stops,
         _unverified,
@@ -243,7 +245,7 @@ def _backstops(desk: Desk) -> None:
     """A script that should have been ended by its node long ago, and no word of it."""
     now = desk.control.clock()
     query = select(jobs.c.id, jobs.c.execution, jobs.c.status).where(
-        jobs.c.status.in_(JOB_HELD), jobs.c.backstop_at <= now
+        jobs.c.status.in_(JOB_HELD), jobs.c.backstop_at <= now, jobs.c.node != IO
     )
     due = _rows(desk, query)
 

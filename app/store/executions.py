@@ -69,7 +69,14 @@ _select_vars = (
 )
 
 _SENT = ("digest", "canvas_digest", "epoch")
-_SENT_TIMES = ("dispatched_at", "send_after", "order_expires_at", "give_up_at", "time_limit")
+_SENT_TIMES = (
+    "dispatched_at",
+    "send_after",
+    "order_expires_at",
+    "give_up_at",
+    "time_limit",
+    "backstop_at",
+)
 _UNSENT: dict[str, Any] = {**dict.fromkeys(_SENT, ""), **dict.fromkeys(_SENT_TIMES)}
 """What a job's row says of its order before there is one."""
 

@@ -44,6 +44,7 @@ _NAMES: Mapping[str, frozenset[str]] = {
     queues.RESULTS: frozenset({queues.COLLECT, queues.REPORT}),
     queues.HEARTBEATS: frozenset({queues.HEARTBEAT}),
     queues.TICK: frozenset({queues.TICK_TASK}),
+    queues.IO: frozenset({queues.CALL}),
 }
 _EMBEDDED = frozenset({"callbacks", "errbacks", "chain", "chord"})
 _LINK = frozenset({"task", "args", "kwargs", "options", "subtask_type", "immutable", "chord_size"})

@@ -20,6 +20,7 @@ HEARTBEAT = "control.heartbeat"
 SETTLE = "control.settle"
 TICK_TASK = "control.tick"
 KEEP_OUTPUT = "control.keep_output"
+CALL = "control.io"
 
 _PREFIX = "node."
 _CTL = ".ctl"

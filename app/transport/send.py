@@ -8,7 +8,7 @@ from typing import Any
 
 from app.transport.canvas import Member
 from app.transport.celery_app import Muster
-from app.transport.queues import CONTROL, NODE_CTL, SETTLE, node_ctl_queue
+from app.transport.queues import CALL, CONTROL, IO, NODE_CTL, SETTLE, node_ctl_queue
 from app.transport.wire import Message
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,10 @@ class Sender:
     def settle(self, executions: Iterable[str]) -> None:
         """Nudges control to settle executions."""
         self._send([Message.nudge(CONTROL, SETTLE, execution) for execution in executions])
+
+    def calls(self, jobs: Iterable[str]) -> None:
+        """Nudges whoever makes calls to look at these jobs."""
+        self._send([Message.nudge(IO, CALL, job) for job in jobs])
 
     def task(self, name: str, args: Sequence[Any], queue: str) -> None:
         """A nudge by name."""

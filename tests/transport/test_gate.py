@@ -81,6 +81,8 @@ def test_no_queue_runs_what_celery_brings_along() -> None:
         for queue in (queues.RESULTS, queues.CONTROL, queues.IO, queues.TICK, "node.web-1", "celery"):
             assert not belongs(queue, f"celery.{name}")
     assert belongs(queues.CONTROL, queues.SETTLE)
+    assert belongs(queues.IO, queues.CALL)
+    assert not belongs(queues.IO, queues.COLLECT)
 
 
 def test_headers_are_rebuilt_and_the_canvas_is_only_kept() -> None:

@@ -1,0 +1,125 @@
+"""What happens to calls because time passes: part of the tick, in small transactions, each idempotent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from sqlalchemy import select, update
+
+from app.compiler.plan import IO
+from app.engine.status import DISPATCHED, EXECUTION_OVER, PAUSE, QUEUED, RUNNING, TIMED_OUT, UNKNOWN
+from app.services import calls, collect, lost
+from app.services.collect import Desk
+from app.services.run import Run
+from app.services.stops import stop_jobs
+from app.store.tables import Execution, Job, table
+
+jobs, executions = table(Job), table(Execution)
+
+AT_ONCE = 500
+"""Rows that one part of one tick takes on, so that a tick stays short."""
+
+ASK_AGAIN = 30.0
+"""Seconds after which whoever makes calls is asked once more to look at a foreign task: a message may be lost."""
+
+QUEUED_FOR = 1.0
+"""Seconds after which a call that is still queued means that a nudge was lost, or that its window is full."""
+
+
+def look(desk: Desk) -> None:
+    """Calls that nobody took, foreign tasks to ask about, timeouts, and leases that ran out."""
+    _queued(desk)
+    _untaken(desk)
+    _pending(desk)
+    _timed_out(desk)
+    _given_up(desk)
+    _cut_short(desk)
+
+
+def _queued(desk: Desk) -> None:
+    before = desk.control.clock() - QUEUED_FOR
+    query = (
+        select(jobs.c.execution)
+        .join(executions, executions.c.id == jobs.c.execution)
+        .where(jobs.c.node == IO, jobs.c.status == QUEUED, jobs.c.created_at < before)
+        .where(executions.c.intent != PAUSE, executions.c.status.not_in(EXECUTION_OVER))
+        .distinct()
+    )
+    for row in _rows(desk, query):
+        collect.settle(desk, row.execution)
+
+
+def _untaken(desk: Desk) -> None:
+    """Handed over, and nobody has taken it: the message again, with growing waits."""
+    now = desk.control.clock()
+    late = (jobs.c.node == IO, jobs.c.status == DISPATCHED, jobs.c.send_after <= now)
+    found = _rows(desk, select(jobs.c.id, jobs.c.sends).where(*late))
+    if not found:
+        return
+    wait = desk.control.settings.resend_after
+    with desk.control.store.write() as connection:
+        for row in found:
+            after = now + wait * 2 ** min(row.sends + 1, 4)
+            again = update(jobs).where(jobs.c.id == row.id, *late)
+            connection.execute(again.values(send_after=after, sends=row.sends + 1))
+    desk.call([row.id for row in found])
+
+
+def _pending(desk: Desk) -> None:
+    """Tasks of other Celery apps that are to be asked about: by a message, so that no backend can hold up a tick."""
+    now = desk.control.clock()
+    due = (jobs.c.node == IO, jobs.c.status.in_((RUNNING, UNKNOWN)), jobs.c.send_after <= now)
+    found = [row.id for row in _rows(desk, select(jobs.c.id).where(*due))]
+    if found:
+        with desk.control.store.write() as connection:
+            connection.execute(
+                update(jobs).where(jobs.c.id.in_(found), *due).values(send_after=now + ASK_AGAIN)
+            )
+        desk.call(found)
+
+
+def _timed_out(desk: Desk) -> None:
+    """The task's own `timeout`. What was on its way may have had its effect."""
+    wanted = (jobs.c.status.in_((DISPATCHED, RUNNING)), jobs.c.backstop_at <= desk.control.clock())
+
+    def end(run: Run, row: Any) -> None:
+        error = {"type": "timeout", "message": "the call was not over within the task's timeout"}
+        lost.fail(run, row.id, row.status, error, status=TIMED_OUT, effect_unknown=row.status == RUNNING)
+
+    _each(desk, wanted, end)
+
+
+def _given_up(desk: Desk) -> None:
+    wanted = (jobs.c.status == DISPATCHED, jobs.c.give_up_at <= desk.control.clock())
+
+    def end(run: Run, row: Any) -> None:
+        message = "nothing that consumes the queue `io` took the call for as long as queue_timeout allows"
+        lost.fail(run, row.id, row.status, {"type": "node_offline", "message": message})
+
+    _each(desk, wanted, end)
+
+
+def _cut_short(desk: Desk) -> None:
+    """The lease ran out: whoever made the call is gone."""
+    wanted = (jobs.c.status == RUNNING, jobs.c.order_expires_at <= desk.control.clock())
+    _each(desk, wanted, lambda run, row: calls.give_up(run, row.id))
+
+
+def _each(desk: Desk, wanted: Iterable[Any], what: Callable[[Run, Any], None]) -> None:
+    """Do something to calls, each execution locked in a transaction of its own, then hand over what may run."""
+    query = select(jobs.c.id, jobs.c.execution, jobs.c.status).where(jobs.c.node == IO, *wanted)
+    found = _rows(desk, query)
+    for execution in dict.fromkeys(row.execution for row in found):
+        with desk.control.store.write() as connection:
+            run = Run.lock(desk.control, connection, execution)
+            for row in found:
+                if row.execution == execution:
+                    what(run, row)
+            stop_jobs(run)
+        collect.settle(desk, execution)
+
+
+def _rows(desk: Desk, query: Any) -> list[Any]:
+    with desk.control.store.read() as connection:
+        return list(connection.execute(query.limit(AT_ONCE)).all())
