@@ -205,6 +205,10 @@ class Fleet:
             lambda: any("control-2" in row["name"] for row in names()), 60, lambda: self.log(part.name)
         )
 
+    def worker_of_calls(self) -> Part:
+        """Starts `io`, which makes the calls of `core.http` and `core.celery`: most tests need none."""
+        return self._celery("io", "workers.io", "worker")
+
     def kill_runner(self, name: str) -> int:
         pid = self.runner_pid(name)
         os.kill(pid, signal.SIGKILL)

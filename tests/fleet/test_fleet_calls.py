@@ -59,7 +59,7 @@ def calling(tmp_path_factory: pytest.TempPathFactory, server: OddServer) -> Iter
             "INFO",
         ]
         fleet.keeper.add(Part("foreign", command, environment, fleet.directory / "foreign.log"))
-        fleet._celery("io", "workers.io", "worker")
+        fleet.worker_of_calls()
         wait_until(
             lambda: all(" ready." in fleet.log(name, 100_000) for name in ("io", "foreign")),
             20,
@@ -212,7 +212,7 @@ def test_calls_with_their_rows_in_postgresql(database_url: str, server: OddServe
     """What a server may say and PostgreSQL may not store; a loop wider than its window; a worker that is killed."""
     base = f"http://127.0.0.1:{server.port}"
     with Fleet(("local",), postgres=database_url, MUSTER_HTTP_ALLOW="127.0.0.1/32") as fleet:
-        fleet._celery("io", "workers.io", "worker")
+        fleet.worker_of_calls()
         execution = fleet.submit(
             f"tasks: [{{name: a, action: core.http, with_items: [bytes, json/surrogate, json/nan, plain], "
             f'concurrency: 2, input: {{url: "{base}/{{{{ item }}}}"}}}}]\n'
