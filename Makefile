@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help setup demo up test test-all check format bench chaos simulate-long schema lock clean
+.PHONY: help setup demo up test test-all check format bench chaos simulate-long mutants schema lock clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -23,12 +23,21 @@ demo: setup  ## a fleet of three nodes, a real workflow across it, and a clean s
 up: setup  ## a fleet on this machine until Ctrl-C; data stays in .muster (NODES=a,b names more nodes)
 	@$(BIN)/muster up --nodes "$(NODES)"
 
-test: setup  ## every test that starts its own parts: real broker, real workers; no chaos
-	@$(BIN)/pytest -q -m "not chaos"
+# A file of tests is one process's, and so are the fleets that it starts. AT_ONCE=0 runs them one after another.
+AT_ONCE ?= 2
+SIDE_BY_SIDE := -n $(AT_ONCE) --dist loadfile
 
-test-all: setup  ## everything, chaos too, on PostgreSQL (MUSTER_TEST_DATABASE_URL), RabbitMQ if MUSTER_TEST_AMQP_URL
+test: setup  ## every test that starts its own parts: real broker, real workers; no chaos
+	@$(BIN)/pytest -q $(SIDE_BY_SIDE) -m "not chaos"
+
+# What starts fleets runs once more with RabbitMQ as the broker.
+ON_RABBIT := tests/fleet tests/chaos tests/acceptance tests/cli
+test-all: setup  ## all, chaos too, on PostgreSQL (MUSTER_TEST_DATABASE_URL); fleets again on RabbitMQ (MUSTER_TEST_AMQP_URL)
 	@test -n "$(MUSTER_TEST_DATABASE_URL)" || { echo "set MUSTER_TEST_DATABASE_URL, for example postgresql://root@127.0.0.1/test"; exit 2; }
-	@MUSTER_TEST_FLEET=postgres MUSTER_TEST_DATABASE_URL="$(MUSTER_TEST_DATABASE_URL)" $(BIN)/pytest -q
+	@MUSTER_TEST_FLEET=postgres MUSTER_TEST_DATABASE_URL="$(MUSTER_TEST_DATABASE_URL)" \
+		$(BIN)/pytest -q $(SIDE_BY_SIDE)
+	@test -z "$(MUSTER_TEST_AMQP_URL)" || MUSTER_TEST_BROKER=amqp MUSTER_TEST_FLEET=postgres \
+		MUSTER_TEST_DATABASE_URL="$(MUSTER_TEST_DATABASE_URL)" $(BIN)/pytest -q $(SIDE_BY_SIDE) $(ON_RABBIT)
 
 check: setup  ## lint, format, types, and the rules of the house
 	@$(BIN)/ruff check .
@@ -46,13 +55,19 @@ bench: setup  ## ours against raw Celery, alternating; ONLY="hops20 shell10" for
 chaos: setup  ## kill -9 everything at random and count effects (MUSTER_TEST_CHAOS_SECONDS)
 	@$(BIN)/pytest -q -s -m chaos tests/chaos
 
-# About 200 random workflows a second on one core.
 SECONDS ?= 600
-simulate-long: setup  ## random workflows through the engine for about SECONDS=600
-	@MUSTER_TEST_SEEDS=$$(( $(SECONDS) * 200 )) $(BIN)/pytest -q --timeout 0 tests/engine/test_simulate.py
+simulate-long: setup  ## random workflows and everything that goes wrong, on every core for SECONDS=600
+	@$(BIN)/python tests/engine/simulate.py --seconds $(SECONDS)
 
-schema: setup  ## write config/workflow.schema.json from the loader's own tables
+mutants: setup  ## twenty faults put into the engine by hand: the simulation has to find each
+	@$(BIN)/python tests/mutants/hunt.py
+
+schema: setup  ## write the JSON Schemas under config/ from the loader's own tables
 	@$(BIN)/muster schema > config/workflow.schema.json
+	@cp config/workflow.schema.json config/examples/workflow.schema.json
+	@$(BIN)/muster schema --of pack > config/pack.schema.json
+	@$(BIN)/muster schema --of config > config/pack-config.schema.json
+	@$(BIN)/muster schema --of action > config/action.schema.json
 
 lock:  ## resolve again (needs uv): hashes, no addresses
 	uv pip compile --universal --generate-hashes --no-emit-index-url --all-extras --no-header -q pyproject.toml -o requirements.lock

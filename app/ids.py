@@ -28,13 +28,25 @@ def trace_of(id_: str) -> str:
     return f"{value & (1 << 128) - 1:032x}"
 
 
-def trace_in(traceparent: str) -> str:
-    """The trace id in a W3C `traceparent` header; "" where it is no valid one."""
+def trace_in(traceparent: str) -> tuple[str, str]:
+    """The trace id and the span id in a W3C `traceparent` header; both "" where it is no valid one."""
     found = _TRACEPARENT.fullmatch(traceparent)
     if found is None or found["version"] == "ff" or not int(found["trace"], 16) or not int(found["span"], 16):
-        return ""
+        return "", ""
     # Version 00 ends behind its flags; a later one may go on.
-    return "" if found["version"] == "00" and found["more"] else found["trace"]
+    if found["version"] == "00" and found["more"]:
+        return "", ""
+    return found["trace"], found["span"]
+
+
+def span_of(id_: str) -> str:
+    """The W3C span id of what has this id: 64 bits of its SHA-256, the same in every process."""
+    return hashlib.sha256(id_.encode()).hexdigest()[:16]
+
+
+def traceparent(trace_id: str, id_: str) -> str:
+    """The W3C header that hands on the trace, from the span of what has this id."""
+    return f"00-{trace_id}-{span_of(id_)}-01"
 
 
 def secret(prefix: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Settings:
     broker_url: str = ""
     log_level: str = "INFO"
     log_format: str = ""
+    otel_endpoint: str = ""
     task_events: bool = False
     flower_bind: str = "127.0.0.1:5555"
     flower_auth: str = ""
@@ -47,7 +48,16 @@ class Settings:
     queue_timeout: float = 3600.0
     fanout_queue_timeout: float = 60.0
     fanout_window: int = 100
-    call_depth: int = 10
+    child_depth: int = 10
+    task_limit: int = 2000
+    item_limit: int = 10_000
+    retry_limit: int = 100
+    template_limit: int = 16_384
+    parameters_limit: int = 2_000_000
+    result_limit: int = 4_000_000
+    variable_limit: int = 1_000_000
+    variables_limit: int = 16_000_000
+    output_map_limit: int = 1_000_000
     offline_after: float = 30.0
     lost_after: float = 300.0
     cancel_patience: float = 30.0
@@ -57,6 +67,8 @@ class Settings:
     local_node: bool = True
     allowlist: str = ""
     allowlist_mode: str = ""
+    secret_keys: str = field(default="", repr=False)
+    secret_keys_file: str = ""
 
     # calls from the control side
     io_concurrency: int = 16
@@ -101,6 +113,11 @@ class Settings:
     def allowlist_file(self) -> Path:
         """What may be run on the spot: MUSTER_ALLOWLIST, else the file that comes with Muster."""
         return Path(self.allowlist or Path(__file__).resolve().parent.parent / "config" / "allowlist.yaml")
+
+    @property
+    def secret_keys_path(self) -> Path:
+        """The file with the keys that secrets are encrypted with, where MUSTER_SECRET_KEYS holds none."""
+        return Path(self.secret_keys_file or Path(self.data_dir) / "secret.keys")
 
     @property
     def node_directory(self) -> Path:

@@ -1,4 +1,5 @@
-"""`python -m bench [ONLY …]`: our fleet and raw Celery (or Flask) on one Redis, side by side, alternating.
+"""`python -m bench [ONLY …]`: our fleet and raw Celery (or Flask) on one Redis, side by side, alternating; before
+that our compiler and engine alone, at more against less of the same work.
 
 Prints a table and writes bench/results/latest.json. Ends with 1 where a script that was asked for did not run, or
 something else went wrong; a missed goal is told and is no error, for a busy machine misses goals.
@@ -19,7 +20,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from bench.cases import CANVASES, CASES, NODES, SERVED, Case
+from bench.alone_cases import COMPILING
+from bench.cases import CANVASES, NODES, SERVED, Case
+from bench.compiling import Alone
 from bench.figures import HEADING, Figures, measure, row, write
 from bench.ours import Ours, stop_runners
 from bench.processes import Broken, Processes, start_redis
@@ -27,8 +30,10 @@ from bench.raw import Raw
 from bench.raw_served import RawServed
 from bench.served import Served
 
-Grounds = Callable[[Processes, str, ExitStack], tuple[Any, Any]]
-"""Starts what cases run on: our side and the peer's, on one Redis."""
+Grounds = Callable[[Processes, Path, ExitStack], tuple[Any, Any]]
+"""Starts what cases run on, in a directory: our side and the peer's."""
+
+CASES = (*COMPILING, *CANVASES, *SERVED)
 
 
 def main() -> int:
@@ -38,7 +43,14 @@ def main() -> int:
     parser.add_argument(
         "--warm", type=int, default=2, help="runs of each side that are thrown away first (2)"
     )
+    parser.add_argument(
+        "--rabbit",
+        default="",
+        help="URL of a RabbitMQ that is the broker of both sides; for cases without the API",
+    )
     given = parser.parse_args()
+    if given.rabbit and not (given.only and set(given.only) <= {case.name for case in CANVASES}):
+        parser.error(f"--rabbit is for {', '.join(case.name for case in CANVASES)}")
     unknown = set(given.only) - {case.name for case in CASES}
     if unknown:
         parser.error(f"there is no case {', '.join(sorted(unknown))}")
@@ -48,7 +60,8 @@ def main() -> int:
     print(HEADING, flush=True)
     found: dict[str, Figures] = {}
     try:
-        for cases, grounds in ((CANVASES, canvases), (SERVED, served)):
+        on = partial(canvases, rabbit=given.rabbit)
+        for cases, grounds in ((COMPILING, alone), (CANVASES, on), (SERVED, served)):
             chosen = [case for case in cases if not given.only or case.name in given.only]
             if chosen:
                 found |= run(chosen, grounds, given.runs, given.warm)
@@ -59,16 +72,30 @@ def main() -> int:
     return 0
 
 
-def canvases(processes: Processes, socket_path: str, stack: ExitStack) -> tuple[Ours, Raw]:
-    """Workers alone: executions are submitted in this process."""
-    ours = Ours(processes, socket_path, NODES)
-    raw = Raw(processes, socket_path, NODES)
+def alone(processes: Processes, directory: Path, stack: ExitStack) -> tuple[Alone, Alone]:
+    """Nothing but this process and a database."""
+    del processes
+    side = Alone(directory)
+    stack.callback(side.stage.control.store.close)
+    return side, side
+
+
+def canvases(
+    processes: Processes, directory: Path, stack: ExitStack, *, rabbit: str = ""
+) -> tuple[Ours, Raw]:
+    """Workers alone, on one Redis: executions are submitted in this process."""
+    del directory
+    socket_path = start_redis(processes)
+    ours = Ours(processes, socket_path, NODES, rabbit=rabbit)
+    raw = Raw(processes, socket_path, NODES, rabbit)
     stack.callback(raw.close)
     return ours, raw
 
 
-def served(processes: Processes, socket_path: str, stack: ExitStack) -> tuple[Served, RawServed]:
-    """Workers behind an API: all is asked for over HTTP."""
+def served(processes: Processes, directory: Path, stack: ExitStack) -> tuple[Served, RawServed]:
+    """Workers behind an API, on one Redis: all is asked for over HTTP."""
+    del directory
+    socket_path = start_redis(processes)
     ours = Served(processes, socket_path)
     raw = RawServed(processes, socket_path)
     stack.callback(raw.close)
@@ -83,7 +110,7 @@ def run(cases: list[Case], grounds: Grounds, runs: int, warm: int) -> dict[str, 
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         stack.callback(stop_runners, directory)
         processes = stack.enter_context(Processes(directory))
-        ours, raw = grounds(processes, start_redis(processes), stack)
+        ours, raw = grounds(processes, directory, stack)
         for _, group in groupby(cases, lambda case: (case.ours, case.peer)):
             together = list(group)
             first = together[0]

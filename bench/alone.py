@@ -139,7 +139,7 @@ class Stage:
         self.sent.clear()
         for step in range(STEPS):
             canvas = collect.Canvas([dict(link) for link in member.rest[1 + 2 * step :]])
-            take_in = partial(collect.collect, self.desk, self._answer(token), canvas, redelivered=False)
+            take_in = partial(collect.collect, self.desk, self.answer(token), canvas, redelivered=False)
             meter.counting = True
             if profile:
                 profile.enable()
@@ -153,7 +153,14 @@ class Stage:
                 )
             token = answer.order or ""
 
-    def _answer(self, token: str) -> str:
+    def take_sent(self) -> list[str]:
+        """The orders that were sent since."""
+        tokens = [token for _, token in self.sent]
+        self.sent.clear()
+        return tokens
+
+    def answer(self, token: str) -> str:
+        """What a node says to an order: it was done."""
         now = time.time()
         order = self.meter.time(
             "node opens the order",

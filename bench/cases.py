@@ -164,4 +164,3 @@ SERVED = (
         peer=lambda raw: raw.command() * 1e3,
     ),
 )
-CASES = (*CANVASES, *SERVED)

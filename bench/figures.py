@@ -101,9 +101,7 @@ def row(figures: Figures) -> str:
     )
 
 
-HEADING = (
-    f"{'':16} {'ours, median [min … max]':>27} {'raw Celery':>27} {'':8} {'ratio':>6} {'of best':>7}   goal"
-)
+HEADING = f"{'':16} {'ours, median [min … max]':>27} {'peer':>27} {'':8} {'ratio':>6} {'of best':>7}   goal"
 
 
 def _span(values: list[float]) -> str:

@@ -41,7 +41,8 @@ _ENDED = frozenset({"completed", "failed", "cancelled", "rejected"})
 class Ours:
     """A control worker, beat and `nodes` node workers with their runners, with default settings.
 
-    `control` and `node` name the modules of the workers: the breakdown puts its own in their place.
+    `control` and `node` name the modules of the workers: the breakdown puts its own in their place. `rabbit` is the URL
+    of a RabbitMQ that is the broker in place of Redis.
     """
 
     def __init__(
@@ -53,18 +54,21 @@ class Ours:
         control: str = "workers.control",
         node: str = "workers.node",
         extra: Mapping[str, str] | None = None,
+        rabbit: str = "",
     ) -> None:
         self.directory = processes.directory / "muster"
         self.nodes = [f"node-{number}" for number in range(1, nodes + 1)]
         self.directory.mkdir(mode=0o700)
-        settings = Settings(data_dir=str(self.directory), redis_url=f"redis+socket://{socket_path}")
+        redis_url = f"redis+socket://{socket_path}"
+        settings = Settings(data_dir=str(self.directory), redis_url=redis_url, broker_url=rabbit)
         self.store = store = Store(settings.database)
         self._enrol(store)
         app = make_celery("sender", broker_url=settings.broker, name="bench")
         self._control = Control(settings, store, nudge=Sender(app).settle)
         self.environment = {
             "MUSTER_DATA_DIR": settings.data_dir,
-            "REDIS_URL": settings.redis_url,
+            "REDIS_URL": redis_url,
+            "CELERY_BROKER_URL": rabbit,
             **(extra or {}),
         }
         processes.worker("control", control, self.environment)

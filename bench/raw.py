@@ -19,16 +19,20 @@ END_WITHIN = 120
 
 
 class Raw:
-    """`nodes` node workers and a control worker: `-P threads -c 8`, early ack, no stored results."""
+    """`nodes` node workers and a control worker: `-P threads -c 8`, early ack, no stored results.
 
-    def __init__(self, processes: Processes, socket_path: str, nodes: int) -> None:
+    `rabbit` is the URL of a RabbitMQ that is the broker in place of Redis.
+    """
+
+    def __init__(self, processes: Processes, socket_path: str, nodes: int, rabbit: str = "") -> None:
         url = raw_wire.url(socket_path)
-        self._app = raw_wire.make_app(url, CONTROL)
+        self._app = raw_wire.make_app(url, CONTROL, rabbit)
         self._client = raw_wire.connect(url)
         self._numbers = itertools.count()
         self.queues = [f"raw.node-{number}" for number in range(1, nodes + 1)]
         for queue in (*self.queues, CONTROL):
-            processes.worker(queue, "bench.raw_app", {"RAW_BROKER": url, "RAW_QUEUE": queue})
+            environment = {"RAW_BROKER": url, "RAW_RABBIT": rabbit, "RAW_QUEUE": queue}
+            processes.worker(queue, "bench.raw_app", environment)
         for queue in (*self.queues, CONTROL):
             key = self._key()
             self._signature(COUNT, queue, key).apply_async()

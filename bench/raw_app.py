@@ -1,7 +1,7 @@
 """The peer's workers: raw Celery without records, signatures or stored results. `celery -A bench.raw_app worker`.
 
-RAW_BROKER is the broker's URL, RAW_QUEUE the queue of this worker. A canvas ends by pushing the time (Unix seconds)
-to the Redis list that its last link is told.
+RAW_BROKER is Redis' URL, RAW_RABBIT that of RabbitMQ where it is the broker, RAW_QUEUE the queue of this worker. A
+canvas ends by pushing the time (Unix seconds) to the Redis list that its last link is told.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _broker = os.environ["RAW_BROKER"]
 _client = connect(_broker)
 _ran = itertools.count()
 
-app = make_app(_broker, os.environ["RAW_QUEUE"])
+app = make_app(_broker, os.environ["RAW_QUEUE"], os.environ["RAW_RABBIT"])
 
 
 def true(key: str = "") -> None:

@@ -70,7 +70,9 @@ class RawServed:
         """MiB of a worker of its own with one task behind it."""
         name = f"raw.bare-{next(self._numbers)}"
         key = self._key()
-        pid = self._processes.worker(name, "bench.raw_app", {"RAW_BROKER": self._url, "RAW_QUEUE": name})
+        pid = self._processes.worker(
+            name, "bench.raw_app", {"RAW_BROKER": self._url, "RAW_RABBIT": "", "RAW_QUEUE": name}
+        )
         try:
             for answers, task in enumerate((TRUE, COUNT), start=1):
                 self._app.send_task(task, args=(key,), queue=name, ignore_result=True)

@@ -31,9 +31,10 @@ class CountingBackend(RedisBackend):  # type: ignore[misc]
         return result
 
 
-def make_app(broker: str, queue: str) -> Any:
-    """A Celery app as a user would set it up who wants speed and keeps nothing."""
-    app = Celery("raw", broker=broker, backend=broker, set_as_current=False)
+def make_app(broker: str, queue: str, rabbit: str = "") -> Any:
+    """A Celery app as a user would set it up who wants speed and keeps nothing; `rabbit` is its broker's URL if that is
+    no Redis."""
+    app = Celery("raw", broker=rabbit or broker, backend=broker, set_as_current=False)
     app.loader.override_backends = {"redis": "bench.raw_wire:CountingBackend"}
     app.conf.update(
         task_ignore_result=True,

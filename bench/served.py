@@ -124,7 +124,9 @@ class Served:
     @contextmanager
     def _control_stopped(self) -> Iterator[None]:
         control = self._processes.pids()["control"]
-        os.kill(control, signal.SIGSTOP)
+        # Not in the middle of a transaction of its own: nobody else could write until it goes on.
+        with self.fleet.store.write():
+            os.kill(control, signal.SIGSTOP)
         try:
             yield
         finally:

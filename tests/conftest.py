@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
+from rabbit import ON_RABBIT, Rabbit
 
 DATABASE = "MUSTER_TEST_DATABASE_URL"
 AMQP = "MUSTER_TEST_AMQP_URL"
@@ -51,11 +53,17 @@ def database_url() -> str:
 
 
 @pytest.fixture(scope="session")
-def amqp_url() -> str:
-    """The URL of a RabbitMQ virtual host in which tests may make queues."""
-    return _named_server(AMQP)
+def rabbit() -> Iterator[Rabbit]:
+    """A virtual host of the tests' own. Skips where no RabbitMQ is named."""
+    _named_server(AMQP)
+    made = Rabbit()
+    made.make()
+    yield made
+    made.drop()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("postgres"):
         _named_server(DATABASE)
+    if ON_RABBIT and item.get_closest_marker("fleet"):
+        _named_server(AMQP)

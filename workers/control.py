@@ -16,7 +16,7 @@ from celery.signals import setup_logging, worker_init, worker_shutdown
 from app.logs import scope
 from app.logs.structured import configure
 from app.services import collect as service
-from app.services import installation, output, presence, tick
+from app.services import installation, output, presence, spans, tick
 from app.services.collect import Desk
 from app.services.control import Control
 from app.services.measures import SETTLE_SECONDS
@@ -65,7 +65,8 @@ def desk() -> Desk:
     store = Store(settings.database)
     installed = installation.ensure(store, settings.data_dir, Control(settings, store).clock())
     tally = Tally(partial(counters.add, connect(settings.redis_url)))
-    control = Control(settings, store, nudge=sender().settle, tally=tally)
+    tell = spans.exporter(settings, "control")
+    control = Control(settings, store, nudge=sender().settle, tally=tally, spans=tell)
     signer = Signer.load(settings, installed.id)
     client = connect(settings.redis_url)
     streams, ends = OutputReader(client), Ends(client)

@@ -15,7 +15,7 @@ from celery.signals import setup_logging, worker_init, worker_ready, worker_shut
 
 from app.logs import scope
 from app.logs.structured import configure
-from app.services import calling
+from app.services import calling, spans
 from app.services.calling import Caller
 from app.services.control import Control
 from app.settings import from_environment
@@ -47,7 +47,8 @@ celery.conf.worker_send_task_events = settings.task_events
 @cache
 def caller() -> Caller:
     """This life of the worker: the database, and where foreign tasks go."""
-    control = Control(settings, Store(settings.database), nudge=Sender(celery).settle)
+    tell = spans.exporter(settings, "io")
+    control = Control(settings, Store(settings.database), nudge=Sender(celery).settle, spans=tell)
     return Caller.start(control, name, policy)
 
 

@@ -13,7 +13,9 @@ from app.api.commands import commands
 from app.api.executions import executions
 from app.api.graphs import graphs
 from app.api.history import history
+from app.api.kept import kept
 from app.api.nodes import nodes
+from app.api.packs import packs
 from app.api.people import people
 from app.api.strict import StrictJson
 from app.api.system import documents, system
@@ -75,7 +77,19 @@ def _add_routes(app: Flask) -> None:
     shown.document(api)
     api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
     api.register_blueprint(system)
-    for blueprint in (documents, workflows, executions, graphs, history, approvals, nodes, commands, people):
+    for blueprint in (
+        documents,
+        packs,
+        workflows,
+        executions,
+        graphs,
+        history,
+        approvals,
+        nodes,
+        commands,
+        kept,
+        people,
+    ):
         api.register_blueprint(blueprint, url_prefix=PREFIX)
 
 

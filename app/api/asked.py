@@ -9,6 +9,8 @@ from webargs.fields import DelimitedList
 
 from app.engine.status import EXECUTION_STATUSES
 from app.language import names
+from app.language.pack_tables import PACK_NAME
+from app.services.again import LATEST
 from app.services.approvals import STATUS_NAMES
 from app.services.fleet import LIFETIME, LONGEST_LIFETIME
 from app.services.people import LOGIN, LOGIN_RULE, LONGEST_LIFE, ROLES
@@ -16,6 +18,7 @@ from app.services.resolve import OUTCOMES
 
 LARGEST_NUMBER = 2**31 - 1
 LONGEST_CURSOR = 400
+LONGEST_EXPIRY = 10 * 365 * 86400.0
 
 _PLAIN = validate.Regexp(
     r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z", error="Control characters are not allowed."
@@ -53,6 +56,18 @@ class DefinitionField(fields.Field):
 
 class StoreSchema(Schema):
     definition = DefinitionField(required=True)
+
+
+class RegisterSchema(Schema):
+    """The files of a pack by path. How many and how large they may be is the reader's to say, with a place for each."""
+
+    files = fields.Dict(
+        keys=fields.String(), values=fields.String(), required=True, validate=validate.Length(max=2000)
+    )
+
+
+class ConfigSchema(Schema):
+    config = fields.Dict(keys=fields.String(), required=True, validate=validate.Length(max=1000))
 
 
 class ExecuteSchema(Schema):
@@ -106,6 +121,28 @@ class OfWorkflowQuery(PageQuery):
 
 class ExecutionsQuery(OfWorkflowQuery):
     workflow = fields.String(load_default=None, validate=_named(names.REF, names.REF_RULE))
+
+
+class KeysQuery(PageQuery):
+    prefix = fields.String(
+        load_default="", validate=_named(r"^([A-Za-z0-9_][A-Za-z0-9_.\-/]{0,254})?$(?!\n)", names.KEY_RULE)
+    )
+
+
+class SetKeySchema(Schema):
+    value = fields.Raw(required=True, allow_none=True)
+    expires_in = fields.Float(
+        load_default=None, allow_none=True, validate=validate.Range(min=1, max=LONGEST_EXPIRY)
+    )
+
+
+class SetSecretSchema(Schema):
+    value = fields.String(required=True)
+    users = fields.List(fields.String(validate=validate.Length(max=64)), load_default=list)
+
+
+class ActionsQuery(PageQuery):
+    pack = fields.String(load_default=None, validate=_named(PACK_NAME, "the name of a pack"))
 
 
 class RevisionQuery(Schema):
@@ -174,6 +211,7 @@ class RetrySchema(ReasonSchema):
         validate=validate.Length(max=500),
     )
     reset = fields.Boolean(load_default=False, truthy={True}, falsy={False})
+    version = fields.String(load_default=None, allow_none=True, validate=validate.OneOf((LATEST,)))
 
 
 class ResolveSchema(Schema):

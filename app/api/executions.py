@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
 
@@ -13,10 +12,12 @@ from app.api import asked, definitions, held, paging, shown
 from app.api.gate import needs, person
 from app.api.strict import Parser
 from app.api.wiring import control, reading
-from app.services import again, hold, library, queries
+from app.services import again, hold, queries
 from app.services.cancel import cancel as ask_to_cancel
 from app.services.guard import STORED, Origin
 from app.services.resolve import resolve as resolve_job
+from app.services.runnable import Runnable, inline
+from app.services.runnable import runnable as stored
 from app.services.submit import Accepted, Submission, submit
 
 executions = Blueprint("executions", __name__, description="Invocations of workflows.")
@@ -46,8 +47,8 @@ STARTED: dict[str, Any] = {
 @executions.alt_response(202, schema=shown.ExecutionSchema, description="It goes on", success=True)
 def execute(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any], ref: str) -> Response:
     """Execute a stored workflow."""
-    runnable = library.runnable(control(), ref, body["version"])
-    return start(runnable, body["parameters"], headers["key"] or "", {"ref": ref, **body}, query["wait"])
+    found = stored(control(), ref, body["version"])
+    return start(found, body["parameters"], headers["key"] or "", {"ref": ref, **body}, query["wait"])
 
 
 @executions.route("/workflow-executions", methods=["POST"])
@@ -62,13 +63,13 @@ def execute(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any]
 @executions.alt_response(202, schema=shown.ExecutionSchema, description="It goes on", success=True)
 def execute_inline(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any]) -> Response:
     """Execute a workflow that is not stored."""
-    runnable = library.inline(definitions.text_of(body["definition"]))
+    found = inline(control(), definitions.text_of(body["definition"]))
     key = headers["key"] or ""
-    return start(runnable, body["parameters"], key, body, query["wait"], origin="inline")
+    return start(found, body["parameters"], key, body, query["wait"], origin="inline")
 
 
 def start(
-    runnable: library.Runnable,
+    runnable: Runnable,
     parameters: dict[str, Any],
     key: str,
     asked_for: dict[str, Any],
@@ -83,7 +84,7 @@ def start(
 
 
 def submission(
-    runnable: library.Runnable,
+    runnable: Runnable,
     parameters: dict[str, Any],
     key: str,
     asked_for: dict[str, Any],
@@ -97,14 +98,9 @@ def submission(
         parameters=parameters,
         revision=runnable.revision,
         idempotency_key=key,
-        request_sha256=_digest(asked_for) if key else "",
+        request=json.dumps(asked_for, sort_keys=True, separators=(",", ":")) if key else "",
         origin=origin,
     )
-
-
-def _digest(asked_for: dict[str, Any]) -> str:
-    text = json.dumps(asked_for, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _answer(accepted: Accepted, *, waited: bool, finished: bool) -> Response:
@@ -202,7 +198,11 @@ def resume(body: dict[str, Any], id: str) -> dict[str, str]:
 def retry(body: dict[str, Any], id: str) -> dict[str, str]:
     """Try an execution that is over again from what failed; what succeeded keeps its result."""
     wanted = again.Wanted(
-        from_=tuple(body["from_"]), mark_ok=body["mark_ok"], reset=body["reset"], reason=body["reason"]
+        from_=tuple(body["from_"]),
+        mark_ok=body["mark_ok"],
+        reset=body["reset"],
+        reason=body["reason"],
+        version=body["version"],
     )
     return {"status": again.retry(control(), id, person().login, wanted)}
 

@@ -52,7 +52,8 @@ def explain_all(id: str) -> dict[str, Any]:
     """Why each task ran, waits, or will never run."""
     wired = control()
     with reading() as connection:
-        return {"items": explain.explanations(connection, wired.settings, id, wired.clock())}
+        items = explain.explanations(connection, wired.settings, id, wired.clock())
+        return {"items": items, "parent": explain.parent_of(connection, id)}
 
 
 @graphs.route("/workflow-executions/<ulid:id>/tasks/<task:name>/explain", methods=["GET"])

@@ -15,6 +15,10 @@ from app.api.wiring import control, reading, wiring
 from app.errors import InvalidInput
 from app.services import history as service
 from app.services import queries
+from app.services import replay as replaying
+
+DIFFERENCES = 100
+"""So many are told at the most."""
 
 history = Blueprint("history", __name__, description="Output and events of executions.")
 history.ARGUMENTS_PARSER = Parser()
@@ -76,6 +80,24 @@ def events(query: dict[str, Any], id: str) -> Any:
     listener = Listener(store, wiring().redis, id) if query["output"] else None
     held.take_seat()
     return held.stream(Follower(store, wiring().ends, id, after, listener).frames())
+
+
+@history.route("/workflow-executions/<ulid:id>/replay", methods=["GET"])
+@needs("operator")
+@history.response(200, shown.ReplaySchema)
+def replay(id: str) -> dict[str, Any]:
+    """Puts the events through the engine once more: whether they give the state that is stored, and where not."""
+    with reading() as connection:
+        found = replaying.replayed(connection, id)
+    return {
+        "execution": found.execution,
+        "status": found.status,
+        "events": found.events,
+        "is_same": not found.differences,
+        "differences": [
+            {"place": one.place, "column": one.column} for one in found.differences[:DIFFERENCES]
+        ],
+    }
 
 
 def _last_seen(after: int | None) -> int:

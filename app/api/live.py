@@ -17,6 +17,7 @@ from typing import Any
 
 import redis
 
+from app import marks
 from app.api.shown import moment
 from app.services import history, queries
 from app.services.history import Happening, Kept, Speaker
@@ -41,7 +42,10 @@ _PIECE = 65_536
 def frame(event: str, data: Any, id_: int | str | None = None) -> bytes:
     """One server-sent event. JSON escapes line ends, so data is one line."""
     head = f"id: {id_}\n" if id_ is not None else ""
-    return f"{head}event: {event}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+    text = json.dumps(data, separators=(",", ":"))
+    if "\\ufdd" in text:
+        text = json.dumps(marks.shown(data), separators=(",", ":"))
+    return f"{head}event: {event}\ndata: {text}\n\n".encode()
 
 
 Piece = tuple[str, int, str]

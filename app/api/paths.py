@@ -29,6 +29,12 @@ class TaskName(Pattern):
     regex = "[a-z][a-z0-9_]{0,63}"
 
 
+class Key(Pattern):
+    """Of the store of values, and a secret's name: slashes belong to it."""
+
+    regex = "[A-Za-z0-9_][A-Za-z0-9_.\\-/]{0,254}"
+
+
 class NodeName(Pattern):
     regex = "[a-z0-9][a-z0-9-]{0,62}"
 
@@ -46,6 +52,7 @@ _CONVERTERS = {
     "ref": Ref,
     "pack": PackRef,
     "task": TaskName,
+    "key": Key,
     "node": NodeName,
     "job": JobId,
     "stream": Stream,

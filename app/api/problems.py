@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 PROBLEM = "application/problem+json"
 TYPE = "urn:muster:problem:"
 _ERROR_KEYS = {"path": "pointer", "message": "detail"}
-_ERROR_FIELDS = ("pointer", "detail", "hint", "line", "column", "code", "severity")
+_ERROR_FIELDS = ("file", "pointer", "detail", "hint", "line", "column", "code", "severity")
 
 
 class ProblemErrorSchema(Schema):
@@ -33,6 +33,7 @@ class ProblemErrorSchema(Schema):
     )
     detail = fields.String(required=True)
     hint = fields.String()
+    file = fields.String()
     line = fields.Integer()
     column = fields.Integer()
     code = fields.String()
@@ -89,6 +90,8 @@ def of_error(error: MusterError) -> Response:
 
 def _entry(one: dict[str, Any]) -> dict[str, Any]:
     renamed = {_ERROR_KEYS.get(name, name): value for name, value in one.items()}
+    if str(renamed.get("file", "")).startswith("<"):
+        del renamed["file"]  # the only text that was sent
     return {name: renamed[name] for name in _ERROR_FIELDS if renamed.get(name) not in (None, "")}
 
 

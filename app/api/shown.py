@@ -25,18 +25,6 @@ def document(api: Api) -> None:
     api.register_field(Moment, "string", "date-time")
 
 
-class PackSchema(Schema):
-    ref = fields.String()
-    label = fields.String()
-    workflows = fields.Integer()
-    created_at = Moment()
-
-
-class PacksSchema(Schema):
-    items = fields.List(fields.Nested(PackSchema))
-    next_cursor = fields.String(allow_none=True)
-
-
 class WorkflowSummarySchema(Schema):
     ref = fields.String()
     pack = fields.String(attribute="pack_ref")
@@ -84,6 +72,7 @@ class ExecutionSummarySchema(Schema):
     requester = fields.String()
     trace_id = fields.String()
     parent = fields.String(allow_none=True)
+    error_type = fields.String(attribute="ended_badly")
     error_message = fields.String()
     created_at = Moment()
     started_at = Moment(allow_none=True)
@@ -174,6 +163,21 @@ class EventSchema(Schema):
 
 class EventsSchema(Schema):
     items = fields.List(fields.Nested(EventSchema))
+
+
+class DifferenceSchema(Schema):
+    """Where a replay and the rows are not the same; values are not told, for they may be anybody's."""
+
+    place = fields.String()
+    column = fields.String()
+
+
+class ReplaySchema(Schema):
+    execution = fields.String()
+    status = fields.String()
+    events = fields.Integer()
+    is_same = fields.Boolean()
+    differences = fields.List(fields.Nested(DifferenceSchema))
 
 
 class StatusSchema(Schema):
@@ -340,4 +344,38 @@ class ApprovalSchema(ApprovalSummarySchema):
 
 class ApprovalsSchema(Schema):
     items = fields.List(fields.Nested(ApprovalSummarySchema))
+    next_cursor = fields.String(allow_none=True)
+
+
+class KeyValueSchema(Schema):
+    key = fields.String()
+    value = fields.Raw(allow_none=True)
+    revision = fields.Integer()
+    updated_by = fields.String()
+    updated_at = Moment()
+    expires_at = Moment(allow_none=True)
+
+
+class KeyValuesSchema(Schema):
+    items = fields.List(fields.Nested(KeyValueSchema))
+    next_cursor = fields.String(allow_none=True)
+
+
+class SecretSchema(Schema):
+    """`users`: the logins and roles that may use it; empty: every operator. Values are never shown."""
+
+    name = fields.String()
+    version = fields.Integer()
+    users = fields.List(fields.String())
+    updated_by = fields.String()
+    created_at = Moment()
+    updated_at = Moment()
+
+
+class SecretSetSchema(SecretSchema):
+    warnings = fields.List(fields.String())
+
+
+class SecretsSchema(Schema):
+    items = fields.List(fields.Nested(SecretSchema))
     next_cursor = fields.String(allow_none=True)

@@ -106,6 +106,22 @@ class CauseSchema(Schema):
     why = fields.String()
 
 
+class ChildSchema(Schema):
+    """An execution that the task started; `says` is the first line of its own explanation."""
+
+    execution = fields.String()
+    workflow = fields.String()
+    status = fields.String()
+    unit = fields.Integer()
+    says = fields.String()
+
+
+class ParentSchema(ChildSchema):
+    """The execution that started this one, and for which task."""
+
+    task = fields.String()
+
+
 class ExplanationSchema(Schema):
     """`verdict` is ran, runs, waits, skipped or never."""
 
@@ -119,7 +135,9 @@ class ExplanationSchema(Schema):
     waits = fields.List(fields.Nested(WaitSchema))
     because = fields.List(fields.Nested(CauseSchema))
     error = fields.Raw(allow_none=True)
+    children = fields.List(fields.Nested(ChildSchema))
 
 
 class ExplanationsSchema(Schema):
     items = fields.List(fields.Nested(ExplanationSchema))
+    parent = fields.Nested(ParentSchema, allow_none=True)

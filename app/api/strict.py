@@ -17,6 +17,7 @@ from webargs.core import missing
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
+from app import marks
 from app.errors import InvalidInput
 from app.language.problems import nearest
 from app.language.scalars import LARGEST
@@ -178,9 +179,14 @@ def _shown(pointer: str) -> str:
 
 
 class StrictJson(DefaultJSONProvider):
-    """What Flask itself reads JSON with; writing is Flask's own, in the order given."""
+    """What Flask itself reads JSON with; writing is Flask's own, in the order given, without marks."""
 
     sort_keys = False
+
+    def dumps(self, obj: Any, **kwargs: Any) -> str:
+        text = super().dumps(obj, **kwargs)
+        # No row that is answered with should hold a mark; whatever does, shows what it stands for.
+        return super().dumps(marks.shown(json.loads(text)), **kwargs) if "\\ufdd" in text else text
 
     def loads(self, s: str | bytes, **kwargs: Any) -> Any:
         return loads(s.encode("utf-8", "surrogatepass") if isinstance(s, str) else s)

@@ -27,7 +27,8 @@ def _begin() -> None:
     given = request.headers.get(HEADER, "")
     g.request_id = given if _REQUEST_ID.fullmatch(given) else ulid()
     g.began = time.monotonic()
-    scope.begin(request_id=g.request_id, trace_id=trace_in(request.headers.get("traceparent", "")))
+    trace_id, span = trace_in(request.headers.get("traceparent", ""))
+    scope.begin(request_id=g.request_id, trace_id=trace_id, parent_span=span)
 
 
 def _end(response: Response) -> Response:

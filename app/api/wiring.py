@@ -16,6 +16,7 @@ from flask import Flask, current_app
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Connection, Engine
 
+from app.services import spans
 from app.services.control import Control
 from app.services.tally import Tally
 from app.settings import Settings
@@ -129,7 +130,8 @@ def make_control(settings: Settings) -> Control:
     sender = Sender(make_celery("sender", broker_url=settings.broker, name="api"))
     tally = Tally(partial(counters.add, connect(settings.redis_url)))
     atexit.register(tally.close)
-    return Control(settings, Store(settings.database), Nudger(sender), tally=tally)
+    tell = spans.exporter(settings, "api")
+    return Control(settings, Store(settings.database), Nudger(sender), tally=tally, spans=tell)
 
 
 class _Database(SQLAlchemy):

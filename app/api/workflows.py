@@ -1,4 +1,4 @@
-"""Packs and stored workflows."""
+"""Stored workflows."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from werkzeug.exceptions import PreconditionFailed
 from app.api import asked, definitions, paging, shown
 from app.api.gate import needs, person
 from app.api.strict import Parser
+from app.api.unchanged import if_unchanged
 from app.api.wiring import control, reading
-from app.errors import Conflict
 from app.services import library
 
-workflows = Blueprint("workflows", __name__, description="Packs and stored workflows.")
+workflows = Blueprint("workflows", __name__, description="Stored workflows.")
 workflows.ARGUMENTS_PARSER = Parser()
 
 _YAML_BODY = {
@@ -35,15 +35,6 @@ _YAML_BODY = {
     }
 }
 _shown = shown.WorkflowSchema()
-
-
-@workflows.route("/packs", methods=["GET"])
-@needs("viewer")
-@workflows.response(200, shown.PacksSchema)
-def list_packs() -> dict[str, Any]:
-    """Every pack, with the number of its workflows."""
-    with reading() as connection:
-        return {"items": library.list_packs(connection), "next_cursor": None}
 
 
 @workflows.route("/packs/<pack:pack>/workflows", methods=["GET"])
@@ -112,7 +103,7 @@ def put_workflow(ref: str) -> Response:
         known = library.get(connection, ref)
     workflows.check_etag(_version(known))
     pack = ref.partition(".")[0]
-    stored = _if_unchanged(
+    stored = if_unchanged(
         lambda: library.store_workflow(
             control(), pack, source, person().login, expected=known["revision"], ref=ref
         )
@@ -135,7 +126,7 @@ def delete_workflow(ref: str) -> Response:
         if _tag(known) not in request.if_match:
             raise PreconditionFailed
         expected = known["revision"]
-    _if_unchanged(lambda: library.delete_workflow(control(), ref, person().login, expected=expected))
+    if_unchanged(lambda: library.delete_workflow(control(), ref, person().login, expected=expected))
     return Response(status=204)
 
 
@@ -149,16 +140,6 @@ def list_versions(query: dict[str, Any], ref: str) -> Any:
     with reading() as connection:
         found = library.list_versions(connection, ref, limit=query["limit"] + 1, before=before)
     return paging.answer(found, query["limit"], lambda row: [row["revision"]])
-
-
-def _if_unchanged(change: Any) -> Any:
-    """A change that lost the race against another one after its ETag was right."""
-    try:
-        return change()
-    except Conflict as error:
-        if error.code == "revision-conflict":
-            raise PreconditionFailed from None
-        raise
 
 
 def _version(found: RowMapping) -> dict[str, Any]:

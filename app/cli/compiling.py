@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
+from app.cli import folder
 from app.cli.files import read_text
 from app.cli.options import wants_json
 from app.cli.plain import as_json as json_text
@@ -20,11 +22,13 @@ _EXAMPLE_EXECUTION = "EXECUTION"
 
 @click.command("compile", short_help="Print the Celery canvas that a workflow becomes.")
 @click.argument("file")
+@folder.knows_packs
 @wants_json
-def compile_(file: str, as_json: bool) -> None:
+def compile_(file: str, folders: Sequence[str], as_json: bool) -> None:
     """Print the Celery canvas that a workflow becomes: chains, groups and chords, the queue of every link,
     and why each boundary is there. With --json the signatures themselves, as Celery serializes them."""
-    plan = build.build(parse.load_or_raise(read_text(file), file))
+    known = folder.known_for(file, folders)
+    plan = build.build(parse.load_or_raise(read_text(file), file, known=known))
     click.echo(json_text(_canvases(plan)) if as_json else safe(explain.render(plan), keep="\n"))
 
 

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -19,6 +19,8 @@ from app import settings
 from app.cli import connection, redis_server
 from app.cli.client import Client, api
 from app.cli.failures import ApiProblem
+from app.cli.finding import Finding
+from app.cli.lazy import load
 from app.cli.options import wants_json
 from app.cli.plain import as_json as json_text
 from app.cli.plain import safe
@@ -31,16 +33,6 @@ LEAST_FREE_AT_ALL = 64 << 20
 CLOCK_WARN, CLOCK_FAIL = 5.0, 60.0
 """Seconds that this clock may differ from the server's: orders and proofs carry times."""
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line: `status` is ok, warn or fail; `hint` says what to do next."""
-
-    name: str
-    status: str
-    detail: str
-    hint: str = ""
 
 
 @click.command(short_help="Check this machine and the server, and say what to do next.")
@@ -77,6 +69,19 @@ def _here() -> Iterator[Finding]:
     yield _redis_server()
     yield _disk(Path(given.data_dir))
     yield _database(given)
+    yield from _secret_keys(given)
+    if given.broker.startswith(("amqp", "pyamqp")):
+        yield _rabbit(given)
+
+
+def _rabbit(given: settings.Settings) -> Finding:
+    try:
+        # Its client takes longer to load than all the rest, and people's machines need none.
+        check = load("app.cli.rabbit_check:check")
+    except ImportError:
+        return Finding("broker", "warn", "not looked at: its client is not installed", "install muster[node]")
+    found: Finding = check(given.broker, given.node)
+    return found
 
 
 def _python() -> Finding:
@@ -123,6 +128,23 @@ def _database(given: settings.Settings) -> Finding:
     if broken != "ok":
         return Finding("database", "fail", f"{path}: {broken}", "restore it from a backup")
     return Finding("database", "ok", f"{path}, schema {revision[0] if revision else 'none'}")
+
+
+def _secret_keys(given: settings.Settings) -> Iterator[Finding]:
+    """Where the API and control run there is a file; on other machines there is none to look at."""
+    path = given.secret_keys_path
+    if given.secret_keys:
+        yield Finding("secret keys", "ok", "in MUSTER_SECRET_KEYS")
+    elif path.exists():
+        mode = path.stat().st_mode & 0o777
+        if mode & 0o077:
+            yield Finding("secret keys", "fail", f"{path} has mode {mode:o}", f"chmod 600 {path}")
+        else:
+            yield Finding("secret keys", "ok", f"{path}, for its owner alone")
+    elif (Path(given.data_dir) / "control.keys").exists() or given.secret_keys_file:
+        yield Finding(
+            "secret keys", "warn", f"{path} is not there: no secret can be used", "`muster setup` makes it"
+        )
 
 
 def _there(url: str, token: str) -> Iterator[Finding]:
@@ -176,7 +198,7 @@ def _ready(client: Client) -> Finding:
     except ApiProblem as error:
         checks = error.problem.get("checks") or [one.get("detail") for one in error.errors] or error.message
         return Finding("server", "fail", f"not ready: {checks}", "see the logs of the API and of the broker")
-    return Finding("server", "ok", "database, broker and schema are ready")
+    return Finding("server", "ok", "database, Redis and schema are ready")
 
 
 def _nodes(client: Client) -> Finding:

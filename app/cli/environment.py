@@ -25,6 +25,7 @@ _OWNED = tuple(
         *("flower_bind", "flower_auth"),
     )
 )
+_CONTROL_ONLY = tuple(environment_name(name) for name in ("database_url", "secret_keys", "secret_keys_file"))
 # Celery, Flower, Flask and gunicorn read options from these.
 _FOREIGN = ("CELERY_", "FLOWER_", "FLASK_", "GUNICORN_", "C_FORCE_ROOT")
 _ROOT = str(Path(app.__file__ or ".").resolve().parent.parent)
@@ -57,7 +58,7 @@ class Environments:
         """For a node's worker: it has no business with the database."""
         found = self.control(node=name, node_dir=str(directory), **settings)
         # Scripts inherit TMPDIR, and the control side's is none of theirs.
-        for theirs in (environment_name("database_url"), "TMPDIR"):
+        for theirs in (*_CONTROL_ONLY, "TMPDIR"):
             found.pop(theirs, None)
         return found | ({"TMPDIR": self.given["TMPDIR"]} if "TMPDIR" in self.given else {})
 

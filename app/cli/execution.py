@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from app.cli import follow as live
+from app.cli import replay as replaying
 from app.cli import run as running
 from app.cli.client import api
 from app.cli.connection import Call, calls_api
@@ -73,10 +74,7 @@ def tasks(call: Call, id_: str) -> None:
 def _task_value(item: Mapping[str, Any], name: str) -> Any:
     if name == "duration":
         return seconds(item.get(name))
-    if name == "error" and isinstance(item.get(name), dict):
-        error = item[name]
-        return f"{error.get('type')}: {error.get('message')}"
-    return item.get(name)
+    return live.problem_of(item.get(name)) if name == "error" else item.get(name)
 
 
 @execution.command("output")
@@ -146,14 +144,16 @@ def resume(call: Call, id_: str, reason: str) -> None:
 @click.option("--from", "from_", metavar="TASK", multiple=True, help="Also from this task on.")
 @click.option("--mark-ok", metavar="TASK", multiple=True, help="Take this failed task as succeeded.")
 @click.option("--reset", is_flag=True, help="Loops, fan-outs and blocks as a whole, not only what failed.")
+@click.option("--version", type=click.Choice(["latest"]), help="By the newest version of its workflow.")
 @click.option("--reason", default="", help="Why; kept in the audit trail.")
 @calls_api
-def retry(
-    call: Call, id_: str, from_: tuple[str, ...], mark_ok: tuple[str, ...], reset: bool, reason: str
-) -> None:
+def retry(call: Call, id_: str, **asked: Any) -> None:
     """Try an execution that is over again from what failed; what succeeded keeps its result."""
-    marked: dict[str, Any] = {name: {} for name in mark_ok}
-    body = {"from": list(from_), "mark_ok": marked, "reset": reset, "reason": reason}
+    body = {
+        "from": list(asked["from_"]),
+        "mark_ok": {name: {} for name in asked["mark_ok"]},
+        **{name: asked[name] for name in ("reset", "reason", "version")},
+    }
     _ask(call, id_, "retry", body)
 
 
@@ -194,9 +194,17 @@ def explain(call: Call, id_: str, task: str | None) -> None:
         one = call.client.get(api("workflow-executions", id_, "tasks", task, "explain"))
         call.show(one, _explained)
         return
-    items = call.client.items(api("workflow-executions", id_, "explain"))
-    told = [item for item in items if item.get("status") != "succeeded"]
-    call.show({"items": items}, lambda _: "\n".join(map(_explained, told)) or "every task succeeded")
+    found = call.client.get(api("workflow-executions", id_, "explain"))
+    told = [item for item in found.get("items") or () if item.get("status") != "succeeded"]
+    lines = _parent(found.get("parent")) + [_explained(item) for item in told]
+    call.show(found, lambda _: "\n".join(lines if told else [*lines, "every task succeeded"]))
+
+
+def _parent(found: Mapping[str, Any] | None) -> list[str]:
+    if not found:
+        return []
+    said = {name: safe(str(found.get(name))) for name in ("execution", "workflow", "task", "status", "says")}
+    return ["started by {execution} ({workflow}) for {task}, which is {status}: {says}".format_map(said)]
 
 
 def _explained(item: Mapping[str, Any]) -> str:
@@ -218,6 +226,17 @@ def events(call: Call, id_: str, after: int, limit: int) -> None:
         return
     rows = [[item.get("seq"), item.get("at"), item.get("kind"), _log(item.get("log"))] for item in items]
     Screen().table(("seq", "at", "kind", "what came of it"), rows)
+
+
+@execution.command("replay")
+@click.argument("id_", metavar="ID")
+@calls_api
+def replay(call: Call, id_: str) -> int:
+    """Tell all that happened, and put it through the engine once more: does it give what is stored?
+
+    Exit code 1 where it does not.
+    """
+    return replaying.replay(call, id_, _log)
 
 
 def _log(entries: Any) -> str:

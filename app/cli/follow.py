@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ _COLOURS = ("cyan", "green", "yellow", "blue", "magenta", "bright_cyan", "bright
 _LINE_END = re.compile(r"\r\n|\n|\r(?!\Z)")
 _LONGEST = 8192
 _WIDEST = 24
+_LONGEST_ERROR = 200
 _TASK_COLUMNS = ("node", "task", "status", "exit code", "duration")
 
 
@@ -142,19 +144,45 @@ def wait(client: Client, execution: str, *, timeout: float | None = None) -> Non
 
 
 def table(client: Client, execution: str, screen: Screen) -> None:
-    """One row for every unit: on which node, how it ended, how long it took."""
+    """One row for every unit: on which node, how it ended, how long it took; and what was wrong where anything was."""
     items = client.items(api("workflow-executions", execution, "tasks"))
+    placed = Counter((item.get("task"), item.get("node")) for item in items)
     rows = [
         [
             item.get("node"),
-            item.get("task"),
+            _unit(item, alone=placed[item.get("task"), item.get("node")] == 1),
             item.get("status"),
             item.get("exit_code"),
             seconds(item.get("duration")),
         ]
         for item in items
     ]
-    screen.table(_TASK_COLUMNS, rows)
+    problems = [_problem(item.get("error")) for item in items]
+    if any(problems):
+        rows = [[*row, problem] for row, problem in zip(rows, problems, strict=True)]
+        screen.table((*_TASK_COLUMNS, "error"), rows)
+    else:
+        screen.table(_TASK_COLUMNS, rows)
+
+
+def _unit(item: Mapping[str, Any], *, alone: bool) -> str:
+    """The task, with the number of its unit where others of it ran on the same node: those of a loop."""
+    return str(item.get("task")) if alone else f"{item.get('task')}[{item.get('unit')}]"
+
+
+def problem_of(error: object) -> str | None:
+    """A task's error as one text; None where there is none."""
+    if not isinstance(error, dict):
+        return None
+    return f"{error.get('type')}: {error.get('message')}"
+
+
+def _problem(error: object) -> str:
+    """The same beside an exit code: what that says already is left out, and what is long is cut."""
+    if isinstance(error, dict) and error.get("type") == "exit":
+        return ""
+    text = problem_of(error) or ""
+    return text if len(text) <= _LONGEST_ERROR else f"{text[: _LONGEST_ERROR - 1]}…"
 
 
 def stopped(execution: str, why: str) -> str:

@@ -57,7 +57,9 @@ def graph(target: str, form: str | None, url: str, token: str, as_json: bool) ->
 
 def _of_file(file: str) -> Mapping[str, Any]:
     """Raises InvalidWorkflow."""
-    workflow = load("app.language.parse:load_or_raise")(read_text(file), "<stdin>" if file == "-" else file)
+    known = load("app.cli.folder:known_for")(file, ())
+    name = "<stdin>" if file == "-" else file
+    workflow = load("app.language.parse:load_or_raise")(read_text(file), name, known=known)
     found: Mapping[str, Any] = load("app.compiler.graph:shape")(load("app.compiler.build:build")(workflow))
     return found
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
+from app.cli import folder
 from app.cli.files import read_text
 from app.cli.options import wants_json
 from app.cli.plain import as_json as json_text
 from app.cli.plain import safe
-from app.language import parse, problems
+from app.language import pack_tables, parse, problems
 from app.language.schema import workflow_schema
 
 
@@ -24,17 +25,20 @@ from app.language.schema import workflow_schema
     default="text",
     help="How problems are told.",
 )
+@folder.knows_packs
 @wants_json
-def validate(files: Sequence[str], form: str, as_json: bool) -> int:
+def validate(files: Sequence[str], form: str, folders: Sequence[str], as_json: bool) -> int:
     """Check workflow files: every problem with file, line, column and a way out. `-` reads standard input.
 
+    A file of a pack knows that pack and those beside it.
     Exits with 2 if any file has an error; warnings alone do not count.
     """
     form = "json" if as_json else form
     shown: list[dict[str, Any]] = []
     failed = False
     for file in files:
-        loaded = parse.load(read_text(file), "<stdin>" if file == "-" else file)
+        known = folder.known_for(file, folders)
+        loaded = parse.load(read_text(file), "<stdin>" if file == "-" else file, known=known)
         failed = failed or loaded.workflow is None
         if form == "json":
             shown.append(_told(file, loaded))
@@ -63,7 +67,15 @@ def _tell(file: str, loaded: parse.Loaded) -> None:
 
 
 @click.command(short_help="Print the JSON Schema of workflow files, for editors.")
+@click.option(
+    "--of",
+    "what",
+    type=click.Choice(["workflow", "pack", "config", "action"]),
+    default="workflow",
+    show_default=True,
+    help="Of a workflow, or of pack.yaml, config.yaml or an action of a pack.",
+)
 @wants_json
-def schema(as_json: bool) -> None:
+def schema(what: str, as_json: bool) -> None:
     """Print the JSON Schema of workflow files. Editors check and complete with it while you type."""
-    click.echo(json_text(workflow_schema()))
+    click.echo(json_text(workflow_schema() if what == "workflow" else pack_tables.schemas()[what]))

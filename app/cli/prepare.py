@@ -13,7 +13,7 @@ from app.cli import own_node
 from app.cli.home import Home
 from app.compiler.plan import LOCAL
 from app.errors import InvalidInput, NotAllowed, NotAuthenticated, Unavailable
-from app.services import fleet, installation, people
+from app.services import fleet, installation, people, rotation
 from app.services.control import Control
 from app.settings import Settings
 from app.store import migrate
@@ -40,6 +40,7 @@ def prepare(settings: Settings, home: Home, nodes: Sequence[str]) -> Prepared:
     with database(settings) as store:
         control = Control(settings, store)
         installed = installation.ensure(store, settings.data_dir, control.clock())
+        rotation.ensure(control)
         token = _token(control, home)
         for name in nodes:
             _enrol(control, home, installed, name)

@@ -22,7 +22,7 @@ from app.cli.plain import safe
 from app.cli.prepare import database
 from app.compiler.plan import LOCAL
 from app.errors import InvalidInput, MusterError, NotAllowed
-from app.services import fleet, installation, onetime, people
+from app.services import fleet, installation, onetime, people, rotation
 from app.services.control import Control
 from app.settings import Settings
 from app.store import migrate
@@ -68,12 +68,13 @@ class NodeToken:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What is there now; `control` is the fingerprint of the control keys."""
+    """What is there now; `control` is the fingerprint of the control keys, `secret_keys` tells where others are."""
 
     installation: str
     schema: str
     keys: str
     control: str
+    secret_keys: str
     admin: Admin
     nodes: list[NodeToken]
 
@@ -132,6 +133,7 @@ def set_up(settings: Settings, wanted: Wanted) -> Done:
         schema = migrate.head()
         control = Control(settings, store)
         installed = installation.ensure(store, settings.data_dir, control.clock())
+        rotation.ensure(control)
         admin = _admin(control, wanted)
         nodes = [_node(control, wanted, name) for name in wanted.nodes]
     return Done(
@@ -139,6 +141,7 @@ def set_up(settings: Settings, wanted: Wanted) -> Done:
         schema,
         str(installation.key_path(settings.data_dir).absolute()),
         Public.from_json(installed.public).fingerprint,
+        "MUSTER_SECRET_KEYS" if settings.secret_keys else str(settings.secret_keys_path.absolute()),
         admin,
         nodes,
     )
@@ -246,6 +249,7 @@ def _told(done: Done) -> str:
     lines = [
         f"installation {done.installation}, schema {done.schema}",
         f"control keys {done.control} in {done.keys}",
+        f"keys for secrets in {done.secret_keys}",
     ]
     admin = done.admin
     if admin.made:

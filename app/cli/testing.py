@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from app.cli import folder
 from app.cli.files import read_text
 from app.cli.options import wants_json
 from app.cli.plain import as_json as json_text
@@ -55,34 +56,64 @@ class _File:
 @click.option(
     "--coverage-min", type=click.FloatRange(0, 100), metavar="N", help="Fail below N % of the edges."
 )
+@folder.knows_packs
 @wants_json
-def test(paths: Sequence[str], coverage_min: float | None, as_json: bool) -> int:
+def test(paths: Sequence[str], coverage_min: float | None, folders: Sequence[str], as_json: bool) -> int:
     """Run the tests of workflows through the real engine, in virtual time: no server, no nodes.
 
     Of a directory all `*.test.yaml`, and what is in directories called `tests`. Exits with 1 if a test failed or
     too few edges fired, with 2 if a file has an error.
     """
-    files: list[_File] = []
-    covered: dict[str, Coverage] = {}
-    for name in _found(paths):
-        files.append(_run(name, covered))
-        if not as_json:
-            _tell(files[-1])
-    low = [
-        one for _, one in sorted(covered.items()) if coverage_min is not None and one.percent < coverage_min
-    ]
-    failed = sum(not one.passed for file in files for one in file.results)
-    broken = any(file.problems for file in files)
+    report = run(_found(paths), folders, coverage_min=coverage_min, aloud=not as_json)
     if as_json:
-        told = [_told(file) for file in files]
-        shown = [_told_coverage(one) for _, one in sorted(covered.items())]
-        ok = not (failed or broken or low)
-        click.echo(json_text({"ok": ok, "files": told, "coverage": shown}))
-    else:
-        _tell_coverage(covered, low, coverage_min)
-        count = sum(len(file.results) for file in files)
-        click.echo(f"{count} {'test' if count == 1 else 'tests'}: {count - failed} passed, {failed} failed")
-    return 2 if broken else 1 if failed or low else 0
+        click.echo(json_text(report.told))
+    return report.code
+
+
+@dataclass(slots=True)
+class Report:
+    """What came of test files. `low` are the workflows of which too few edges fired."""
+
+    files: list[_File] = field(default_factory=list)
+    covered: dict[str, Coverage] = field(default_factory=dict)
+    low: list[Coverage] = field(default_factory=list)
+
+    @property
+    def failed(self) -> int:
+        """How many tests failed."""
+        return sum(not one.passed for file in self.files for one in file.results)
+
+    @property
+    def code(self) -> int:
+        """What the process exits with."""
+        if any(file.problems for file in self.files):
+            return 2
+        return 1 if self.failed or self.low else 0
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """For programs."""
+        shown = [_told_coverage(one) for _, one in sorted(self.covered.items())]
+        return {"ok": not self.code, "files": [_told(file) for file in self.files], "coverage": shown}
+
+
+def run(
+    names: Sequence[str], folders: Sequence[str], *, coverage_min: float | None = None, aloud: bool
+) -> Report:
+    """Run test files; `aloud` tells what came of each as it is over."""
+    report = Report()
+    for name in names:
+        report.files.append(_run(name, report.covered, folders))
+        if aloud:
+            _tell(report.files[-1])
+    least = -1.0 if coverage_min is None else coverage_min
+    report.low = [one for _, one in sorted(report.covered.items()) if one.percent < least]
+    if aloud and names:
+        _tell_coverage(report.covered, report.low, coverage_min)
+        count = sum(len(file.results) for file in report.files)
+        passed = f"{count - report.failed} passed, {report.failed} failed"
+        click.echo(f"{count} {'test' if count == 1 else 'tests'}: {passed}")
+    return report
 
 
 def _found(paths: Sequence[str]) -> list[str]:
@@ -108,10 +139,11 @@ def _in_directory(directory: Path) -> Iterator[Path]:
     return islice(there, MOST_FILES + 1)
 
 
-def _run(name: str, covered: dict[str, Coverage]) -> _File:
+def _run(name: str, covered: dict[str, Coverage], folders: Sequence[str]) -> _File:
     """The results of one file; what its tests fired is added to `covered`, by workflow."""
     directory = Path(name).parent
-    loaded = load(read_text(name), name, lambda path: read_text(str(directory / path)))
+    known = folder.known_for(name, folders)
+    loaded = load(read_text(name), name, lambda path: read_text(str(directory / path)), known=known)
     if loaded.suite is None:
         own = [one if one.file == name else _beside(one, directory) for one in loaded.problems]
         return _File(name, own)

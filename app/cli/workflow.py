@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from app.cli import folder
 from app.cli import run as running
 from app.cli.client import api
 from app.cli.connection import Call, calls_api
@@ -31,7 +32,8 @@ def workflow() -> None:
 def put(call: Call, file: str) -> None:
     """Store a workflow file as a new revision; an unchanged one makes none."""
     raw = read_text(file)
-    found = parse.load_or_raise(raw, "<stdin>" if file == "-" else file)
+    known = folder.known_for(file, ())
+    found = parse.load_or_raise(raw, "<stdin>" if file == "-" else file, known=known)
     text = raw.decode("utf-8")
     path = api("packs", found.ref.split(".")[0], "workflows")
     try:

@@ -18,8 +18,10 @@ from app.compiler.plan import (
     Plan,
     PlanTask,
 )
-from app.language import expressions, shelltext
+from app.language import expressions, handles, shelltext
+from app.language.known import action_to_json, digest_of, parameter_to_json
 from app.language.model import RESERVED_TARGETS, Task, Workflow
+from app.language.uncollected import uncollected
 
 LINE_CAP = 25
 """Tasks in one chain at the most: every message carries the rest of its chain, so bytes grow with the square."""
@@ -29,41 +31,51 @@ _TEXT_KEYS = ("command", "script")
 _SHOWN = {"block": "a parallel block", "loop": "a loop"}
 
 
+@uncollected()
 def build(workflow: Workflow) -> Plan:
     """The plan of a valid workflow."""
     tasks: dict[str, PlanTask] = {}
+    secret = handles.secret_chains(workflow.parameters, workflow.secret_config)
     for task in workflow.tasks:
-        _add(tasks, task, workflow.delegate_to)
+        _add(tasks, task, workflow.delegate_to, secret)
     for task in workflow.finally_:
-        _add(tasks, task, workflow.delegate_to, is_finally=True)
+        _add(tasks, task, workflow.delegate_to, secret, is_finally=True)
     _count_incoming(tasks)
     _draw_lines(tasks)
     output_refs = _task_refs([workflow.output_map or {}])
+    whole = [workflow.output_map or {}, [value for _, value in workflow.vars]]
+    whole += [
+        _templates(one) for task in (*workflow.tasks, *workflow.finally_) for one in (task, *task.tasks)
+    ]
     return Plan(
         ref=workflow.ref,
         label=workflow.label,
         version=workflow.version,
         tasks=tasks,
         vars=workflow.vars,
-        parameters=tuple(_parameter(parameter) for parameter in workflow.parameters),
+        parameters=tuple(parameter_to_json(parameter) for parameter in workflow.parameters),
         start=workflow.start,
         finally_=tuple(task.name for task in workflow.finally_),
         fail_fast=workflow.fail_fast,
         output_map=workflow.output_map,
         output_refs=output_refs,
+        output=workflow.output,
+        vars_kv=_kv([value for _, value in workflow.vars]),
+        output_kv=_kv([workflow.output_map or {}]),
+        actions={
+            action.ref: {**action_to_json(action), "revision": action.revision, "digest": digest_of(action)}
+            for action in workflow.actions
+        },
+        config_refs=_config_refs(whole),
+        secret_config=workflow.secret_config,
     )
-
-
-def _parameter(parameter: Any) -> dict[str, Any]:
-    data = asdict(parameter)
-    del data["mark"]
-    return data
 
 
 def _add(
     tasks: dict[str, PlanTask],
     task: Task,
     inherited: Any,
+    secret: Mapping[tuple[str, ...], str],
     *,
     parent: str | None = None,
     is_finally: bool = False,
@@ -107,10 +119,13 @@ def _add(
         out=out,
         refs=_task_refs(templates),
         var_refs=_var_refs(templates),
+        kv=_kv([*templates, bound]),
+        secrets=_secrets([{key: value for key, value in given.items() if key not in literal}, bound], secret),
         line=task.mark.line,
+        scripted=task.scripted,
     )
     for child in task.tasks:
-        _add(tasks, child, place, parent=task.name, is_finally=is_finally)
+        _add(tasks, child, place, secret, parent=task.name, is_finally=is_finally)
 
 
 def _kind(task: Task) -> str:
@@ -122,7 +137,7 @@ def _kind(task: Task) -> str:
         return "fanout"
     if task.action in ENGINE_ACTIONS:
         return "engine"
-    return "job" if task.action in JOB_ACTIONS | CALL_ACTIONS else "own"
+    return "job" if task.scripted or task.action in JOB_ACTIONS | CALL_ACTIONS else "own"
 
 
 def _bind(task: Task) -> tuple[dict[str, Any], tuple[str, ...], dict[str, str]]:
@@ -132,7 +147,7 @@ def _bind(task: Task) -> tuple[dict[str, Any], tuple[str, ...], dict[str, str]]:
     one template as a whole stays a template: the caller decides what runs, and the loader has warned.
     """
     given = dict(task.input)
-    if task.type == "workflow":
+    if task.type == "workflow" or task.scripted:
         return given, (), {}
     literal: list[str] = []
     bound: dict[str, str] = {}
@@ -178,15 +193,21 @@ def _templates(task: Task) -> list[Any]:
 
 
 def _references(value: Any) -> Iterator[tuple[str, ...]]:
+    for text in _texts(value):
+        yield from expressions.references(text)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts with templates in a value."""
     if isinstance(value, str):
         if expressions.has_template(value):
-            yield from expressions.references(value)
+            yield value
     elif isinstance(value, Mapping):
         for one in value.values():
-            yield from _references(one)
+            yield from _texts(one)
     elif isinstance(value, Iterable):
         for one in value:
-            yield from _references(one)
+            yield from _texts(one)
 
 
 def _task_refs(values: Iterable[Any]) -> tuple[str, ...]:
@@ -198,6 +219,23 @@ def _var_refs(values: Iterable[Any]) -> tuple[str, ...]:
     """Names of the variables read; "*" where the whole map is (`{{ vars }}`)."""
     chains = (chain for value in values for chain in _references(value))
     return tuple(sorted({chain[1] if len(chain) > 1 else "*" for chain in chains if chain[0] == "vars"}))
+
+
+def _kv(values: Iterable[Any]) -> tuple[str, ...]:
+    """The keys that are read with `kv.get`."""
+    chains = (chain for value in values for chain in _references(value))
+    return tuple(sorted({chain[2] for chain in chains if chain[:2] == ("kv", "get")}))
+
+
+def _secrets(values: Iterable[Any], secret: Mapping[tuple[str, ...], str]) -> tuple[str, ...]:
+    """The references of the secrets that are named."""
+    texts = (text for value in values for text in _texts(value))
+    return tuple(sorted({one for text in texts for one in handles.named(text, secret)[0]}))
+
+
+def _config_refs(values: Iterable[Any]) -> tuple[str, ...]:
+    chains = (chain for value in values for chain in _references(value))
+    return tuple(sorted({chain[2] if chain[2:] else "*" for chain in chains if chain[0] == "pack"}))
 
 
 def _count_incoming(tasks: dict[str, PlanTask]) -> None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from app.errors import InvalidInput
+from app.language.known import parameter_from_json
+from app.language.model import Parameter
 
 PLAN_VERSION = 1
 
@@ -46,7 +48,8 @@ class PlanTask:
     `out` are the tasks that an edge leads to, each once; `incoming` counts edges that lead here. `then` is the next
     task of the same line (chain), None where the line ends; `boundary` says why it ends. `literal` are the keys of
     `input` that are shell text and never rendered, `bound` what their variables hold. `refs` are the tasks whose
-    results its templates read, `var_refs` the variables.
+    results its templates read, `var_refs` the variables, `kv` the keys; `secrets` are the references (`app.marks`) that
+    its input names, and no others are ever put into it. `scripted`: its action is a script of `Plan.actions`.
     """
 
     name: str
@@ -82,9 +85,12 @@ class PlanTask:
     incoming: int = 0
     refs: tuple[str, ...] = ()
     var_refs: tuple[str, ...] = ()
+    kv: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
     then: str | None = None
     boundary: str = ""
     line: int = 0
+    scripted: bool = False
 
     @property
     def is_entry(self) -> bool:
@@ -105,7 +111,14 @@ class PlanTask:
         """Whether its units need no node: nothing of it is ever handed over."""
         if self.kind != "loop":
             return self.kind in ("engine", "own")
-        return self.action not in JOB_ACTIONS | CALL_ACTIONS
+        return not self.scripted and self.action not in JOB_ACTIONS | CALL_ACTIONS
+
+    @property
+    def has_child(self) -> bool:
+        """Whether its jobs are workflows that run as executions of their own."""
+        return (
+            self.runs_in_engine and self.kind != "engine" and self.action not in ENGINE_ACTIONS | ASK_ACTIONS
+        )
 
     @property
     def is_call(self) -> bool:
@@ -122,6 +135,12 @@ class PlanTask:
         """Whether a job that was lost may run once more without harm (semantics E8)."""
         return self.idempotent or (self.action == "core.http" and self.input.get("method", "GET") in _READING)
 
+    @property
+    def essence(self) -> str:
+        """What of it makes it another task when it changes: all but where it stands, and what follows from others."""
+        rest = {key: value for key, value in _slim(self).items() if key not in _DERIVED}
+        return json.dumps(rest, sort_keys=True)
+
     def handles(self, outcome: str) -> bool:
         """Whether a failure of this kind is declared as handled (semantics E6)."""
         return bool(self.on_timeout if outcome == "timed_out" and self.on_timeout else self.on_failure)
@@ -129,7 +148,14 @@ class PlanTask:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All tasks of a workflow by name, in the order written, children of blocks after their block."""
+    """All tasks of a workflow by name, in the order written, children of blocks after their block.
+
+    `output` is the schema that what `output_map` gives must fit.
+    `vars_kv` are the keys that `vars` read, `output_kv` those of `output_map`.
+    `actions` are the actions of packs that it uses, as they were when it was compiled: what `action_to_json` gives,
+    with `revision` and `digest`. `config_refs` are the keys of its pack's configuration that its templates read, "*"
+    for all; `secret_config` those keys of it that name secrets.
+    """
 
     ref: str
     tasks: Mapping[str, PlanTask]
@@ -140,8 +166,19 @@ class Plan:
     fail_fast: bool = False
     output_map: Mapping[str, Any] | None = None
     output_refs: tuple[str, ...] = ()
+    output: Mapping[str, Any] | None = None
+    vars_kv: tuple[str, ...] = ()
+    output_kv: tuple[str, ...] = ()
     label: str = ""
     version: str = ""
+    actions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    config_refs: tuple[str, ...] = ()
+    secret_config: tuple[str, ...] = ()
+
+    @property
+    def secret_parameters(self) -> frozenset[str]:
+        """The names of the parameters whose values are secrets."""
+        return frozenset(one["name"] for one in self.parameters if one["type"] == "secret")
 
     @property
     def entries(self) -> tuple[str, ...]:
@@ -152,6 +189,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         data = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "tasks"}
+        data = {name: value for name, value in data.items() if value or name not in _OF_PACKS}
         return {"plan_version": PLAN_VERSION, **data, "tasks": [_slim(task) for task in self.tasks.values()]}
 
     def dump(self) -> str:
@@ -177,14 +215,23 @@ class Plan:
                 "parameters": tuple(rest["parameters"]),
                 "start": None if rest["start"] is None else tuple(rest["start"]),
                 "finally_": tuple(rest["finally_"]),
-                "output_refs": tuple(rest["output_refs"]),
+                **{name: tuple(rest[name]) for name in ("output_refs", "vars_kv", "output_kv")},
+                **{name: tuple(rest.get(name, ())) for name in ("config_refs", "secret_config")},
             }
         )
+
+    def parameters_of(self, action: str) -> tuple[Parameter, ...]:
+        """The parameters of one of its `actions`."""
+        return tuple(parameter_from_json(one) for one in self.actions[action]["parameters"])
 
     @property
     def digest(self) -> str:
         return hashlib.sha256(self.dump().encode()).hexdigest()
 
+
+_DERIVED = frozenset({"index", "line", "incoming", "then", "boundary"})
+_OF_PACKS = frozenset({"actions", "config_refs", "secret_config"})
+"""Left out of the text of a plan that has none: most have none."""
 
 _DEFAULTS = {one.name: one for one in fields(PlanTask)}
 _NAMES = (
@@ -197,6 +244,8 @@ _NAMES = (
     "out",
     "refs",
     "var_refs",
+    "kv",
+    "secrets",
     "literal",
 )
 

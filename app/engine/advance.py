@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from app.compiler.plan import PlanTask
-from app.engine import fanout, loop, own
+from app.engine import fanout, loop, output, own
 from app.engine.again import retry
-from app.engine.context import error, scope
+from app.engine.context import error, first_scopes, kind_of
 from app.engine.draft import Draft, NeedMore
 from app.engine.events import (
     CancelAsked,
@@ -30,9 +30,10 @@ from app.engine.events import (
     Submitted,
     TimerDue,
 )
-from app.engine.pause import holds_something, in_flight, pause_asked, resume_asked
+from app.engine.pause import holds_something, in_flight, let_finally_go_on, pause_asked, resume_asked
+from app.engine.replan import first_values
 from app.engine.retry import wait_before_retry
-from app.engine.settle import consider, halt, not_reached, settle
+from app.engine.settle import admit, consider, halt, not_reached, settle
 from app.engine.start import begin, runnable
 from app.engine.state import MAIN, JobState, Need, Slice, Step
 from app.engine.status import (
@@ -55,7 +56,6 @@ from app.engine.status import (
     WAITING,
 )
 from app.engine.stop import stop_task
-from app.language import expressions
 from app.language.expressions import TemplateError
 
 
@@ -133,30 +133,13 @@ def _finish(draft: Draft) -> None:
         run.status = CANCELLED
     elif run.unhandled or run.ended_badly:
         run.status = FAILED
-        run.error_message = run.error_message or "a task failed and nothing handled it"
     else:
         run.status = COMPLETED
         run.degraded = run.handled > 0
-    run.output = _output(draft)
+    output.finish(draft)
     run.ended_at = draft.now
     draft.commands.finished = True
     draft.log("execution", status=run.status, degraded=run.degraded)
-
-
-def _output(draft: Draft) -> Any:
-    """P4: what does not render in output_map becomes null, with a line in the log."""
-    output_map = draft.plan.output_map
-    if output_map is None:
-        return None
-    scopes = scope(draft, draft.plan.output_refs, ("*",))
-    found = {}
-    for name, value in output_map.items():
-        try:
-            found[name] = expressions.render(value, scopes)
-        except TemplateError as problem:
-            found[name] = None
-            draft.log("output_map", name=name, undefined=problem.message)
-    return found
 
 
 def _status(draft: Draft, *, reopened: bool = False) -> None:
@@ -174,11 +157,12 @@ def _submitted(draft: Draft, event: Event) -> None:
     run = draft.execution
     run.started_at = draft.now
     try:
-        for name, value in draft.plan.vars:
-            scopes = {"parameters": run.parameters, "vars": draft.vars, "system": run.system}
-            draft.publish(name, expressions.render(value, scopes), "")
+        for name, value in first_values(
+            draft.plan, first_scopes(draft.plan, run, draft.kv(draft.plan.vars_kv))
+        ):
+            draft.publish(name, value, "", admit(draft, name, value))
     except TemplateError as problem:
-        run.ended_badly, run.error_message = "template", f"vars.{name}: {problem.message}"
+        run.ended_badly, run.error_message = kind_of(problem), problem.message
         run.finally_at = len(draft.plan.finally_)
         return
     entries = frozenset(draft.plan.entries)
@@ -197,7 +181,9 @@ def _job_ended(draft: Draft, event: Event) -> None:
 def _ended(draft: Draft, job: JobState) -> None:
     if not job.settled and job.status in JOB_OVER:
         job.settled = True
-        _unit(draft, job)
+        # A newer version of the workflow may no longer have its task.
+        if job.task in draft.plan.tasks:
+            _unit(draft, job)
 
 
 def _unit(draft: Draft, job: JobState) -> None:
@@ -205,7 +191,7 @@ def _unit(draft: Draft, job: JobState) -> None:
     state, task = draft.task(job.task), draft.planned(job.task)
     if state.status in TASK_OVER:
         return
-    if not state.stopping:
+    if not _is_being_stopped(draft, job.task):
         wait = wait_before_retry(draft, task, job)
         if wait is not None:
             _retry(draft, task, job, wait)
@@ -230,6 +216,13 @@ def _single_over(draft: Draft, task: PlanTask, job: JobState) -> None:
 
 def _stop_was_asked(draft: Draft, task: PlanTask) -> bool:
     return draft.halted or (task.parent is not None and bool(draft.task(task.parent).stopping))
+
+
+def _is_being_stopped(draft: Draft, name: str) -> bool:
+    """Whether no attempt may follow. A cancel does not stop tasks of `finally`, unless it is forced."""
+    task = draft.planned(name)
+    goes_on = task.is_finally and draft.execution.halt != "forced"
+    return bool(draft.task(name).stopping) or (_stop_was_asked(draft, task) and not goes_on)
 
 
 def _retry(draft: Draft, task: PlanTask, job: JobState, wait: float) -> None:
@@ -271,10 +264,7 @@ def _timer_due(draft: Draft, event: Event) -> None:
         settle(draft, event.task, SUCCEEDED, result={})
     elif event.timer.startswith("retry."):
         attempt = int(event.timer.removeprefix("retry."))
-        for job in draft.jobs_of(event.task):
-            if (job.unit, job.attempt) == (event.unit, attempt):
-                _next_attempt(draft, job)
-                return
+        _next_attempt(draft, draft.attempt(event.task, event.unit, attempt))
     elif task.kind == "block":
         state.stopping = "timed_out"
         draft.to_stop.extend(task.children)
@@ -284,10 +274,13 @@ def _timer_due(draft: Draft, event: Event) -> None:
 
 def _cancel_asked(draft: Draft, event: Event) -> None:
     assert isinstance(event, CancelAsked)
+    was_held = draft.held
     draft.execution.intent = CANCEL
     halt(draft, "forced" if event.forced else draft.execution.halt or "cancel")
     if draft.execution.halt == "fail_fast":
         halt(draft, "cancel")
+    if was_held and not event.forced:
+        let_finally_go_on(draft)
 
 
 def _job_unknown(draft: Draft, event: Event) -> None:
@@ -323,6 +316,10 @@ def _job_resolved(draft: Draft, event: Event) -> None:
     if draft.planned(job.task).kind in ("job", "loop"):
         draft.set_status(job.task, RUNNING)
     if event.outcome == "again":
+        if _is_being_stopped(draft, job.task):
+            job.status, job.error = CANCELLED, error("cancelled", "nothing starts again: it is being stopped")
+            _unit(draft, job)
+            return
         job.status = FAILED
         job.error = error("lost", f"started again by {event.person}: {event.reason}")
         _next_attempt(draft, job)

@@ -6,60 +6,41 @@ run. In between the variables are read anew: what reset tasks had published is v
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from app.compiler.plan import ASK_ACTIONS, Plan, PlanTask
-from app.engine import fanout, loop, own
+from app.engine import fanout, loop, own, replan
 from app.engine.draft import Draft
 from app.engine.events import RetryAsked
+from app.engine.reach import BROKEN, broken, downstream
 from app.engine.settle import fire_set, settle, verdict, where_to
 from app.engine.state import MAIN, JobState, TaskState
 from app.engine.status import (
-    CANCELLED,
-    FAILED,
     NOT_REACHED,
     PAUSE,
     RUNNING,
     SKIPPED,
     SUCCEEDED,
-    TIMED_OUT,
 )
 
-BROKEN = frozenset({FAILED, TIMED_OUT, CANCELLED})
 _WITH_JOBS = ("job", "own", "fanout", "loop")
-
-
-def broken(plan: Plan, statuses: Mapping[str, str], also: Collection[str] = ()) -> set[str]:
-    """The top-level tasks from which an execution is tried again: those that came to no good, and those named."""
-    return {
-        name
-        for name, task in plan.tasks.items()
-        if task.parent is None and not task.is_finally and (statuses[name] in BROKEN or name in also)
-    }
-
-
-def downstream(plan: Plan, names: Iterable[str]) -> set[str]:
-    """The names and everything that edges lead to from there, handlers included."""
-    found: set[str] = set()
-    ahead = list(names)
-    while ahead:
-        name = ahead.pop()
-        if name not in found:
-            found.add(name)
-            ahead.extend(plan.tasks[name].out)
-    return found
 
 
 def retry(draft: Draft, event: RetryAsked) -> None:
     """Reset what is to run again. Needs every task, and the jobs of those that are reset."""
-    plan = draft.plan
+    plan, earlier = draft.plan, draft.given.earlier
+    draft.reopening = True
+    named = {*event.from_, *event.mark_ok}
+    pulled: set[str] = set()
+    if earlier is not None:
+        pulled = replan.pulled(earlier, plan, replan.take_over(draft, earlier, event.config), named)
     draft.want(plan.tasks)
-    statuses = {name: draft.task(name).status for name in plan.tasks}
-    _reopen(draft)
-    from_here = broken(plan, statuses, {*event.from_, *event.mark_ok})
+    statuses = {name: draft.look(name).status for name in plan.tasks}
+    from_here = broken(plan, statuses, named)
     gone = {name: _went(draft, name) for name in plan.tasks if plan.tasks[name].parent is None}
-    again = _with_newly_reached(draft, downstream(plan, from_here), gone)
-    _say_where_kept_ones_went(draft, again, gone)
+    again = _with_newly_reached(draft, downstream(plan, from_here | pulled), gone)
+    _reopen(draft)
+    _say_where_kept_ones_went(draft, again)
     final = set(plan.finally_)
     children = {child for name in again | final for child in plan.tasks[name].children}
     draft.want_jobs(name for name in again | final | children if plan.tasks[name].kind in _WITH_JOBS)
@@ -69,6 +50,10 @@ def retry(draft: Draft, event: RetryAsked) -> None:
         _again(draft, plan.tasks[name], in_part=in_part and name not in event.from_)
     _count_edges(draft, again, gone)
     draft.changes.voided += sorted(again | final)
+    if earlier is not None:
+        draft.changes.voided += draft.changes.gone_tasks
+        replan.set_new_variables(draft, earlier, again)
+        draft.log("version", plan=event.plan, new=len(draft.changes.new_tasks), gone=draft.changes.gone_tasks)
     for name in sorted(event.mark_ok):
         draft.set_status(name, RUNNING)
         draft.log("marked", task=name, person=event.person, reason=event.reason)
@@ -82,23 +67,23 @@ def _reopen(draft: Draft) -> None:
     run.unhandled = run.handled = 0
     run.ended_badly = run.error_message = ""
     run.output, run.ended_at, run.degraded = None, None, False
+    # Where a task would have gone that now runs again is not said, and fails nothing.
+    draft.changes.log.clear()
 
 
 def _went(draft: Draft, name: str) -> tuple[str, ...]:
     """Where a task went when it ended. One that ended in a halt went nowhere then, and goes now."""
-    state = draft.task(name)
+    state = draft.look(name)
     if state.went is not None:
         return state.went
     return where_to(fire_set(draft, draft.planned(name), state.status))
 
 
-def _say_where_kept_ones_went(
-    draft: Draft, again: Collection[str], gone: Mapping[str, tuple[str, ...]]
-) -> None:
+def _say_where_kept_ones_went(draft: Draft, again: Collection[str]) -> None:
     """From now on their edges stand as they are counted, and are not worked out anew by a later retry."""
-    for name, went in gone.items():
-        if name not in again:
-            draft.task(name).went = went
+    for name, task in draft.plan.tasks.items():
+        if task.parent is None and name not in again:
+            draft.task(name).went = _went(draft, name)
 
 
 def _with_newly_reached(draft: Draft, again: set[str], gone: Mapping[str, tuple[str, ...]]) -> set[str]:
@@ -111,7 +96,7 @@ def _with_newly_reached(draft: Draft, again: set[str], gone: Mapping[str, tuple[
             if name not in again
             and plan.tasks[name].parent is None
             and not plan.tasks[name].is_finally
-            and draft.task(name).status == NOT_REACHED
+            and draft.look(name).status == NOT_REACHED
             and _may_run(plan, name, again, gone)
         }
         if not found:
@@ -139,7 +124,8 @@ def _count_edges(draft: Draft, again: Collection[str], gone: Mapping[str, tuple[
 
 def _again(draft: Draft, task: PlanTask, *, in_part: bool) -> None:
     """One task back to pending; of one that failed itself, only the part that failed."""
-    state = draft.task(task.name)
+    state, earlier = draft.task(task.name), draft.given.earlier
+    in_part = in_part and not (earlier is not None and replan.runs_whole(earlier, draft.plan, task.name))
     if in_part and task.kind == "fanout" and state.nodes is not None:
         _fanout_in_part(draft, task, state)
     elif in_part and task.kind == "loop" and state.items and not task.runs_in_engine:
@@ -210,17 +196,17 @@ def _loop_in_part(draft: Draft, task: PlanTask, state: TaskState) -> None:
 
 
 def _good(draft: Draft, task: PlanTask) -> list[str]:
-    return [child for child in task.children if draft.task(child).status in (SUCCEEDED, SKIPPED)]
+    return [child for child in task.children if draft.look(child).status in (SUCCEEDED, SKIPPED)]
 
 
 def _block_in_part(draft: Draft, task: PlanTask, state: TaskState) -> None:
     good = _good(draft, task)
     for child in task.children:
         if child not in good:
-            _again(draft, draft.planned(child), in_part=draft.task(child).status in BROKEN)
+            _again(draft, draft.planned(child), in_part=draft.look(child).status in BROKEN)
     state.units = state.started = len(task.children)
     state.over = len(good)
-    state.succeeded = sum(draft.task(child).status == SUCCEEDED for child in good)
+    state.succeeded = sum(draft.look(child).status == SUCCEEDED for child in good)
     state.skipped = len(good) - state.succeeded
     state.failed = state.cancelled = 0
     state.stopping, state.error, state.result = "", None, None

@@ -79,7 +79,8 @@ class RetryAsked:
     """R1: an execution that is over is tried again from what failed, and from what is named.
 
     `mark_ok` maps tasks to the result that a person says they have. `reset` runs loops, fan-outs and blocks again as a
-    whole instead of only what failed of them.
+    whole instead of only what failed of them. `plan` is the digest of the plan that holds from this event on, "" where
+    it stays the one that was pinned; `config` is what that one reads of its pack's configuration.
     """
 
     kind: ClassVar[str] = "retry.asked"
@@ -88,6 +89,8 @@ class RetryAsked:
     reset: bool = False
     reason: str = ""
     person: str = ""
+    plan: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +156,7 @@ def to_json(event: Event) -> dict[str, Any]:
     return {"kind": event.kind, **{name: getattr(event, name) for name in event.__slots__}}
 
 
-def from_json(data: dict[str, Any]) -> Event:
+def from_json(data: Mapping[str, Any]) -> Event:
     """The event that `to_json` gave, for replay."""
     values = dict(data)
     return _BY_KIND[values.pop("kind")](**values)

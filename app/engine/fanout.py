@@ -22,7 +22,9 @@ from app.engine.status import (
 )
 
 COUNTS_AS_FAILURE = frozenset({FAILED, TIMED_OUT, UNKNOWN})
-_STREAM_FLOOR = 256
+STREAM_BYTES = 1_000_000
+"""Bytes of a task's result that the streams of all its units share."""
+STREAM_FLOOR = 256
 
 
 def begin(draft: Draft, task: PlanTask, nodes: Any, queue_timeout: float) -> None:
@@ -70,6 +72,7 @@ def _size(entry: Any, total: int) -> int:
 def next_batch(draft: Draft, task: PlanTask) -> None:
     """Bear the jobs of the next batch; nodes that cannot run it are over at once, and may end the batch."""
     state = draft.task(task.name)
+    _judge(draft, task)
     while not state.stopping and not draft.held and state.over == state.started < state.units:
         size = _size_at(state)
         for unit in range(state.started, state.started + size):
@@ -94,7 +97,7 @@ def bear(draft: Draft, task: PlanTask, state: TaskState, unit: int) -> None:
     name = (state.nodes or ())[unit]
     wait = float((state.input or {}).get("queue_timeout", draft.limits.fanout_queue_timeout))
     job = draft.bear(task.name, unit, state.first_attempt, name, wait)
-    node = draft.given.fleet.get(name)
+    node = draft.node(name)
     shell = (state.input or {}).get("shell", "sh")
     if node is None or node.state == "removed":
         _over_at_once(draft, job, FAILED, error("unknown_node", f"no node named {name!r} is enrolled"))
@@ -121,7 +124,6 @@ def count(state: TaskState, status: str) -> None:
 def unit_over(draft: Draft, task: PlanTask, job: JobState) -> None:
     """The last attempt on one node ended."""
     count(draft.task(task.name), job.status)
-    _judge(draft, task)
     next_batch(draft, task)
 
 
@@ -167,7 +169,7 @@ def finish(draft: Draft, task: PlanTask) -> None:
 
 def _rows(draft: Draft, state: TaskState) -> list[dict[str, Any]]:
     latest = {job.unit: job for job in draft.counting_jobs(state.name)}
-    share = max(_STREAM_FLOOR, draft.limits.result_bytes // (2 * max(1, state.units)))
+    share = max(STREAM_FLOOR, STREAM_BYTES // (2 * max(1, state.units)))
     return [_row(name, latest.get(unit), share) for unit, name in enumerate(state.nodes or ())]
 
 

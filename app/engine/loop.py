@@ -13,11 +13,11 @@ from typing import Any
 
 from app.compiler.plan import PlanTask
 from app.engine import own
-from app.engine.context import error, number, render_input, seconds, task_scope, template_error
+from app.engine.context import error, number, render_input, retries, seconds, task_scope, template_error
 from app.engine.draft import Draft
-from app.engine.fanout import count
+from app.engine.fanout import STREAM_BYTES, STREAM_FLOOR, count
 from app.engine.place import find_place
-from app.engine.settle import settle
+from app.engine.settle import MANY, settle
 from app.engine.state import JobState, TaskState
 from app.engine.status import (
     CANCELLED,
@@ -31,7 +31,6 @@ from app.language import expressions
 from app.language.expressions import TemplateError
 
 _MOST = 10_000
-_STREAM_FLOOR = 256
 _STREAMS = ("stdout", "stderr")
 
 
@@ -74,14 +73,14 @@ def _whole(value: Any, scopes: Mapping[str, Any], what: str) -> int | None:
 
 def _bear_all(draft: Draft, task: PlanTask, units: Sequence[Any]) -> bool:
     """Every unit's first attempt. False where the loop failed because all of them together are too large."""
-    room = draft.limits.loop_bytes
+    room = most = draft.limits.result * MANY
     for index, item in enumerate(units):
         room -= bear(draft, task, index, item)
         if room < 0:
             for job in draft.born(task.name):
                 job.status, job.ended_at, job.settled = NOT_REACHED, draft.now, True
-            message = f"the inputs of all units are over {draft.limits.loop_bytes} bytes"
-            settle(draft, task.name, FAILED, error=error("too_large", message))
+            message = f"the inputs of all units are over {most} bytes"
+            settle(draft, task.name, FAILED, error=error("inputs_too_large", message))
             return False
     return True
 
@@ -97,8 +96,7 @@ def bear(draft: Draft, task: PlanTask, index: int, item: Any) -> int:
         given["timeout"] = seconds(task.timeout, scopes, "timeout")
         wait = seconds(task.queue_timeout, scopes, "queue_timeout") or wait
         if task.retry is not None:
-            most = number(task.retry["count"], scopes, "retry.count", low=0, high=draft.limits.retries)
-            state.max_retries = max(state.max_retries, int(most))
+            state.max_retries = max(state.max_retries, retries(draft, task, scopes))
         if not task.runs_in_engine:
             place = expressions.render(task.delegate_to, scopes)
             found, problem = find_place(draft, task, place, given["input"])
@@ -131,6 +129,7 @@ def start_units(draft: Draft, task: PlanTask) -> None:
 
 def resume(draft: Draft, task: PlanTask) -> None:
     """After a pause: units that the engine runs start again. Those for nodes are handed over as rows."""
+    _judge(draft, task)
     if task.runs_in_engine:
         start_units(draft, task)
     _finish_if_over(draft, task)
@@ -170,7 +169,7 @@ def finish(draft: Draft, task: PlanTask) -> None:
     state = draft.task(task.name)
     latest = {job.unit: job for job in draft.counting_jobs(task.name)}
     state.items = [_item(unit, latest.get(unit)) for unit in range(state.units)]
-    share = max(_STREAM_FLOOR, draft.limits.result_bytes // (2 * max(1, state.units)))
+    share = max(STREAM_FLOOR, STREAM_BYTES // (2 * max(1, state.units)))
     result = [
         _shortened(latest[unit].result, share) if unit in latest else None for unit in range(state.units)
     ]

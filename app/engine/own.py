@@ -22,7 +22,7 @@ _ON_EXPIRE = ("timeout", "reject", "approve")
 
 
 def run(draft: Draft, task: PlanTask, job: JobState) -> None:
-    """Start an attempt. A call's `given` may name the job whose child is to be tried again (`retry_of`)."""
+    """Start an attempt. The `given` of a job may name the one whose child is to be tried again (`retry_of`)."""
     job.status, job.started_at = RUNNING, draft.now
     given, timeout = _given(draft, job)
     if task.action == "core.noop":
@@ -34,8 +34,7 @@ def run(draft: Draft, task: PlanTask, job: JobState) -> None:
     elif task.action in ASK_ACTIONS:
         _ask(draft, task, job, given)
     else:
-        retry_of = str((job.given or {}).get("retry_of", ""))
-        _call(draft, task, job, Child(job.id, task.action, given, retry_of), timeout)
+        _start_child(draft, task, job, Child(job.id, task.action, given), timeout)
 
 
 def _given(draft: Draft, job: JobState) -> tuple[Mapping[str, Any], float | None]:
@@ -64,6 +63,9 @@ def _ask(draft: Draft, task: PlanTask, job: JobState, given: Mapping[str, Any]) 
         approvers = given.get("approvers") or []
         if not isinstance(approvers, list | tuple) or not all(isinstance(one, str) for one in approvers):
             raise TemplateError("approvers must be a list of logins", str(approvers)[:80])
+        if approvers and quorum > len(set(approvers)):
+            message = f"a quorum of {quorum} of {len(set(approvers))} approvers cannot be reached"
+            raise TemplateError(message, "quorum")
         if given.get("on_expire", "timeout") not in _ON_EXPIRE:
             raise TemplateError(f"on_expire must be one of {', '.join(_ON_EXPIRE)}", "on_expire")
     except TemplateError as problem:
@@ -89,7 +91,7 @@ def _ask(draft: Draft, task: PlanTask, job: JobState, given: Mapping[str, Any]) 
     _wait(draft, task, "person")
 
 
-def _call(draft: Draft, task: PlanTask, job: JobState, child: Child, timeout: float | None) -> None:
+def _start_child(draft: Draft, task: PlanTask, job: JobState, child: Child, timeout: float | None) -> None:
     if timeout is not None:
         _arm(draft, job, "timeout", timeout)
     draft.changes.children.append(child)
@@ -145,14 +147,15 @@ def decided(draft: Draft, event: Decided) -> None:
 
 
 def child_ended(draft: Draft, event: ChildEnded) -> None:
-    """The workflow that was called is over: its output is the result."""
+    """The child is over: its output is the result."""
     job = draft.job(event.job)
     if job.status != RUNNING or job.settled:
         return
     if event.status == COMPLETED:
         end(draft, job, SUCCEEDED, result=event.output, is_known=True)
     else:
-        message = f"execution {event.child} {event.status}: {event.message}"
+        what = f"execution {event.child} {event.status}" if event.child else "the child could not be started"
+        message = f"{what}: {event.message}"
         problem = error("child", message, execution=event.child, status=event.status)
         end(draft, job, FAILED, problem, result=event.output, is_known=True)
 

@@ -7,7 +7,7 @@ from app.engine.draft import Draft
 from app.engine.events import Event, PauseAsked, ResumeAsked
 from app.engine.settle import consider
 from app.engine.start import runnable
-from app.engine.status import JOB_OUT, PAUSE, PENDING, RUN, TASK_LIVE
+from app.engine.status import PAUSE, PENDING, RUN, TASK_LIVE
 
 
 def holds_something(draft: Draft) -> bool:
@@ -22,7 +22,7 @@ def _pending(draft: Draft) -> list[str]:
     """The top-level tasks that edges have not decided yet. Needs every top-level task."""
     names = [task.name for task in draft.plan.tasks.values() if task.parent is None and not task.is_finally]
     draft.want(names)
-    return [name for name in names if draft.task(name).status == PENDING]
+    return [name for name in names if draft.look(name).status == PENDING]
 
 
 def in_flight(draft: Draft) -> bool:
@@ -30,12 +30,7 @@ def in_flight(draft: Draft) -> bool:
     if not draft.execution.live:
         return False
     names = [name for top in draft.live_tasks() for name in (top, *draft.planned(top).children)]
-    return any(
-        job.status in JOB_OUT
-        for name in names
-        if draft.planned(name).kind in ("job", "fanout", "loop")
-        for job in draft.open_jobs(name)
-    )
+    return any(draft.is_out(name) for name in names if draft.planned(name).kind in ("job", "fanout", "loop"))
 
 
 def pause_asked(draft: Draft, event: Event) -> None:
@@ -51,15 +46,28 @@ def resume_asked(draft: Draft, event: Event) -> None:
         return
     draft.execution.intent = RUN
     draft.work.extend(_pending(draft))
+    _go_on(draft)
+
+
+def let_finally_go_on(draft: Draft) -> None:
+    """A cancel ends a pause: tasks of `finally` that were held in the middle go on."""
+    _go_on(draft, only_finally=True)
+
+
+def _go_on(draft: Draft, *, only_finally: bool = False) -> None:
+    """Batches, units and children of live tasks that the pause held back."""
     for name in [name for top in draft.live_tasks() for name in (top, *draft.planned(top).children)]:
         task = draft.planned(name)
-        if draft.task(name).status not in TASK_LIVE:
+        if draft.look(name).status not in TASK_LIVE or (only_finally and not task.is_finally):
+            continue
+        if not draft.look(name).units:
+            # Its delay is not over, or it has no units.
             continue
         if task.kind == "fanout":
             fanout.next_batch(draft, task)
         elif task.kind == "loop":
             loop.resume(draft, task)
-        elif task.kind == "block" and draft.task(name).started:
+        elif task.kind == "block":
             for child in task.children:
-                if draft.task(child).status == PENDING:
+                if draft.look(child).status == PENDING:
                     runnable(draft, child)

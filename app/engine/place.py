@@ -20,10 +20,15 @@ def find_place(
     if task.is_call:
         return _ON_CONTROL, None
     node, problem = _locate(draft, place)
-    if node is None or not node.shells or task.action not in ("core.shell", "core.script"):
+    if task.scripted:
+        shell = draft.plan.actions[task.action]["runner"]
+    elif task.action in ("core.shell", "core.script"):
+        shell = given.get("shell", "sh")
+    else:
         return node, problem
-    shell = given.get("shell", "sh")
-    if isinstance(given.get("command"), list) or shell in node.shells:
+    if node is None or not node.shells:
+        return node, problem
+    if shell in node.shells or (not task.scripted and isinstance(given.get("command"), list)):
         return node, None
     has = ", ".join(node.shells)
     return None, error("no_shell", f"node {node.name} has no {shell}; it advertises {has}")
@@ -31,7 +36,6 @@ def find_place(
 
 def _locate(draft: Draft, place: Any) -> tuple[Node | None, Mapping[str, Any] | None]:
     """The node that `delegate_to` means, or the error that says why there is none."""
-    fleet = draft.given.fleet
     if isinstance(place, Mapping):
         if "labels" in place:
             wanted = dict(place["labels"])
@@ -39,22 +43,23 @@ def _locate(draft: Draft, place: Any) -> tuple[Node | None, Mapping[str, Any] | 
                 return node, None
             return None, error("no_nodes", f"no active node has the labels {wanted}")
         if "address" in place:
-            for node in fleet.values():
+            for node in draft.nodes():
                 if node.address == place["address"]:
                     return node, None
             return None, error("unknown_node", f"no enrolled node has the address {place['address']!r}")
         place = place.get("node")
-    if not isinstance(place, str) or place not in fleet or fleet[place].state == "removed":
+    found = draft.node(place) if isinstance(place, str) else None
+    if found is None or found.state == "removed":
         return None, error("unknown_node", f"no node named {str(place)[:80]!r} is enrolled")
-    return fleet[place], None
+    return found, None
 
 
 def matching(draft: Draft, labels: Mapping[str, Any]) -> list[Node]:
     """Active nodes that carry all these labels, by name; `local` is never matched."""
     return [
         node
-        for name, node in sorted(draft.given.fleet.items())
-        if name != LOCAL
+        for node in draft.nodes()
+        if node.name != LOCAL
         and node.state == "active"
         and all(node.labels.get(key) == str(value) for key, value in labels.items())
     ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.compiler.plan import PlanTask
-from app.engine.context import MONTH, number, task_scope
+from app.engine.context import MONTH, number, retries, task_scope
 from app.engine.draft import Draft
 from app.engine.state import JobState
 from app.engine.status import FAILED, TIMED_OUT
@@ -33,12 +33,12 @@ def item_of(job: JobState) -> dict[str, Any]:
 def wait_before_retry(draft: Draft, task: PlanTask, job: JobState) -> float | None:
     """Seconds until the next attempt of this job's unit, or None where there is none."""
     spec = task.retry
-    if spec is None or job.status not in (FAILED, TIMED_OUT) or draft.halted:
+    if spec is None or job.status not in (FAILED, TIMED_OUT):
         return None
     own = {"status": job.status, "result": job.result, "error": job.error}
     try:
         scopes = task_scope(draft, task, own, **item_of(job))
-        count = int(number(spec["count"], scopes, "retry.count", low=0, high=draft.limits.retries))
+        count = retries(draft, task, scopes)
         used = job.attempt - draft.task(task.name).first_attempt
         if used >= count or not _wanted(spec, scopes):
             return None

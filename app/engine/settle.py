@@ -6,9 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from app.compiler.plan import Plan, PlanTask
-from app.engine.context import error, task_scope, template_error
+from app.engine.context import OverLimit, error, kind_of, size_of, task_scope, template_error
 from app.engine.draft import Draft, view
 from app.engine.status import (
+    CANCEL,
     CANCELLED,
     FAILED,
     NOT_REACHED,
@@ -23,6 +24,9 @@ from app.language.expressions import TemplateError
 from app.language.model import RESERVED_TARGETS
 
 FAILURES = frozenset({FAILED, TIMED_OUT})
+
+MANY = 4
+"""How much larger than the result of a single task that of many units together may be."""
 
 
 def settle(
@@ -42,6 +46,7 @@ def settle(
     if state.status in TASK_OVER:
         return
     if result is not None:
+        outcome, result, error = _held_to_limit(draft, task, outcome, result, error)
         state.result = result
     state.error = error
     if marked:
@@ -57,24 +62,40 @@ def settle(
         return
     handled = task.handles(outcome)
     if outcome in FAILURES and not task.is_finally:
-        _account_failure(draft, handled)
+        _account_failure(draft, name, outcome, handled)
     if task.is_finally:
-        if outcome in FAILURES:
-            _end_badly(draft, "finally", f"{name} failed: {_message(state.error)}")
+        # It fails an execution that would be completed, and changes nothing else (E6).
+        if outcome in FAILURES and not draft.execution.unhandled and draft.execution.intent != CANCEL:
+            end_badly(draft, "finally", f"{name} failed: {_message(state.error)}")
         return
     _fire(draft, task, outcome)
 
 
-def _account_failure(draft: Draft, handled: bool) -> None:
+def _held_to_limit(
+    draft: Draft, task: PlanTask, outcome: str, result: Any, given: Mapping[str, Any] | None
+) -> tuple[str, Any, Mapping[str, Any] | None]:
+    """A result that is too large is not kept; a task that came to it by success has failed."""
+    most = draft.limits.result * (MANY if task.kind in ("fanout", "loop", "block") else 1)
+    size = size_of(result)
+    if size <= most:
+        return outcome, result, given
+    problem = error("result_too_large", f"the result of {task.name} has {size} bytes, {most} are allowed")
+    return (FAILED, None, problem) if outcome == SUCCEEDED else (outcome, None, given)
+
+
+def _account_failure(draft: Draft, name: str, outcome: str, handled: bool) -> None:
+    run = draft.execution
     if handled:
-        draft.execution.handled += 1
+        run.handled += 1
         return
-    draft.execution.unhandled += 1
+    run.unhandled += 1
+    said = "timed out" if outcome == TIMED_OUT else "failed"
+    run.error_message = run.error_message or f"{name} {said} and nothing handled it"
     if draft.plan.fail_fast:
         halt(draft, "fail_fast")
 
 
-def _end_badly(draft: Draft, why: str, message: str) -> None:
+def end_badly(draft: Draft, why: str, message: str) -> None:
     if not draft.execution.ended_badly:
         draft.execution.ended_badly = why
         draft.execution.error_message = message[:2000]
@@ -91,34 +112,54 @@ def _publish(draft: Draft, task: PlanTask, outcome: str) -> str:
         try:
             values = _rendered(draft, task, outcome)
         except TemplateError as problem:
-            state.error = error("publish", f"publish of {task.name}: {problem.message}")
+            state.error = error(kind_of(problem, "publish"), f"publish of {task.name}: {problem.message}")
             return FAILED
-        for name, value in values:
-            draft.publish(name, value, task.name)
+        for name, value, size in values:
+            draft.publish(name, value, task.name, size)
     elif outcome in FAILURES and task.publish_on_failure:
         _publish_what_renders(draft, task, outcome, task.publish_on_failure)
     return outcome
 
 
-def _rendered(draft: Draft, task: PlanTask, outcome: str) -> list[tuple[str, Any]]:
-    own = {**view(draft.task(task.name)), "status": outcome}
+def _rendered(draft: Draft, task: PlanTask, outcome: str) -> list[tuple[str, Any, int]]:
+    """What is to be published, with the bytes of each. Raises TemplateError, OverLimit among them."""
+    own = {**view(draft.look(task.name)), "status": outcome}
     scopes = task_scope(draft, task, own)
     seen = dict(draft.vars)
-    values = []
+    values: list[tuple[str, Any, int]] = []
+    room = 0
     for name, value in task.publish:
         seen[name] = expressions.render(value, {**scopes, "vars": seen})
-        values.append((name, seen[name]))
+        size = admit(draft, name, seen[name], before=room)
+        room += size
+        values.append((name, seen[name], size))
     return values
+
+
+def admit(draft: Draft, name: str, value: Any, *, before: int = 0) -> int:
+    """The bytes of a value that is to be published, after `before` others. Raises OverLimit."""
+    limits, size = draft.limits, size_of(value)
+    if size > limits.variable:
+        message = f"vars.{name} has {size} bytes, {limits.variable} are allowed"
+        raise OverLimit("variable_too_large", message)
+    total = draft.execution.var_bytes + before + size
+    if total > limits.variables:
+        message = (
+            f"with vars.{name} {total} bytes were published, an execution may publish {limits.variables}"
+        )
+        raise OverLimit("variables_too_large", message)
+    return size
 
 
 def _publish_what_renders(
     draft: Draft, task: PlanTask, outcome: str, entries: Sequence[tuple[str, Any]]
 ) -> None:
-    own = {**view(draft.task(task.name)), "status": outcome}
+    own = {**view(draft.look(task.name)), "status": outcome}
     scopes = task_scope(draft, task, own)
     for name, value in entries:
         try:
-            draft.publish(name, expressions.render(value, {**scopes, "vars": draft.vars}), task.name)
+            found = expressions.render(value, {**scopes, "vars": draft.vars})
+            draft.publish(name, found, task.name, admit(draft, name, found))
         except TemplateError as problem:
             draft.log("publish", task=task.name, name=name, skipped=problem.message)
 
@@ -128,7 +169,7 @@ def _fire(draft: Draft, task: PlanTask, outcome: str) -> None:
     fired = frozenset() if draft.halted else frozenset(fire_set(draft, task, outcome))
     draft.task(task.name).went = None if draft.halted else where_to(fired)
     if "fail" in fired:
-        _end_badly(draft, "fail", f"{task.name} went to `fail`")
+        end_badly(draft, "fail", f"{task.name} went to `fail`")
     draft.want(task.out)
     for target in task.out:
         state = draft.task(target)
@@ -158,22 +199,22 @@ def fire_set(draft: Draft, task: PlanTask, outcome: str) -> tuple[str, ...]:
 
 def _decide(draft: Draft, task: PlanTask) -> tuple[str, ...]:
     """The targets of the first branch that holds; the execution fails where none does."""
-    scopes = task_scope(draft, task, view(draft.task(task.name)))
+    scopes = task_scope(draft, task, view(draft.look(task.name)))
     for when, targets in task.decision or ():
         try:
             if when is None or expressions.truth(when, scopes):
                 draft.log("decision", task=task.name, when=when or "default", next=list(targets))
                 return targets
         except TemplateError as problem:
-            _end_badly(draft, "template", f"decision of {template_error(task.name, problem)['message']}")
+            end_badly(draft, "template", f"decision of {template_error(task.name, problem)['message']}")
             return ()
-    _end_badly(draft, "no_branch", f"no branch of the decision of {task.name} held, and it has no default")
+    end_badly(draft, "no_branch", f"no branch of the decision of {task.name} held, and it has no default")
     return ()
 
 
 def consider(draft: Draft, name: str) -> str:
     """What the edges of a pending task say: "runnable", "not_reached" or "" (wait, or it has left pending)."""
-    state, task = draft.task(name), draft.planned(name)
+    state, task = draft.look(name), draft.planned(name)
     if state.status != PENDING:
         return ""
     return verdict(draft.plan, task, open_=state.open, fired=state.fired)
@@ -218,7 +259,7 @@ def _child_over(draft: Draft, block: str, outcome: str) -> None:
     if state.over < state.units or state.status in TASK_OVER:
         return
     draft.want(task.children)
-    children = {child: draft.task(child) for child in task.children}
+    children = {child: draft.look(child) for child in task.children}
     result = {child: one.result for child, one in children.items()}
     if state.stopping == "timed_out":
         settle(draft, block, TIMED_OUT, result=result, error=error("timeout", f"{block} took too long"))

@@ -7,7 +7,16 @@ from typing import Any
 
 from app.compiler.plan import PlanTask
 from app.engine import fanout, loop, own
-from app.engine.context import MONTH, error, number, render_input, seconds, task_scope, template_error
+from app.engine.context import (
+    MONTH,
+    error,
+    number,
+    render_input,
+    retries,
+    seconds,
+    task_scope,
+    template_error,
+)
 from app.engine.draft import Draft
 from app.engine.place import find_place, matching
 from app.engine.settle import settle
@@ -53,9 +62,7 @@ def begin(draft: Draft, name: str) -> None:
         queue_timeout = seconds(task.queue_timeout, scopes, "queue_timeout")
         place = expressions.render(task.delegate_to, scopes)
         if task.retry is not None:
-            state.max_retries = int(
-                number(task.retry["count"], scopes, "retry.count", low=0, high=draft.limits.retries)
-            )
+            state.max_retries = retries(draft, task, scopes)
     except TemplateError as problem:
         _begin_failed(draft, name, template_error(name, problem))
         return

@@ -13,17 +13,22 @@ from typing import Any
 from app.compiler.plan import Plan
 from app.engine.status import PENDING, QUEUED, REQUESTED, RUN
 
+# The three states have no slots: the engine copies whatever an event touches and compares it at the end, and the
+# dict of an instance is copied and compared in a third of the time.
+
 MAIN = -1
 """`finally_at` before the finally tasks begin; afterwards the index of the one that runs."""
 
 
-@dataclass(slots=True)
+@dataclass
 class ExecutionState:
     """The execution's row.
 
     `halt` is why nothing new starts: "", "cancel", "forced" (a second, forced cancel) or "fail_fast". `live` counts
     top-level tasks that run or wait, `waiting` those that wait. `ended_badly` is set by what fails an execution
-    without a failed task: "no_branch", "template", "fail", "finally".
+    without a failed task: "no_branch", "template", "fail", "finally", "output", or a limit that was passed. `var_bytes`
+    is the size of all that was ever published, as JSON. `config` is what its workflow reads of its pack's
+    configuration, as it was when it was submitted.
     """
 
     id: str
@@ -38,7 +43,9 @@ class ExecutionState:
     error_message: str = ""
     finally_at: int = MAIN
     var_seq: int = 0
+    var_bytes: int = 0
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
     system: Mapping[str, Any] = field(default_factory=dict)
     output: Any = None
     degraded: bool = False
@@ -46,7 +53,7 @@ class ExecutionState:
     ended_at: float | None = None
 
 
-@dataclass(slots=True)
+@dataclass
 class TaskState:
     """A task's row inside one execution.
 
@@ -90,7 +97,7 @@ class TaskState:
     max_retries: int = 0
 
 
-@dataclass(slots=True)
+@dataclass
 class JobState:
     """A job's row: one task x unit x attempt.
 
@@ -130,8 +137,10 @@ class Slice:
     """One execution as far as an event needs it.
 
     `results` maps a task's name to what templates see of it; `vars` holds the current variables loaded so far
-    (`vars_loaded`: which names were looked for); `jobs_loaded` names the tasks of which every job is here;
-    `live_loaded` says that all live tasks are here, with their children and jobs; `fleet` holds every node by name.
+    (`vars_loaded`: which names were looked for), `kv` the values of keys likewise (`kv_loaded`); `jobs_loaded` names
+    the tasks of which every job is here; `live_loaded` says that all live tasks are here, with their children and
+    jobs; `fleet` holds every node by name. `earlier` is the plan that held so far, where the event is the one by which
+    `plan` takes its place.
     """
 
     plan: Plan
@@ -141,22 +150,31 @@ class Slice:
     results: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     vars: dict[str, Any] = field(default_factory=dict)
     vars_loaded: frozenset[str] = frozenset()
+    kv: dict[str, Any] = field(default_factory=dict)
+    kv_loaded: frozenset[str] = frozenset()
     jobs_loaded: frozenset[str] = frozenset()
     live_loaded: bool = False
     fleet: Mapping[str, Node] = field(default_factory=dict)
     limits: Limits = field(default_factory=lambda: Limits())
+    earlier: Plan | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds that settings give: seconds, except where named otherwise."""
+    """Bounds that settings give: seconds, or bytes of JSON, or counts.
+
+    `result` is for the result of a single task; those of many units together have `MANY` times as much. `variable` is
+    for one value, `variables` for all that an execution ever publishes, `output` for what `output_map` gives.
+    """
 
     queue_timeout: float = 3600.0
     fanout_queue_timeout: float = 60.0
-    result_bytes: int = 1_000_000
     retries: int = 100
     items: int = 10_000
-    loop_bytes: int = 16_000_000
+    result: int = 4_000_000
+    variable: int = 1_000_000
+    variables: int = 16_000_000
+    output: int = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +184,7 @@ class Need:
     tasks: frozenset[str] = frozenset()
     results: frozenset[str] = frozenset()
     vars: frozenset[str] = frozenset()
+    kv: frozenset[str] = frozenset()
     jobs_of: frozenset[str] = frozenset()
     jobs: frozenset[str] = frozenset()
     live: bool = False
@@ -198,12 +217,11 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A workflow to call with parameters; or, by `retry_of`, that job's child to try again."""
+    """A workflow to call with parameters. The job's `given` may say that an earlier child is to be tried again."""
 
     job: str
     ref: str
     parameters: Mapping[str, Any]
-    retry_of: str = ""
 
 
 @dataclass(slots=True)
@@ -212,7 +230,8 @@ class Changes:
 
     `asks` are questions to people, `children` workflows to call; `closed` names the jobs of those that are to be given
     up. `voided` names tasks of which everything published so far no longer counts. `sweep_pending` turns pending tasks
-    into not_reached: "main" all but those of `finally`, "all" those as well.
+    into not_reached: "main" all but those of `finally`, "all" those as well. `new_tasks` and `gone_tasks` are rows that
+    another version of the workflow brings and takes.
     """
 
     execution: dict[str, Any] = field(default_factory=dict)
@@ -225,6 +244,8 @@ class Changes:
     dropped_task_timers: list[str] = field(default_factory=list)
     sweep_pending: str = ""
     voided: list[str] = field(default_factory=list)
+    new_tasks: list[TaskState] = field(default_factory=list)
+    gone_tasks: list[str] = field(default_factory=list)
     asks: list[Ask] = field(default_factory=list)
     children: list[Child] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
@@ -240,9 +261,22 @@ class Commands:
     finished: bool = False
 
 
+@dataclass(slots=True)
+class Facts:
+    """`nodes` are those that placement looked at by name, None where there is none; `fleet` every node, where it looked
+    through all of them. `jobs` holds what nodes and the hand-over had made of jobs, as columns by id. `kv` are the keys
+    that were read and that had a value, with their values."""
+
+    nodes: dict[str, Node | None] = field(default_factory=dict)
+    fleet: Mapping[str, Node] | None = None
+    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    kv: dict[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The answer of `advance`."""
+    """The answer of `advance`. `facts` is what it read that neither the event nor an earlier step had said."""
 
     changes: Changes
     commands: Commands
+    facts: Facts

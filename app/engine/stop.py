@@ -28,18 +28,27 @@ def stop_task(draft: Draft, name: str) -> None:
         settle(draft, name, NOT_REACHED)
         return
     state.stopping = state.stopping or "cancel"
+    if task.kind in ("fanout", "loop") and not state.units:
+        # Its delay is not over: nothing of it has begun.
+        settle(draft, name, CANCELLED)
+        return
     if task.kind == "block":
         state.units = state.started = len(task.children)
         for child in task.children:
             stop_task(draft, child)
         return
-    mine = draft.open_jobs(name) if task.kind != "engine" else []
+    loaded = draft.jobs_of(name) if task.kind != "engine" else []
+    mine = [draft.job(job.id) for job in loaded if not job.settled]
     if task.kind in ("fanout", "loop"):
         # Units between two attempts have no open job: their last failure is their end.
         born = state.units if task.kind == "loop" else state.started
         for _ in range(born - state.over - len(mine)):
             fanout.count(state, FAILED)
+        # What ended before the stop came counts as what it came to.
+        draft.ended.extend(job.id for job in mine if job.status in JOB_OVER)
     for job in mine:
+        if job.status in JOB_OVER:
+            continue
         if job.node == IO and job.status != QUEUED:
             # Nobody can take a call back: what comes of it is dropped.
             job.error = error("cancelled", "the call was given up; it may have had its effect")
@@ -52,6 +61,8 @@ def stop_task(draft: Draft, name: str) -> None:
             draft.stop(job)
     draft.disarm(name)
     if any(job.status not in JOB_OVER for job in mine):
+        return
+    if task.kind in ("fanout", "loop") and any(not job.settled for job in mine):
         return
     if task.kind == "fanout":
         fanout.finish(draft, task)

@@ -14,6 +14,7 @@ from app.engine.settle import verdict
 from app.engine.state import ExecutionState, TaskState
 from app.engine.status import (
     CANCEL,
+    CANCELLED,
     EXECUTION_OVER,
     FAILED,
     NOT_REACHED,
@@ -23,6 +24,7 @@ from app.engine.status import (
     SCHEDULING,
     SKIPPED,
     TASK_OVER,
+    TIMED_OUT,
 )
 
 RAN = "ran"
@@ -60,7 +62,8 @@ class Story:
 @dataclass(slots=True)
 class Explanation:
     """What became of one task. `verdict` is ran, runs, waits, skipped or never; `because` are the tasks whose outcome
-    decided that it is not reached; `condition` is its `when` and what that came to, null where it was not asked."""
+    decided that it is not reached; `condition` is its `when` and what that came to, null where it was not asked.
+    `children` are executions that the task started, which whoever reads rows adds."""
 
     task: str
     status: str
@@ -72,6 +75,7 @@ class Explanation:
     waits: list[Wait] = field(default_factory=list)
     because: list[dict[str, str]] = field(default_factory=list)
     error: Any = None
+    children: list[dict[str, Any]] = field(default_factory=list)
 
 
 def explain(story: Story, name: str) -> Explanation:
@@ -88,6 +92,21 @@ def explain(story: Story, name: str) -> Explanation:
     else:
         _began(story, told, task, state)
     return told
+
+
+_TELLING = (("running", "waiting"), (FAILED, TIMED_OUT), (CANCELLED,), (PENDING,))
+"""Statuses of tasks, those first that say most about their execution."""
+
+
+def headline(story: Story) -> str:
+    """One line for the whole execution: the task that says most about it, and the last that is said of that."""
+    for wanted in _TELLING:
+        for name in story.plan.tasks:
+            state = story.tasks.get(name)
+            if state is not None and state.status in wanted:
+                told = explain(story, name)
+                return f"{name} {state.status}: {told.sentences[-1] if told.sentences else told.verdict}"
+    return story.execution.error_message or "no task failed"
 
 
 def _verdict(story: Story, task: PlanTask, state: TaskState) -> str:

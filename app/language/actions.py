@@ -21,6 +21,7 @@ from app.language.fields import (
     Text,
     is_template,
 )
+from app.language.json_schema import JsonSchema
 from app.language.problems import shown
 from app.language.reading import BAD, Reading
 from app.language.source import Node
@@ -198,7 +199,7 @@ ACTIONS: Final[dict[str, Table]] = {
         "core.inquiry",
         [
             _PROMPT,
-            Key("schema", Anything(templates=False), "JSON Schema of the answer."),
+            Key("schema", JsonSchema(), "JSON Schema that the answer must fit."),
             _APPROVERS,
             _EXPIRES,
         ],

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from jinja2 import StrictUndefined, Undefined, UndefinedError
 
+from app.language import opaque
 from app.language.plain import ValueRefused, kind_of
 
 Function = Callable[..., Any]
@@ -118,17 +119,16 @@ def fail(missing: Undefined) -> NoReturn:
 
 
 def strict(name: str, function: Function) -> Function:
-    """`function`, with the errors of undefined arguments raised before it sees them, and its own errors about
-    what it needs beginning with `name`."""
+    """`function`, with the errors of undefined arguments and of secrets raised before it sees them, and its own
+    errors about what it needs beginning with `name`."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        for value in args:
+        for value in (*args, *kwargs.values()) if kwargs else args:
             if isinstance(value, Undefined):
                 fail(value)
-        for value in kwargs.values():
-            if isinstance(value, Undefined):
-                fail(value)
+            if isinstance(value, opaque.Handle):
+                raise opaque.refused()
         try:
             return function(*args, **kwargs)
         except ValueRefused as refused:

@@ -2,7 +2,9 @@
 
 `check` finds what is wrong before anything runs; `render` and `truth` evaluate with a scope: a mapping of the
 names task, vars, parameters, pack, system, item and index to plain JSON data, and of kv to
-`{"get": {key: value}, "get_secret": {key: handle}}`, which the caller has read before: nothing here does.
+`{"get": {key: value}, "get_secret": {name: Handle}}`, which the caller has read before: nothing here does. Secret
+parameters are Handles too. A Handle becomes a mark where the caller says that `handles` may stand, and is refused
+elsewhere; what looks like a mark in data is made harmless.
 
 A string that is exactly one `{{ expression }}` keeps the type of its value. In any other text a value becomes
 `plain.text_of` of it. Values are never rendered again, so a value that looks like a template stays text. Line
@@ -24,9 +26,11 @@ import jinja2
 from jinja2 import nodes
 from jinja2.runtime import Context
 
+from app import marks
 from app.errors import InvalidInput
 from app.language import template_syntax
 from app.language.arguments import Missing, MissingValue, settled, step_into
+from app.language.opaque import Handle
 from app.language.plain import ValueRefused, check_plain, check_text
 from app.language.sandbox import SANDBOX
 from app.language.template_syntax import ROOTS, TemplateProblem
@@ -117,17 +121,21 @@ def ends_in_integer(text: str) -> bool:
     return isinstance(whole, nodes.Filter) and whole.name in ("int", "length", "count")
 
 
-def render(value: Any, scope: Scope) -> Any:
+def render(value: Any, scope: Scope, *, handles: bool = False) -> Any:
     """`value` with every template in its texts evaluated, through lists and maps; keys stay as they are.
 
-    Raises TemplateError. The result may share lists and maps with `scope`: treat both as read-only.
+    `handles`: secrets may stand here, as marks. Raises TemplateError. The result may share lists and maps with
+    `scope`: treat both as read-only.
     """
     if isinstance(value, str):
-        return _render_text(value, scope) if has_template(value) else value
-    if isinstance(value, Mapping):
-        return {key: _render_member(key, item, scope) for key, item in value.items()}
+        return _render_text(value, scope, handles) if has_template(value) else value
+    if value is None:
+        return None
+    # A dict at once: asking an abstract class costs more than the rest.
+    if type(value) is dict or isinstance(value, Mapping):
+        return {key: _render_member(key, item, scope, handles) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_render_member(place, item, scope) for place, item in enumerate(value)]
+        return [_render_member(place, item, scope, handles) for place, item in enumerate(value)]
     return value
 
 
@@ -152,21 +160,21 @@ def truth(text: str | bool, scope: Scope) -> bool:
     )
 
 
-def _render_member(key: str | int, item: Any, scope: Scope) -> Any:
+def _render_member(key: str | int, item: Any, scope: Scope, handles: bool) -> Any:
     if isinstance(item, (bool, int, float)) or item is None:
         return item
     try:
-        return render(item, scope)
+        return render(item, scope, handles=handles)
     except TemplateError as error:
         step = str(key).replace("~", "~0").replace("/", "~1")
         error.pointer = f"/{step}{error.pointer}"
         raise
 
 
-def _render_text(text: str, scope: Scope) -> Any:
+def _render_text(text: str, scope: Scope, handles: bool) -> Any:
     program = _compiled_small(text) if len(text) <= 512 else _compiled_large(text)
     try:
-        return program.run(scope)
+        return _placed(program.run(scope), handles)
     except MissingValue as error:
         raise _undefined(text, program, scope, error.missing) from None
     except ValueRefused as error:
@@ -181,6 +189,14 @@ def _render_text(text: str, scope: Scope) -> Any:
     ) as error:
         # What Python's own operators raise for values that do not go together.
         raise _failed(text, program, error, f"cannot be computed: {error}", "") from None
+
+
+def _placed(value: Any, handles: bool) -> Any:
+    """What a template gave, a handle as its mark. No other mark is left in it: see `_checked` and the sandbox."""
+    is_handle = isinstance(value, Handle)
+    if not handles and (is_handle or (isinstance(value, str) and marks.OPEN in value)):
+        raise ValueRefused("a secret cannot stand here", "the page on security tells where secrets may stand")
+    return value.mark if is_handle else value
 
 
 def _failed(text: str, program: _Program, error: BaseException, message: str, hint: str) -> TemplateError:
@@ -303,9 +319,12 @@ def _checked(value: Any) -> Any:
     settled(value)
     if isinstance(value, str):
         check_text(len(value))
-    elif not isinstance(value, (bool, int)) and value is not None:
-        check_plain(value)
-    return value
+        return marks.harmless(value) if marks.is_marked(value) else value
+    if isinstance(value, (bool, int, Handle)) or value is None:
+        return value
+    marked: list[str] = []
+    check_plain(value, marked=marked)
+    return marks.harmless(value) if marked else value
 
 
 def _text_runner(template: jinja2.Template) -> Callable[[Scope], str]:

@@ -23,6 +23,8 @@ from app.language.fields import (
     Text,
     is_template,
 )
+from app.language.json_schema import JsonSchema
+from app.language.limits import DEFAULT
 from app.language.model import Branch
 from app.language.parameters import TYPES
 from app.language.reading import BAD, Reading
@@ -126,7 +128,7 @@ class Join(Kind):
 
     def read(self, r: Reading, node: Node) -> Any:
         if node.kind == "scalar" and isinstance(node.value, int) and not isinstance(node.value, bool):
-            return Number(1, names.MOST_TASKS, whole=True, templates=False).read(r, node)
+            return Number(1, names.MOST_TARGETS, whole=True, templates=False).read(r, node)
         if node.kind == "scalar" and node.text in ("all", "any"):
             return node.text
         return r.wrong(node, "all, any or a number")
@@ -152,6 +154,11 @@ class Items(Kind):
 
     def read(self, r: Reading, node: Node) -> Any:
         if node.kind == "list":
+            if len(node.value) > r.limits.items:
+                message = f"a loop over {len(node.value)} items, {r.limits.items} are allowed"
+                return r.error(
+                    node, "too-many-items", message, "split the list, or use `batch_size` in a script"
+                )
             return tuple(Anything().read(r, node))
         if not is_template(node):
             return r.wrong(node, "a list or a template that gives one")
@@ -161,8 +168,23 @@ class Items(Kind):
         return {"anyOf": [{"type": "array"}, TEMPLATE_SCHEMA]}
 
 
+@dataclass(frozen=True)
+class Retries(Kind):
+    """How many times to try again."""
+
+    def read(self, r: Reading, node: Node) -> Any:
+        value = Number(0, names.MOST_RETRIES, whole=True).read(r, node)
+        if isinstance(value, int) and value > r.limits.retries:
+            message = f"a task may be tried again {r.limits.retries} times, not {value}"
+            return r.error(node, "too-many-attempts", message, "a longer `delay` waits as long with fewer")
+        return value
+
+    def schema(self) -> Schema:
+        return Number(0, DEFAULT.retries, whole=True).schema()
+
+
 TASK_NAME: Final = Text(names.TASK, names.TASK_RULE, code="bad-name")
-_TARGETS: Final = ListOf(Target(), least=1, most=names.MOST_TASKS, single=True)
+_TARGETS: Final = ListOf(Target(), least=1, most=names.MOST_TARGETS, single=True)
 _PROSE: Final = Text(prose=True, most=20_000)
 _DELAY: Final = Number(0, names.DAYS_30, seconds=True)
 _TIMEOUT: Final = Number(0, names.DAYS_30, above=True, seconds=True)
@@ -191,7 +213,7 @@ _RETRY: Final = Table(
     [
         Key(
             "count",
-            Number(0, 100, whole=True),
+            Retries(),
             "How many times to try again after the first attempt.",
             required=True,
         ),
@@ -330,7 +352,7 @@ WORKFLOW: Final = Table(
         Key("version", Text(most=50, least=1), "The version, a text."),
         Key("tags", ListOf(Text(most=100, least=1), most=100), "Words to find it by."),
         Key("parameters", Later("parameters"), "What the caller gives."),
-        Key("output", Later("output"), "JSON Schema of the result."),
+        Key("output", JsonSchema(), "JSON Schema that the result must fit."),
         Key(
             "vars",
             MapOf(Anything(), names.VARIABLE, names.VARIABLE_RULE),

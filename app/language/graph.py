@@ -79,9 +79,9 @@ def numbered(top: Sequence[Draft], final: Sequence[Draft]) -> list[Draft]:
 def check(r: Reading, drafts: list[Draft], root: Node) -> Graph:
     """Note every problem of the graph; gives what could be made of it."""
     graph = Graph(drafts, _names(r, drafts))
-    if len(drafts) > names.MOST_TASKS:
-        message = f"{len(drafts)} tasks in all, {names.MOST_TASKS} are allowed"
-        r.error(root, "out-of-range", message, "split the workflow")
+    if len(drafts) > r.limits.tasks:
+        message = f"{len(drafts)} tasks in all, {r.limits.tasks} are allowed"
+        r.error(root, "too-many-tasks", message, "split the workflow: one may be a task of another")
     graph.edges = [edge for draft in drafts if draft.role == "task" for edge in _edges(r, graph, draft)]
     incoming: dict[int, set[int]] = {draft.number: set() for draft in drafts}
     outgoing: dict[int, list[Edge]] = {draft.number: [] for draft in drafts}
@@ -131,9 +131,8 @@ def _targets(draft: Draft) -> Iterator[tuple[str, Node]]:
 
 def _each(node: Node) -> Iterator[Node]:
     children = node.value if node.kind == "list" else [node]
-    return (
-        child for child in children if child.kind == "scalar" and isinstance(child.value, str) and child.text
-    )
+    # A number or `true` is read as the text that stands there.
+    return (child for child in children if child.kind == "scalar" and child.value is not None)
 
 
 def _edges(r: Reading, graph: Graph, draft: Draft) -> Iterator[Edge]:

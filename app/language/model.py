@@ -77,6 +77,7 @@ class Task:
     """A named unit of a workflow.
 
     `type` is `action`, `parallel`, `workflow` or `distributed_shell`; `action` is set unless it is parallel.
+    `scripted` says that `action` is an action of a pack that runs a script.
     `join` is "" (the default join), "all", "any" or a number. `delegate_to` is a node's name, a template, or
     a mapping with one of `node`, `address`, `labels`; None inherits. `tasks` are a parallel block's children.
     """
@@ -107,11 +108,36 @@ class Task:
     delegate_to: str | Mapping[str, Any] | None = None
     tasks: tuple[Task, ...] = ()
     mark: Mark = NOWHERE
+    scripted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """An action of a pack, as workflows call it.
+
+    `runner` is a shell or `python`, which run `script`, or `workflow`: then `calls` names the workflow. `timeout` is in
+    seconds, `output` a JSON Schema of what the script writes to MUSTER_OUTPUT. `revision` is the server's count.
+    """
+
+    ref: str
+    runner: str
+    script: str = ""
+    calls: str = ""
+    label: str = ""
+    description: str = ""
+    entry: str = ""
+    parameters: tuple[Parameter, ...] = ()
+    output: Mapping[str, Any] | None = None
+    timeout: float | None = None
+    idempotent: bool = False
+    ok_codes: tuple[int, ...] = (0,)
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Workflow:
-    """One workflow as written. `finally_` holds whole tasks that run last, in order, without edges."""
+    """One workflow as written. `finally_` holds whole tasks that run last, in order, without edges. `actions` are those
+    of packs that its tasks name, `secret_config` the secret keys of its own pack's configuration."""
 
     ref: str
     label: str = ""
@@ -127,3 +153,5 @@ class Workflow:
     fail_fast: bool = False
     delegate_to: str | Mapping[str, Any] | None = None
     output_map: Mapping[str, Any] | None = None
+    actions: tuple[Action, ...] = ()
+    secret_config: tuple[str, ...] = ()

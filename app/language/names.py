@@ -18,10 +18,13 @@ LABEL: Final = r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,62}$(?!\n)"
 LABEL_RULE: Final = "letters, digits, `_`, `.`, `/` and `-`, 63 at the most"
 ENVIRONMENT: Final = r"^(?!MUSTER_)[A-Za-z_][A-Za-z0-9_]{0,127}$(?!\n)"
 ENVIRONMENT_RULE: Final = "letters, digits and `_`, not starting with a digit; MUSTER_ is reserved"
+KEY: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.\-/]{0,254}$(?!\n)"
+KEY_RULE: Final = "letters, digits, `_`, `.`, `-` and `/`, not starting with a sign, 255 at the most"
 PERCENT: Final = r"^([1-9][0-9]?|100)%$(?!\n)"
 
 DAYS_30: Final = 30 * 24 * 3600
-MOST_TASKS: Final = 2000
+MOST_TARGETS: Final = 2000
+MOST_RETRIES: Final = 1_000_000
 MOST_CHILDREN: Final = 500
 MOST_NODES: Final = 10_000
 MOST_OUTPUT: Final = 64 * 1024 * 1024

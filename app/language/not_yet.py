@@ -15,7 +15,4 @@ NOT_YET: Final[dict[str, str]] = {
     "workflow.workspace": "`workspace`",
     "workflow.settings": "`settings`",
     "input.script_ref": "a saved script (`script_ref`)",
-    "scope.kv": "`kv`",
-    "scope.pack": "`pack.config`",
-    "action.pack": "an action of a pack",
 }

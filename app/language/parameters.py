@@ -76,7 +76,7 @@ def bind(parameters: tuple[Parameter, ...], given: Mapping[str, Any]) -> dict[st
                 errors.append(_error(parameter.name, f"the parameter `{parameter.name}` is required", hint))
             value = parameter.default if parameter.has_default else None
         elif value is not None:
-            value = _spelled(parameter.type, value)
+            value = spelled(parameter.type, value)
             if problem := _problem(parameter, value):
                 errors.append(_error(parameter.name, *problem))
         bound[parameter.name] = value
@@ -107,7 +107,7 @@ def _problem(parameter: Parameter, value: Any) -> tuple[str, str] | None:
             f"the parameter `{name}` must be {wanted(parameter.type)}{seen}",
             f"its type is {parameter.type}",
         )
-    if parameter.enum is not None and not any(_same(value, allowed) for allowed in parameter.enum):
+    if parameter.enum is not None and not any(same(value, allowed) for allowed in parameter.enum):
         listed = ", ".join(_shown(allowed) for allowed in parameter.enum[:20])
         if parameter.type == "secret":
             return f"the parameter `{name}` is none of the values allowed", ""
@@ -127,11 +127,11 @@ def _shown(value: Any) -> str:
     return shown(str(value).lower() if isinstance(value, bool) else value)
 
 
-def _same(left: Any, right: Any) -> bool:
+def same(left: Any, right: Any) -> bool:
     return bool(left == right) and isinstance(left, bool) == isinstance(right, bool)
 
 
-def _spelled(kind: str, value: Any) -> Any:
+def spelled(kind: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if kind == "integer" and _INTEGER.match(value):

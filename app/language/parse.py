@@ -10,13 +10,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from app.language import grammar, graph, names, parameters, races, scopes, source
+from app.language import (
+    action_input,
+    declarations,
+    grammar,
+    graph,
+    names,
+    output,
+    races,
+    scopes,
+    source,
+)
 from app.language.fields import Anything, MapOf, Table
 from app.language.graph import Draft, Role
-from app.language.model import RESERVED_TARGETS, Loop, Parameter, Retry, Task, Workflow
+from app.language.known import NOTHING, Known
+from app.language.limits import DEFAULT, TextLimits
+from app.language.model import RESERVED_TARGETS, Action, Loop, Retry, Task, Workflow
 from app.language.problems import InvalidWorkflow, Problem, TooManyProblems, shown
 from app.language.reading import BAD, Reading
 from app.language.source import Node
+from app.language.uncollected import uncollected
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,25 +40,40 @@ class Loaded:
     problems: tuple[Problem, ...]
 
 
-def load(text: str | bytes, file: str = "<workflow>", *, runnable: bool = True) -> Loaded:
-    """Read a workflow; `file` is for messages only.
+def load(
+    text: str | bytes,
+    file: str = "<workflow>",
+    *,
+    runnable: bool = True,
+    known: Known = NOTHING,
+    limits: TextLimits = DEFAULT,
+) -> Loaded:
+    """Read a workflow; `file` is for messages only, `known` what there is beside it.
 
     With `runnable` what the engine cannot run yet is refused by name; without, the grammar alone is checked.
     Never raises for any text.
     """
-    root, collector = source.read(text, file)
     workflow = None
-    if root is not None:
-        try:
-            workflow = _workflow(Reading(collector, runnable), root)
-        except TooManyProblems:
-            workflow = None
+    with uncollected():
+        root, collector = source.read(text, file)
+        if root is not None:
+            try:
+                workflow = _workflow(Reading(collector, runnable, known, limits), root)
+            except TooManyProblems:
+                workflow = None
     return Loaded(None if collector.failed else workflow, collector.sorted())
 
 
-def load_or_raise(text: str | bytes, file: str = "<workflow>", *, runnable: bool = True) -> Workflow:
+def load_or_raise(
+    text: str | bytes,
+    file: str = "<workflow>",
+    *,
+    runnable: bool = True,
+    known: Known = NOTHING,
+    limits: TextLimits = DEFAULT,
+) -> Workflow:
     """Read a workflow; raises InvalidWorkflow with every problem if there is an error."""
-    loaded = load(text, file, runnable=runnable)
+    loaded = load(text, file, runnable=runnable, known=known, limits=limits)
     if loaded.workflow is None:
         raise InvalidWorkflow(loaded.problems)
     return loaded.workflow
@@ -62,14 +90,16 @@ def _workflow(r: Reading, root: Node) -> Workflow | None:
     if values is BAD:
         return None
     uses, r.uses = r.uses, []
-    declared = _parameters(r, values.get("parameters"))
-    top = _tasks(r, values.get("tasks"), "task", most=names.MOST_TASKS)
-    final = _tasks(r, values.get("finally"), "final", most=names.MOST_TASKS)
+    declared = declarations.read(r, values.get("parameters"))
+    top = _tasks(r, values.get("tasks"), "task", most=r.limits.tasks)
+    final = _tasks(r, values.get("finally"), "final", most=r.limits.tasks)
     drafts = graph.numbered(top, final)
     found = graph.check(r, drafts, root)
-    scopes.check(r, found, scopes.Known(root, declared, uses))
+    scopes.check(r, found, scopes.Known(root, declared, uses, values.get("ref", names.INLINE_REF)))
     races.check(r, found)
     _refuse_self_call(r, drafts, values.get("ref", ""))
+    output.check(r, root, values.get("output"), values.get("output_map"))
+    named = {draft.node.value["action"].text for draft in drafts if "action" in draft.node.value}
     return Workflow(
         ref=values.get("ref", names.INLINE_REF),
         label=values.get("label", ""),
@@ -77,7 +107,7 @@ def _workflow(r: Reading, root: Node) -> Workflow | None:
         version=values.get("version", "1"),
         tags=values.get("tags", ()),
         parameters=declared,
-        output=_output(r, values.get("output")),
+        output=values.get("output"),
         vars=tuple(values.get("vars", {}).items()),
         tasks=tuple(draft.task for draft in top),
         start=values.get("start"),
@@ -85,6 +115,8 @@ def _workflow(r: Reading, root: Node) -> Workflow | None:
         fail_fast=values.get("fail_fast", False),
         delegate_to=values.get("delegate_to"),
         output_map=values.get("output_map"),
+        actions=tuple(r.known.actions[ref] for ref in sorted(named & r.known.actions.keys())),
+        secret_config=r.known.secret_config(values.get("ref", "").partition(".")[0]),
     )
 
 
@@ -93,69 +125,6 @@ def _refuse_self_call(r: Reading, drafts: Sequence[graph.Draft], ref: str) -> No
         if ref and draft.task.type == "workflow" and draft.task.action == ref:
             hint = "a loop (`with_items`) or `retry` repeats a task"
             r.error(draft.node.value["action"], "self-call", f"{ref} calls itself", hint)
-
-
-def _output(r: Reading, node: Node | None) -> Mapping[str, Any] | None:
-    if node is None:
-        return None
-    found = MapOf(Anything(templates=False)).read(r, node)
-    return None if found is BAD else cast(Mapping[str, Any], found)
-
-
-def _parameters(r: Reading, node: Node | None) -> tuple[Parameter, ...]:
-    if node is None:
-        return ()
-    found = MapOf(grammar.Later(""), names.VARIABLE, names.VARIABLE_RULE).read(r, node)
-    return () if found is BAD else tuple(_parameter(r, name, child) for name, child in found.items())
-
-
-def _parameter(r: Reading, name: str, node: Node) -> Parameter:
-    values = grammar.PARAMETER.read(r, node)
-    if values is BAD:
-        return Parameter(name, mark=node.key or node.mark)
-    kind = values.get("type", "string")
-    enum, default = values.get("enum"), values.get("default")
-    allowed = None
-    if enum is not None:
-        if enum.kind != "list" or not enum.value:
-            r.wrong(enum, "a list of at least one value", "write [a, b, c]")
-        else:
-            allowed = tuple(value for child in enum.value if (value := _typed(r, child, kind)) is not BAD)
-    value = None if default is None or default.value is None else _typed(r, default, kind)
-    if default is not None and value is not None:
-        if allowed is not None and value is not BAD and value not in allowed:
-            hint = r.collector.did_you_mean(default.text, [str(one) for one in allowed])
-            r.error(default, "bad-default", f"the default of `{name}` is not one of its `enum`", hint)
-        if kind == "secret":
-            hint = "keep it elsewhere and let the caller give it"
-            r.error(
-                default,
-                "secret-default",
-                f"a secret stands here for all to read: `{name}`",
-                hint,
-                level="warning",
-            )
-        if values.get("required"):
-            message = f"`{name}` is required and has a default: the default is used"
-            r.error(default, "required-default", message, "remove one of the two", level="warning")
-    return Parameter(
-        name,
-        kind,
-        required=values.get("required", False),
-        has_default=default is not None,
-        default=None if value is BAD else value,
-        enum=allowed,
-        description=values.get("description", ""),
-        mark=node.key or node.mark,
-    )
-
-
-def _typed(r: Reading, node: Node, kind: str) -> Any:
-    texts = kind in ("string", "secret")
-    value = Anything(templates=False, texts=texts and node.kind == "scalar").read(r, node)
-    if value is BAD or parameters.accepts(kind, value):
-        return value
-    return r.wrong(node, parameters.wanted(kind))
 
 
 def _tasks(r: Reading, node: Node | None, role: Role, *, most: int, owner: str = "") -> list[Draft]:
@@ -167,7 +136,8 @@ def _tasks(r: Reading, node: Node | None, role: Role, *, most: int, owner: str =
     if not node.value and role != "final":
         r.error(node, "out-of-range", f"{owner or 'a workflow'} needs at least one task")
     if len(node.value) > most:
-        r.error(node, "out-of-range", f"{len(node.value)} tasks, {most} are allowed", "split the workflow")
+        hint = "split the workflow: one may be a task of another"
+        r.error(node, "too-many-tasks", f"{len(node.value)} tasks, {most} are allowed", hint)
         return []
     return [draft for child in node.value if (draft := _task(r, child, role)) is not None]
 
@@ -186,8 +156,11 @@ def _task(r: Reading, node: Node, role: Role) -> Draft | None:
         r.error(node.value["name"], "reserved-name", f"a task cannot be called `{name}`", hint)
     kind, action = _kind(r, node, values)
     given: Mapping[str, Any] = {}
+    packed = r.known.actions.get(values.get("action", ""))
     if action:
         given = _input(r, node, action, values.get("input"))
+    if packed is not None:
+        given, values = _with_defaults(packed, given, values)
     uses, r.uses = r.uses, []
     children: list[Draft] = []
     if kind == "parallel" and role == "child":
@@ -211,8 +184,20 @@ def _task(r: Reading, node: Node, role: Role) -> Draft | None:
         retry=Retry(**values["retry"]) if "retry" in values else None,
         tasks=tuple(child.task for child in children),
         mark=node.mark,
+        scripted=packed is not None and packed.runner != "workflow" and action == packed.ref,
     )
     return Draft(task, node, uses, role, children)
+
+
+def _with_defaults(
+    action: Action, given: Mapping[str, Any], values: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """What an action of a pack says where the task does not. A script's parameters are bound when it starts."""
+    own = {"timeout": action.timeout, "idempotent": action.idempotent}
+    values = {**{key: value for key, value in own.items() if value}, **values}
+    if action.runner == "workflow":
+        given = {**{one.name: one.default for one in action.parameters if one.has_default}, **given}
+    return given, values
 
 
 _SAME = (
@@ -274,21 +259,49 @@ def _kind(r: Reading, node: Node, values: Mapping[str, Any]) -> tuple[Any, str]:
 
 
 def _known_action(r: Reading, node: Node, kind: str, action: str) -> tuple[str, str]:
+    if action in r.known.broken:
+        return kind, ""
     core = action.startswith("core.")
+    packed = r.known.actions.get(action)
+    if packed is not None and packed.runner == "workflow":
+        return "workflow", packed.calls
     if kind == "workflow":
-        if core:
+        if core or packed is not None:
             r.error(node, "bad-choice", f"{action} is no workflow", "remove `type: workflow`")
             return kind, ""
         return kind, action
-    elif core and action not in grammar.INPUTS:
+    if packed is not None:
+        return kind, action
+    if core and action not in grammar.INPUTS:
         hint = r.collector.did_you_mean(action, grammar.INPUTS, f"known: {', '.join(grammar.INPUTS)}")
         r.error(node, "unknown-action", f"there is no action {shown(action)}", hint)
         return kind, ""
-    elif not core:
-        r.not_supported(node, "action.pack")
-    else:
-        r.not_supported(node, f"action.{action}")
+    if not core:
+        return _called(r, node, action)
+    r.not_supported(node, f"action.{action}")
     return "distributed_shell" if action == "core.distributed_shell" else kind, action
+
+
+def _called(r: Reading, node: Node, action: str) -> tuple[str, str]:
+    """What is neither of `core` nor a known action of a pack can only be a workflow that is stored."""
+    if action in r.known.workflows:
+        return "workflow", action
+    if r.known.complete or action.partition(".")[0] in r.known.configs:
+        hint = r.collector.did_you_mean(
+            action,
+            r.known.references,
+            f"register the pack {action.partition('.')[0]} with it, or store the workflow",
+        )
+        r.error(node, "unknown-action", f"there is no action and no workflow {shown(action)}", hint)
+        return "workflow", ""
+    if not r.runnable:
+        return "workflow", action
+    hint = (
+        "name the folder with its pack (--packs DIR), or write `type: workflow` if it is one that is stored"
+    )
+    message = f"nothing here tells what {shown(action)} is: taken for a stored workflow"
+    r.error(node, "unchecked-action", message, hint, level="warning")
+    return "workflow", action
 
 
 def _block(r: Reading, node: Node) -> None:
@@ -325,7 +338,10 @@ def _input(r: Reading, node: Node, action: str, given: Node | None) -> Mapping[s
         # What a required key is missed in: it stands where the action is named.
         at = node.value.get("action", node)
         given = Node("map", at.line, at.column, {}, parent=node, step="input")
+    packed = r.known.actions.get(node.value["action"].text) if "action" in node.value else None
     table = grammar.INPUTS.get(action)
+    if packed is not None and (packed.parameters or packed.runner != "workflow"):
+        table = action_input.table_of(packed)
     r.item = True
     values = (table or MapOf(Anything())).read(r, given)
     r.item = False

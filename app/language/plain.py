@@ -12,6 +12,8 @@ from typing import Any
 
 from jinja2 import Undefined
 
+from app.marks import is_marked
+
 MAX_TEXT = 1_000_000
 """Characters that a template may put out, and that a step of it may make."""
 MAX_ITEMS = 100_000
@@ -29,6 +31,12 @@ class ValueRefused(ValueError):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+class Opaque:
+    """What plain data never holds: asked for its text, it raises its own error."""
+
+    __slots__ = ()
 
 
 def kind_of(value: Any) -> str:
@@ -87,12 +95,12 @@ def check_number(value: int | float) -> int | float:
     return value
 
 
-def check_plain(value: Any, storable: bool = False) -> int:
+def check_plain(value: Any, storable: bool = False, marked: list[str] | None = None) -> int:
     """Refuse what is no plain data, or is larger than MAX_TEXT characters of JSON; return that size, roughly.
 
     A value that occurs twice counts twice: lists share their items, so that memory alone says little about
     the size of the text. With `storable`, texts are refused that no database takes. An undefined value inside
-    raises its own error.
+    raises its own error. Texts that hold what marks are made of are added to `marked`.
     """
     todo = [value]
     size = 0
@@ -100,6 +108,8 @@ def check_plain(value: Any, storable: bool = False) -> int:
         item = todo.pop()
         if isinstance(item, str):
             size += len(item) + 2
+            if marked is not None and is_marked(item):
+                marked.append(item)
             if storable:
                 check_storable(item)
         elif item is None or isinstance(item, (bool, int)):
@@ -117,7 +127,7 @@ def check_plain(value: Any, storable: bool = False) -> int:
             todo.extend(item.values())
             if not all(isinstance(key, str) for key in item):
                 raise ValueRefused("the keys of a map must be text")
-        elif isinstance(item, Undefined):
+        elif isinstance(item, Undefined | Opaque):
             str(item)
         else:
             raise ValueRefused(f"a {type(item).__name__} is not plain data")

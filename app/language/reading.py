@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from app.language import not_yet
+from app.language.known import NOTHING, Known
+from app.language.limits import DEFAULT, TextLimits
 from app.language.model import Mark
 from app.language.problems import Collector, Severity, shown
 from app.language.source import Node
@@ -30,10 +32,13 @@ class Use:
 
 @dataclass(slots=True)
 class Reading:
-    """The state of reading one text: problems found, templates met, and what place is being read."""
+    """The state of reading one text: problems found, templates met, what place is being read, and what is known of
+    what stands outside of the text."""
 
     collector: Collector
     runnable: bool = True
+    known: Known = NOTHING
+    limits: TextLimits = DEFAULT
     uses: list[Use] = field(default_factory=list)
     after: bool = False
     item: bool = False

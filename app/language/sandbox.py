@@ -12,8 +12,10 @@ from typing import Any
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from app import marks
 from app.language.arguments import Missing, as_number, settled, step_into
 from app.language.filters import FILTERS, INTERNAL_FILTERS
+from app.language.opaque import Handle, refused
 from app.language.plain import ValueRefused, check_items, check_number, check_text, kind_of, text_of
 from app.language.predicates import TESTS
 
@@ -60,6 +62,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Bounded arithmetic; `+` also joins two texts or two lists."""
         left, right = settled(left), settled(right)
+        if isinstance(left, Handle) or isinstance(right, Handle):
+            raise refused()
         if operator == "+":
             return _add(left, right)
         if operator not in _ARITHMETIC:
@@ -74,11 +78,19 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return -number if operator == "-" else number
 
 
+def _text_of(value: Any) -> str:
+    """The text of what stands between braces. Only a secret's handle gives a mark."""
+    if isinstance(value, Handle):
+        return value.mark
+    text = text_of(settled(value))
+    return marks.harmless(text) if marks.is_marked(text) else text
+
+
 def _build() -> Sandbox:
     sandbox = Sandbox(
         undefined=Missing,
         keep_trailing_newline=True,
-        finalize=lambda value: text_of(settled(value)),
+        finalize=_text_of,
         cache_size=0,
         # Text keeps `{#`: YAML has comments, and shell and awk write `${#list}`. No text holds NUL.
         comment_start_string="\x00#",

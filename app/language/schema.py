@@ -9,6 +9,7 @@ from typing import Any
 
 from app.language import grammar, names
 from app.language.fields import Anything, MapOf, Table
+from app.language.limits import DEFAULT
 
 Schema = dict[str, Any]
 
@@ -18,9 +19,8 @@ def workflow_schema() -> Schema:
     workflow = grammar.WORKFLOW.schema()
     properties = workflow["properties"]
     for name in ("tasks", "finally"):
-        properties[name]["maxItems"] = names.MOST_TASKS
+        properties[name]["maxItems"] = DEFAULT.tasks
     properties["finally"].pop("minItems")
-    properties["output"]["type"] = "object"
     properties["parameters"] |= {
         "type": "object",
         "propertyNames": {"pattern": names.VARIABLE},

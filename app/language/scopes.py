@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from app.language import expressions, shelltext
+from app.language import expressions, handles, names, secret_places, shelltext
 from app.language.graph import Draft, Graph
 from app.language.model import Mark, Parameter
 from app.language.races import published
 from app.language.reading import Reading, Use
 from app.language.source import Node
+from app.language.template_syntax import expression_end
 
 SYSTEM = ("execution_id", "timestamp", "identity")
 RESULT_KEYS = (
@@ -33,11 +34,13 @@ Chain = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What stands at the top of the workflow: its root, declared parameters, and templates outside tasks."""
+    """What stands at the top of the workflow: its root, declared parameters, and templates outside tasks. `ref` names
+    the pack whose configuration it sees."""
 
     root: Node
     parameters: tuple[Parameter, ...]
     uses: list[Use]
+    ref: str = names.INLINE_REF
 
 
 @dataclass(slots=True)
@@ -49,6 +52,7 @@ class _Scope:
     variables: frozenset[str]
     item: bool = False
     where: str = ""
+    draft: Draft | None = None
 
 
 @dataclass(slots=True)
@@ -57,6 +61,8 @@ class _Checker:
     graph: Graph
     parameters: frozenset[str]
     variables: frozenset[str]
+    secret: dict[Chain, str]
+    pack: str = ""
     found: dict[str, frozenset[Chain]] = field(default_factory=dict)
 
 
@@ -65,14 +71,23 @@ def check(r: Reading, graph: Graph, known: Known) -> None:
     declared = known.root.value.get("vars")
     first = list(declared.value) if declared is not None and declared.kind == "map" else []
     written = {name for draft in graph.drafts for name, _ in published(draft)}
-    c = _Checker(r, graph, frozenset(one.name for one in known.parameters), frozenset({*first, *written}))
+    declared_names = frozenset(one.name for one in known.parameters)
+    pack = "" if known.ref == names.INLINE_REF else known.ref.partition(".")[0]
+    c = _Checker(
+        r,
+        graph,
+        declared_names,
+        frozenset({*first, *written}),
+        handles.secret_chains(known.parameters, r.known.secret_config(pack)),
+        pack,
+    )
     every = (1 << len(graph.drafts)) - 1
     outside = {
         "vars": "no task has run when `vars` are set",
         "delegate_to": "this holds for every task; write it on the task itself",
     }
     for use in known.uses:
-        top, name = _path(use.node)
+        top, name = _path(use.node, known.root)
         tasks = every if top == "output_map" else None
         earlier = frozenset(first[: first.index(name)]) if top == "vars" and name in first else c.variables
         _use(c, use, _Scope(tasks, earlier, where=outside.get(top, "")))
@@ -80,11 +95,11 @@ def check(r: Reading, graph: Graph, known: Known) -> None:
         _task(c, draft, every)
 
 
-def _path(node: Node) -> tuple[str, str]:
-    """The first two keys on the way from the root to the node."""
+def _path(node: Node, root: Node) -> tuple[str, str]:
+    """The first two keys on the way from the workflow's root to the node."""
     steps = []
     at: Node | None = node
-    while at is not None and at.parent is not None:
+    while at is not None and at is not root:
         steps.append(str(at.step))
         at = at.parent
     return steps[-1], steps[-2] if steps[1:] else ""
@@ -98,12 +113,14 @@ def _task(c: _Checker, draft: Draft, every: int) -> None:
     loop = "with_items" in draft.node.value
     for use in draft.uses:
         tasks = before | own if use.after else before
-        _use(c, use, _Scope(tasks, c.variables, use.item and loop))
+        _use(c, use, _Scope(tasks, c.variables, use.item and loop, draft=draft))
 
 
 def _use(c: _Checker, use: Use, scope: _Scope) -> None:
     text = use.node.text
     if not use.shell:
+        if _too_long(c, use, text):
+            return
         if text not in c.found:
             problems = expressions.check(text)
             for problem in problems:
@@ -114,6 +131,7 @@ def _use(c: _Checker, use: Use, scope: _Scope) -> None:
                 return
             c.found[text] = expressions.references(text)
         _references(c, use, scope, c.found[text], text)
+        _secrets(c, use, scope, text)
         return
     try:
         bound = shelltext.bind(text, use.shell)
@@ -126,11 +144,41 @@ def _use(c: _Checker, use: Use, scope: _Scope) -> None:
         c.r.error(use.node, "whole-command", message, hint, level="warning")
     for source in [text] if bound.whole else [expression for _, expression in bound.bindings]:
         at = _offset(text, source)
+        if _too_long(c, use, source):
+            return
         for problem in expressions.check(source):
             column = problem.column + (at.column - 1 if problem.line == 1 else 0)
             place = Mark(at.line + problem.line - 1, column)
             _report(c, use, problem.code, problem.message, place, problem.hint)
         _references(c, use, scope, expressions.references(source), text)
+        _secrets(c, use, scope, source, bound=not bound.whole)
+
+
+def _secrets(c: _Checker, use: Use, scope: _Scope, source: str, *, bound: bool = False) -> None:
+    """Where a template names secrets: what it does with them, and whether they may stand there at all."""
+    named, problems = handles.named(source, c.secret)
+    start = _offset(use.node.text, source)
+    for one in problems:
+        column = one.column + (start.column - 1 if one.line == 1 else 0)
+        _report(c, use, one.code, one.message, Mark(start.line + one.line - 1, column), one.hint)
+    if not named:
+        return
+    whole = source.startswith("{{") and expression_end(source, 0)[0] == len(source)
+    refused = secret_places.problem(scope.draft, use.node, whole=whole, bound=bound)
+    if refused is not None:
+        needle = "kv.get_secret" if "get_secret" in source else f"parameters.{named[0].partition(':')[2]}"
+        at = use.node.text.find(needle, max(use.node.text.find(source), 0))
+        _report(
+            c, use, "secret-not-here", refused[0], _at(use.node.text, at) if at >= 0 else start, refused[1]
+        )
+
+
+def _too_long(c: _Checker, use: Use, template: str) -> bool:
+    most = c.r.limits.template
+    if len(template) > most:
+        message = f"the template has {len(template):,} characters; {most:,} are allowed"
+        c.r.error(use.node, "template-too-large", message, "split it over several values")
+    return len(template) > most
 
 
 def _report(c: _Checker, use: Use, code: str, message: str, at: Mark, hint: str) -> None:
@@ -139,7 +187,10 @@ def _report(c: _Checker, use: Use, code: str, message: str, at: Mark, hint: str)
 
 
 def _offset(text: str, needle: str) -> Mark:
-    at = max(text.find(needle), 0)
+    return _at(text, max(text.find(needle), 0))
+
+
+def _at(text: str, at: int) -> Mark:
     return Mark(text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
 
 
@@ -150,8 +201,8 @@ def _references(c: _Checker, use: Use, scope: _Scope, chains: Iterable[Chain], t
             code, message, hint = problem
             at = _offset(text, ".".join(chain[:2]) if ".".join(chain[:2]) in text else chain[0])
             _report(c, use, code, message, at, hint)
-        elif chain[0] in ("kv", "pack"):
-            c.r.not_supported(use.node, f"scope.{chain[0]}")
+        elif chain[0] == "kv" and (bad := handles.bad_key(chain[2])):
+            _report(c, use, "bad-key", bad, _offset(text, "kv."), "")
         elif chain[0] == "task" and len(chain) > 2 and chain[2] not in RESULT_KEYS:
             hint = c.r.collector.did_you_mean(chain[2], RESULT_KEYS)
             if hint:
@@ -173,6 +224,8 @@ def _problem(c: _Checker, scope: _Scope, chain: Chain) -> tuple[str, str, str] |
         return (
             ("unknown-name", where, "it is there in the input of a task with `with_items`") if where else None
         )
+    if root == "pack":
+        return _config_problem(c, chain)
     if not name:
         return None
     if root == "parameters" and name not in c.parameters:
@@ -187,6 +240,20 @@ def _problem(c: _Checker, scope: _Scope, chain: Chain) -> tuple[str, str, str] |
         hint = suggest(name, SYSTEM, f"known: {', '.join(SYSTEM)}")
         return "unknown-name", f"there is no `system.{name}`", hint
     return _task_problem(c, scope, name) if root == "task" else None
+
+
+def _config_problem(c: _Checker, chain: Chain) -> tuple[str, str, str] | None:
+    if chain[1:2] != ("config",):
+        name = f" `pack.{chain[1]}`" if chain[1:] else " value `pack` alone"
+        return "unknown-name", f"there is no{name}", "write `pack.config.<key>`"
+    if not c.pack and c.r.runnable:
+        return "no-pack", "the workflow belongs to no pack, so it has no configuration", "give it a `ref`"
+    keys = c.r.known.configs.get(c.pack)
+    if keys is None or not chain[2:] or chain[2] in {key.name for key in keys}:
+        return None
+    listed = [key.name for key in keys]
+    hint = c.r.collector.did_you_mean(chain[2], listed, f"declare it in config.yaml of {c.pack}")
+    return "unknown-config", f"the configuration of {c.pack} has no key `{chain[2]}`", hint
 
 
 def _task_problem(c: _Checker, scope: _Scope, name: str) -> tuple[str, str, str] | None:

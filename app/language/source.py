@@ -27,8 +27,10 @@ WRITE_OUT = "write the value out"
 Kind = Literal["map", "list", "scalar", "broken"]
 
 # NEL, LS and PS end lines for YAML 1.1 but not for editors or JSON: invisible, so refused as well.
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
-_NEVER = re.compile("[\x00\ud800-\udfff]")
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff\ufdd0\ufdd1]"
+)
+_NEVER = re.compile("[\x00\ud800-\udfff\ufdd0\ufdd1]")
 _ESCAPES = re.compile(r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|.)", re.DOTALL)
 
 
@@ -270,9 +272,8 @@ class _Builder:
         if not node.style:
             node.value, node.trap = scalars.resolve(event.value)
         elif node.style == '"' and _NEVER.search(event.value):
-            self._report(
-                event, "control-character", "a text must not hold U+0000 or surrogates", "remove the escape"
-            )
+            message = "a text must not hold U+0000, U+FDD0, U+FDD1 or surrogates"
+            self._report(event, "control-character", message, "remove the escape")
         return node
 
     def _finished(self, node: Node) -> None:

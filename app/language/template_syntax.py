@@ -15,10 +15,11 @@ from typing import Any
 from jinja2 import TemplateSyntaxError, nodes
 from jinja2.visitor import NodeTransformer
 
-from app.language.filters import FILTERS, arguments_fit
+from app.language.filters import FILTERS, MAX_RANGE, arguments_fit
 from app.language.plain import MAX_INTEGER, ValueRefused, check_storable
 from app.language.predicates import TESTS
 from app.language.sandbox import SANDBOX
+from app.language.template_calls import call_name, kv_arguments, written_range
 
 MAX_TEMPLATE = 16_384
 """Characters of one template."""
@@ -84,6 +85,14 @@ _REFUSED: dict[str, tuple[str, str]] = {
 _CALLS_HINT = (
     "a template calls kv.get('key'), kv.get_secret('key') and range(n); the rest are filters: `value | upper`"
 )
+_FOREIGN = {
+    "|": "a filter has a name; for `||` write `or`",
+    "&": "write `and`",
+    "!": "write `not`",
+    "?": "write `a if condition else b`",
+    "$": "names have no `$` here",
+    "=": "compare with `==`",
+}
 _TOKEN = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[([{)\]}]|%}""", re.DOTALL)
 
 
@@ -125,10 +134,10 @@ def parse(text: str) -> tuple[nodes.Template | None, list[TemplateProblem]]:
     except TemplateSyntaxError as error:
         return None, [_syntax_problem(text, error)]
     except RecursionError:
-        return None, [_place(text, 1, "", f"nested more than {MAX_DEPTH} levels deep", "template-too-large")]
+        return None, [place(text, 1, "", f"nested more than {MAX_DEPTH} levels deep", "template-too-large")]
     except ValueError:
         # Python refuses to read a number of thousands of digits.
-        return None, [_place(text, 1, "", "a number is too large", "template-too-large")]
+        return None, [place(text, 1, "", "a number is too large", "template-too-large")]
     problems = list(_Checker(text).run(tree))
     if problems:
         return tree, sorted(problems, key=lambda problem: (problem.line, problem.column))
@@ -172,17 +181,19 @@ def _syntax_problem(text: str, error: TemplateSyntaxError) -> TemplateProblem:
     hint = ""
     if re.search(r"{{\s*[./]|{{\s*}}", text):
         hint = LITERAL_BRACES
-    return _place(text, error.lineno, quoted[-1] if quoted else "", message, "template-syntax", hint)
+    elif foreign := re.search(r"got '([|=])'|unexpected char '([&!?$])'", message):
+        hint = _FOREIGN[foreign[1] or foreign[2]]
+    return place(text, error.lineno, quoted[-1] if quoted else "", message, "template-syntax", hint)
 
 
 def _unknown(text: str, line: int, sort: str, name: str) -> TemplateProblem:
     known = FILTERS if sort == "filter" else TESTS
     close = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean `{close[0]}`?" if close else f"known: {', '.join(sorted(known))}"
-    return _place(text, line, name, f"there is no {sort} `{name}`", f"template-unknown-{sort}", hint)
+    return place(text, line, name, f"there is no {sort} `{name}`", f"template-unknown-{sort}", hint)
 
 
-def _place(
+def place(
     text: str, line: int | None, needle: str, message: str, code: str, hint: str = ""
 ) -> TemplateProblem:
     """A problem at `needle` on that line, or at the template's mark: Jinja's tree tells lines only."""
@@ -246,7 +257,7 @@ class _Checker:
     def _problem(
         self, node: nodes.Node, needle: str, message: str, hint: str = "", code: str = ""
     ) -> TemplateProblem:
-        return _place(self._text, node.lineno, needle, message, code or "template-not-allowed", hint)
+        return place(self._text, node.lineno, needle, message, code or "template-not-allowed", hint)
 
     def _large(self, node: nodes.Node, message: str) -> TemplateProblem:
         return self._problem(node, "", message, "do it in several steps, with `vars`", "template-too-large")
@@ -275,6 +286,9 @@ class _Checker:
             )
 
     def _getitem(self, node: nodes.Getitem) -> Iterator[TemplateProblem]:
+        if isinstance(node.arg, nodes.Tuple):
+            message = "between `[` and `]` stands one key or one position"
+            yield self._problem(node, "[", message, "", "template-syntax")
         key = node.arg.value if isinstance(node.arg, nodes.Const) else None
         if isinstance(key, str) and key.startswith("__"):
             yield self._problem(node, key, f"`['{key}']`: names with `__` in front are not allowed")
@@ -327,34 +341,18 @@ class _Checker:
                 yield self._problem(
                     node, "range", "`range` takes one to three numbers", "", "template-arguments"
                 )
-        elif not _kv_arguments(node, default_allowed=name == "kv.get"):
-            hint = "write kv.get('key'), kv.get('key', default=value) or kv.get_secret('key')"
-            message = f"`{name}` takes a key that is written out" + (
-                ", and a default" if name == "kv.get" else ""
-            )
+            elif (count := written_range(node)) is not None and count > MAX_RANGE:
+                message = f"a range of {count} numbers, {MAX_RANGE} are allowed"
+                yield self._problem(node, "range", message, "use fewer items", "template-too-large")
+        elif not kv_arguments(node, default_allowed=name == "kv.get"):
+            hint = "write kv.get('key'), kv.get('key', default=value) or kv.get_secret('key'); no name, no template"
+            message = f"`{name}` takes a key that is written out" + ", and a default" * (name == "kv.get")
             yield self._problem(node, "kv", message, hint, "template-arguments")
 
     def _dict(self, node: nodes.Dict) -> Iterator[TemplateProblem]:
         for pair in node.items:
             if isinstance(pair.key, nodes.Const) and not isinstance(pair.key.value, str):
                 yield self._problem(node, "", "the keys of a map must be text", "put the key in quotes")
-
-
-def call_name(node: nodes.Call) -> str | None:
-    """`range`, `kv.get` or `kv.get_secret` if that is what is called; None for anything else."""
-    callee = node.node
-    if isinstance(callee, nodes.Name) and callee.name == "range":
-        return "range"
-    if isinstance(callee, nodes.Getattr) and isinstance(callee.node, nodes.Name) and callee.node.name == "kv":
-        return f"kv.{callee.attr}" if callee.attr in ("get", "get_secret") else None
-    return None
-
-
-def _kv_arguments(node: nodes.Call, default_allowed: bool) -> bool:
-    if not node.args or not isinstance(node.args[0], nodes.Const) or not isinstance(node.args[0].value, str):
-        return False
-    defaults = len(node.args) - 1 + len(node.kwargs)
-    return defaults <= int(default_allowed) and all(pair.key == "default" for pair in node.kwargs)
 
 
 class _Rewriter(NodeTransformer):

@@ -54,7 +54,12 @@ class CtlConsumer:
                     self._stop.wait(RECONNECT)
 
     def _consume(self) -> None:
-        with self._app.connection_for_read() as connection, connection.channel() as channel:
+        # Without heartbeats a broker that is gone without a word would look quiet.
+        heartbeat = self._app.conf.broker_heartbeat
+        with (
+            self._app.connection_for_read(heartbeat=heartbeat) as connection,
+            connection.channel() as channel,
+        ):
             consumer = self._app.amqp.TaskConsumer(
                 channel,
                 queues=[make_queue(self._queue)],

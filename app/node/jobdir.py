@@ -5,6 +5,8 @@
     script, input.json, stdin, work/     what the process is given; output.json is what it may write
     stdout, stderr                       what it wrote, from the first byte on (see `app.node.spool`)
 
+Of a job with secrets stdin is in memory only, and input.json and output.json go when it ends.
+
 The record is JSON, an object a line: the claim (digest, at), who the process is (pid, start_time, boot_id), and as
 the last act how the job ended. One file for the three: to create a file costs ten times what a line does.
 
@@ -68,6 +70,16 @@ def claim(directory: str, digest: str, at: float) -> int | None:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def remove_given(directory: str) -> None:
+    """Takes away what the process was given, and what it answered: secrets may be in both."""
+    for name in ("input.json", "output.json"):
+        try:
+            os.unlink(os.path.join(directory, name))
+        except OSError:
+            # Not there, or the script has put a directory in its place, whose content is its own business.
+            continue
 
 
 def is_claimed(directory: str) -> bool:

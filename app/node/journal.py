@@ -169,18 +169,21 @@ class Journal:
             return Accepted.OTHER_DIGEST
         return Accepted.ENDED if known[1] == "ended" else Accepted.RUNNING
 
-    def ended(self, installation: str, job_id: str, outcome: str, now: float) -> bool:
+    def ended(
+        self, installation: str, job_id: str, outcome: str, now: float, canvas: str | None = None
+    ) -> bool:
         """Stores the outcome to be published. False where the job is unknown or has one: the first stays.
 
-        It outlives this process at once, and a power cut with whatever is synced next.
+        A `canvas` takes the place of the one that was kept, which held an order with secrets. It outlives this
+        process at once, and a power cut with whatever is synced next.
         """
         key = (installation, job_id)
         with self._lock:
             with self._transaction(synced=False) as db:
                 stored = db.execute(
-                    "UPDATE jobs SET status = 'ended', outcome = ?, ended_at = ?"
+                    "UPDATE jobs SET status = 'ended', outcome = ?, ended_at = ?, canvas = coalesce(?, canvas)"
                     " WHERE installation = ? AND job = ? AND status <> 'ended'",
-                    (outcome, now, installation, job_id),
+                    (outcome, now, canvas, installation, job_id),
                 ).rowcount
                 if key in self._cancelled:
                     db.execute("DELETE FROM cancels WHERE installation = ? AND job = ?", key)
@@ -190,7 +193,8 @@ class Journal:
                 # Of an earlier process: only the disk has its canvas.
                 self._outbox = None
             elif stored and held is not None and self._outbox is not None:
-                entry = replace(held, status="ended", outcome=outcome, ended_at=now)
+                kept = held.canvas if canvas is None else canvas
+                entry = replace(held, status="ended", outcome=outcome, ended_at=now, canvas=kept)
                 self._put_out(entry, self._outbox)
         return stored == 1
 

@@ -2,9 +2,9 @@
 
 A script starts in a session and process group of its own, in `cwd` or else in an empty directory of its
 own, with exactly this environment: PATH, HOME, USER, LOGNAME, SHELL, LANG, LC_ALL, TZ and TMPDIR as the
-runner has them, TERM=dumb, the job's own `env`, and MUSTER_INPUT, MUSTER_OUTPUT (paths), MUSTER_JOB,
-MUSTER_EXECUTION, MUSTER_TASK, MUSTER_NODE and MUSTER_COOKIE. Of the names that begin with MUSTER_ a job
-may set MUSTER_V… only: the values that are bound into its text.
+runner has them, TERM=dumb, TRACEPARENT, the job's own `env`, and MUSTER_INPUT, MUSTER_OUTPUT (paths), MUSTER_JOB,
+MUSTER_EXECUTION, MUSTER_TASK, MUSTER_NODE, MUSTER_TRACE_ID and MUSTER_COOKIE. Of the names that begin with MUSTER_
+a job may set MUSTER_V… only: the values that are bound into its text.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ import json
 import os
 import pwd
 import signal
+from collections.abc import Mapping
 from typing import Any
 
+from app import marks
+from app.ids import traceparent
+from app.masking import Masker
 from app.node import jobdir, shells, spool, sweep
 from app.node.process import Process
 
@@ -33,13 +37,46 @@ class NotStarted(Exception):
 
 
 def start(
-    job: dict[str, Any], directory: str, claim: int, identity: tuple[str, str], times: tuple[float, float]
+    job: dict[str, Any],
+    directory: str,
+    claim: int,
+    identity: tuple[str, str],
+    times: tuple[float, float],
+    secrets: Mapping[str, str],
 ) -> Process:
     """Prepares the claimed directory and starts the process.
 
     `claim` is the descriptor of the job's record, which the process keeps; `identity` is the job's digest and the
-    node's name; `times` is now, monotonic and Unix. Raises `NotStarted`; then nothing runs.
+    node's name; `times` is now, monotonic and Unix; `secrets` are the values of the job's marks, which are put in here
+    and masked in what it writes. Raises `NotStarted`; then nothing runs.
     """
+    if not secrets:
+        return _start(job, directory, claim, identity, times, None)
+    masker = Masker(secrets.values())
+    try:
+        return _start(_with_values(job, secrets), directory, claim, identity, times, masker)
+    except NotStarted as refused:
+        jobdir.remove_given(directory)
+        kind, message = refused.error["type"], masker.text(refused.error["message"])
+        raise NotStarted(kind, message, refused.exit_code) from None
+
+
+def _with_values(job: dict[str, Any], secrets: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        found = {name: marks.put(job.get(name), secrets) for name in ("env", "stdin", "input")}
+    except KeyError as missing:
+        raise NotStarted("refused", f"the order holds no value for {missing.args[0]}") from None
+    return {**job, **found}
+
+
+def _start(
+    job: dict[str, Any],
+    directory: str,
+    claim: int,
+    identity: tuple[str, str],
+    times: tuple[float, float],
+    masker: Masker | None,
+) -> Process:
     digest, node = identity
     environment = _environment(job, directory, node)
     # By number: the ends that this process keeps, and those that it hands over.
@@ -47,7 +84,7 @@ def start(
     handed: list[int] = []
     try:
         jobdir.write(directory, "input.json", json.dumps(job.get("input")).encode())
-        handed.append(_stdin(job, directory))
+        handed.append(_stdin(job, directory) if masker is None else _unwritten_stdin(job))
         for _ in spool.STREAMS:
             reading, writing = os.pipe2(os.O_CLOEXEC)
             kept.append(reading)
@@ -64,7 +101,7 @@ def start(
     spools = [spool.Spool(directory, name, job["output_limit"]) for name in spool.STREAMS]
     _note_identity(claim, pid)
     pipes = list(zip(kept, spools, strict=True))
-    return Process(job, directory, digest, times, pid=pid, pipes=pipes, claim=claim)
+    return Process(job, directory, digest, times, pid=pid, pipes=pipes, claim=claim, masker=masker)
 
 
 def _unprepared(error: OSError | ValueError) -> NotStarted:
@@ -131,6 +168,9 @@ def _inherited() -> dict[str, str]:
 def _environment(job: dict[str, Any], directory: str, node: str) -> dict[str, str]:
     environment = dict(_inherited())
     environment["TERM"] = "dumb"
+    if job.get("trace_id"):
+        # Under the name that programs look for; a job may give another.
+        environment["TRACEPARENT"] = traceparent(job["trace_id"], job["id"])
     for name, value in (job.get("env") or {}).items():
         if name.startswith("MUSTER_") and not name.startswith("MUSTER_V"):
             message = f"env may not set {name}: names that begin with MUSTER_ are Muster's own"
@@ -146,6 +186,7 @@ def _environment(job: dict[str, Any], directory: str, node: str) -> dict[str, st
             "MUSTER_EXECUTION": job.get("execution") or "",
             "MUSTER_TASK": job.get("task") or "",
             "MUSTER_NODE": node,
+            "MUSTER_TRACE_ID": job.get("trace_id") or "",
             sweep.COOKIE: job["id"],
         }
     )
@@ -193,6 +234,16 @@ def _stdin(job: dict[str, Any], directory: str) -> int:
     if text is None:
         return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     return os.open(jobdir.write(directory, "stdin", _encode(text)), os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _unwritten_stdin(job: dict[str, Any]) -> int:
+    """The same in memory: a secret may be in it."""
+    descriptor = os.memfd_create("stdin", os.MFD_CLOEXEC)
+    view = memoryview(_encode(job.get("stdin") or ""))
+    while len(view):
+        view = view[os.write(descriptor, view) :]
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
 
 
 def _note_identity(claim: int, pid: int) -> None:

@@ -43,6 +43,7 @@ def settle(root: str, log: Callable[[str], None]) -> dict[str, dict[str, Any]]:
     for job_id, directory in orphans.items():
         remaining = sum(1 for cookie in left.values() if cookie == job_id)
         record = _record(job_id, directory, job_id in killed, remaining)
+        jobdir.remove_given(directory)
         log(f"job {job_id}: {record['error']['message']}")
         try:
             jobdir.write_exit_record(directory, json.dumps(record))

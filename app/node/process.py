@@ -16,6 +16,7 @@ import os
 import signal
 from typing import Any
 
+from app import masking
 from app.node import jobdir, spool, sweep
 
 DRAIN = 2.0
@@ -33,13 +34,14 @@ _PIPE_BYTES = 1 << 20
 class Pump:
     """One pipe of the process and the spool that it runs into."""
 
-    __slots__ = ("_full", "job", "pipe", "spool")
+    __slots__ = ("_full", "_mask", "job", "pipe", "spool")
 
-    def __init__(self, job: Process, pipe: int, target: spool.Spool) -> None:
+    def __init__(self, job: Process, pipe: int, target: spool.Spool, mask: masking.Stream | None) -> None:
         self.job = job
         self.pipe: int | None = pipe
         self.spool = target
         self._full = False
+        self._mask = mask
         os.set_blocking(pipe, False)
 
     def read(self, buffer: bytearray) -> bool | None:
@@ -61,19 +63,25 @@ class Pump:
                 fcntl.fcntl(self.pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
             except OSError:
                 pass
-        return self.spool.write(memoryview(buffer)[:count])
+        if self._mask is None:
+            return self.spool.write(memoryview(buffer)[:count])
+        masked = self._mask.feed(memoryview(buffer)[:count])
+        return self.spool.write(memoryview(masked)) if masked else False
 
     def close(self) -> None:
-        if self.pipe is not None:
-            os.close(self.pipe)
-            self.pipe = None
+        if self.pipe is None:
+            return
+        os.close(self.pipe)
+        self.pipe = None
+        if self._mask is not None and (rest := self._mask.end()):
+            self.spool.write(memoryview(rest))
 
 
 class Process:
     """A started job. Times with `now` are monotonic seconds, `at` are Unix seconds.
 
     `pid` is its main process, a child of this one; `pipes` are the reading ends of its output and their spools;
-    `claim` is the descriptor of the job's record.
+    `claim` is the descriptor of the job's record, `masker` what its output may not show.
     """
 
     def __init__(
@@ -86,14 +94,18 @@ class Process:
         pid: int,
         pipes: list[tuple[int, spool.Spool]],
         claim: int,
+        masker: masking.Masker | None = None,
     ) -> None:
         self.job = job
+        self._masker = masker
         self.id: str = job["id"]
         self.directory = directory
         self.digest = digest
         self.started, self.started_at = times
         self.pid = pid
-        self.pumps = [Pump(self, pipe, target) for pipe, target in pipes]
+        self.pumps = [
+            Pump(self, pipe, target, None if masker is None else masker.stream()) for pipe, target in pipes
+        ]
         self.claim = claim
         self._verdict: tuple[str, dict[str, Any]] | None = None
         self._exit: tuple[int, int | None] | None = None
@@ -145,6 +157,9 @@ class Process:
             output = jobdir.read_output(self.directory)
         except jobdir.BadOutput as error:
             complaint = {"type": "output", "message": str(error)}
+        if self._masker is not None:
+            output = self._masker.value(output)
+            jobdir.remove_given(self.directory)
         status, error_value = self._judge(exit_code, number, complaint)
         record = {
             **opening(self.id, self.digest, status, error_value),

@@ -51,10 +51,19 @@ def job(value: Any) -> dict[str, Any]:
         "ok_codes": _is_list(found["ok_codes"], int),
         "execution": isinstance(found.get("execution"), str | None),
         "task": isinstance(found.get("task"), str | None),
+        "trace_id": isinstance(found.get("trace_id"), str | None),
     }
     for name, is_right in right.items():
         if not is_right:
             raise BadRequest("bad_request", f"job {found['id']}: {name} is not what it must be")
+    return found
+
+
+def secrets(request: dict[str, Any]) -> dict[str, str]:
+    """The values of the job's marks, by reference. Raises `BadRequest`."""
+    found = request.get("secrets") or {}
+    if not isinstance(found, dict) or not _is_list(list(found.values()), str):
+        raise BadRequest("bad_request", "secrets must be texts by reference")
     return found
 
 

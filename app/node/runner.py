@@ -4,7 +4,8 @@ It listens on a unix socket (its path is in DIR/runner.json; DIR/runner.sock unl
 JSON lines, `{"id": n, "do": verb, …}`, and answers `{"id": n, "ok": true, …}` or `{"id": n, "ok": false,
 "error": {type, message}}`:
 
-    start    job, digest, node    state started (with pid, at), running or ended
+    start    job, digest, node,   state started (with pid, at), running or ended; secrets are the values of the
+             secrets              job's marks, which no file is given but input.json, until the job ends
     cancel   job, reason          state ending, ended or remembered (a later start is then refused as
     cancelled) list                          jobs: those that run; unstored: exit records that the disk did
     not take watch                         as list; from then on this connection gets events
@@ -183,7 +184,7 @@ class Runner:
     # Requests
 
     def _start(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any]:
-        job = requests.job(request.get("job"))
+        job, secrets = requests.job(request.get("job")), requests.secrets(request)
         job_id, digest, node = job["id"], str(request.get("digest", "")), str(request.get("node", ""))
         known = self._known(job_id, digest)
         if known:
@@ -203,7 +204,7 @@ class Runner:
                 self._store(directory, claim, {**record, "ended_at": at})
                 return {"state": "ended"}
             self._check_reserve()
-            started = launch.start(job, directory, claim, (digest, node), (now, at))
+            started = launch.start(job, directory, claim, (digest, node), (now, at), secrets)
         except launch.NotStarted as error:
             record = process.opening(job_id, digest, "failed", error.error)
             self._store(directory, claim, {**record, "exit_code": error.exit_code, "ended_at": at})

@@ -14,13 +14,14 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from app.errors import Conflict, InvalidInput, MusterError, NotFound, Unavailable
 from app.node import jobdir, runner_start
+from app.node.questions import Question, Wait
 from app.transport.messages import Job
 
 log = logging.getLogger(__name__)
@@ -43,30 +44,6 @@ class Interrupted(MusterError):
 
 class _Lost(Exception):
     """The connection broke before the answer came."""
-
-
-class _Request:
-    """One question and, once `done`, its answer; None: the connection broke first.
-
-    `patient` is for who waits for a job's end anyway: that it has begun does not wake him.
-    """
-
-    __slots__ = ("answer", "done", "patient")
-
-    def __init__(self, done: threading.Event | None) -> None:
-        self.done = done or threading.Event()
-        self.patient = done is not None
-        self.answer: dict[str, Any] | None = None
-
-
-class _Wait:
-    """Somebody who waits for a job: `woken` when there is something to see, the exit record if it came along."""
-
-    __slots__ = ("record", "woken")
-
-    def __init__(self) -> None:
-        self.woken = threading.Event()
-        self.record: dict[str, Any] | None = None
 
 
 class RunnerClient:
@@ -101,10 +78,10 @@ class RunnerClient:
         self._wanted = threading.Event()
         self._sock: socket.socket | None = None
         self._thread: threading.Thread | None = None
-        self._requests: dict[int, _Request] = {}
+        self._requests: dict[int, Question] = {}
         self._running: set[str] = set()
         self._unstored: dict[str, dict[str, Any]] = {}
-        self._waits: dict[str, list[_Wait]] = {}
+        self._waits: dict[str, list[Wait]] = {}
         self._released = False
         self._closed = threading.Event()
 
@@ -122,20 +99,27 @@ class RunnerClient:
         """The runner's pid, version and started_at."""
         return self._ask("ping")
 
-    def start(self, job: Job) -> str:
+    def start(self, job: Job, secrets: Mapping[str, str] | None = None) -> str:
         """Starts the journalled job, once and for all: `started`, `running` or `ended`.
 
-        Safe to repeat. Raises `Conflict` for a known id with another content, `Unavailable` where the runner
-        does not answer or is stopping.
+        `secrets` are the values of its marks. Safe to repeat. Raises `Conflict` for a known id with another content,
+        `Unavailable` where the runner does not answer or is stopping.
         """
-        answer = self._ask("start", job=job.to_json(), digest=job.digest, node=self._node)
+        answer = self._ask("start", **self._order(job, secrets))
         return str(answer["state"])
 
-    def run(self, job: Job) -> dict[str, Any]:
+    def _order(self, job: Job, secrets: Mapping[str, str] | None) -> dict[str, Any]:
+        return {
+            "job": job.to_json(),
+            "digest": job.digest,
+            "node": self._node,
+            "secrets": dict(secrets or {}),
+        }
+
+    def run(self, job: Job, secrets: Mapping[str, str] | None = None) -> dict[str, Any]:
         """`start` and `wait` in one; the exit record. The calling thread is woken once, by the end."""
         with self._waiting(job.id) as waiting:
-            order = {"job": job.to_json(), "digest": job.digest, "node": self._node}
-            self._ask("start", waiting.woken, **order)
+            self._ask("start", waiting.woken, **self._order(job, secrets))
             return self._until_over(job.id, waiting)
 
     def cancel(self, job_id: str, reason: str = "") -> str:
@@ -144,8 +128,7 @@ class RunnerClient:
 
     def list(self) -> list[dict[str, Any]]:
         """The jobs that run: job, pid, at."""
-        found: list[dict[str, Any]] = self._ask("list")["jobs"]
-        return found
+        return list(self._ask("list")["jobs"])
 
     def forget(self, job_id: str) -> None:
         """Discards all that is kept of an ended job, its output included. Raises `Conflict` while it runs."""
@@ -181,8 +164,8 @@ class RunnerClient:
             return self._until_over(job_id, waiting)
 
     @contextmanager
-    def _waiting(self, job_id: str) -> Iterator[_Wait]:
-        waiting = _Wait()
+    def _waiting(self, job_id: str) -> Iterator[Wait]:
+        waiting = Wait()
         with self._lock:
             self._waits.setdefault(job_id, []).append(waiting)
         try:
@@ -193,7 +176,7 @@ class RunnerClient:
                 if not self._waits[job_id]:
                     del self._waits[job_id]
 
-    def _until_over(self, job_id: str, waiting: _Wait) -> dict[str, Any]:
+    def _until_over(self, job_id: str, waiting: Wait) -> dict[str, Any]:
         while True:
             waiting.woken.clear()
             if self._released:
@@ -231,9 +214,12 @@ class RunnerClient:
     def _look(self, job_id: str) -> dict[str, Any] | None:
         # In this order: a job leaves `running` only after its record is there.
         with self._lock:
-            may_come = job_id in self._running or not self._connected.is_set()
+            runs = job_id in self._running
+            may_come = runs or not self._connected.is_set()
             record = self._unstored.get(job_id)
-        record = record or jobdir.exit_record(self.spool(job_id))
+        # While it runs its file is the script's own to write into: the last word is not there yet.
+        if record is None and not runs:
+            record = jobdir.exit_record(self.spool(job_id))
         if record is None and not may_come:
             raise NotFound(f"the runner has no job {job_id}", hint="it was never started, or was forgotten")
         return record
@@ -275,7 +261,7 @@ class RunnerClient:
         self, request: dict[str, Any], timeout: float, woken: threading.Event | None = None
     ) -> dict[str, Any]:
         number = next(self._numbers)
-        waiting = _Request(woken)
+        waiting = Question(woken)
         line = json.dumps({"id": number, **request}).encode() + b"\n"
         with self._lock:
             sock = self._sock

@@ -10,12 +10,14 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from celery import Celery
 
+from app import marks
 from app.errors import MusterError, NotFound, Unavailable
 from app.logs import scope
 from app.node import shells
@@ -112,7 +114,7 @@ class Station:
         state = self.journal.accept(order.installation, job.id, job.digest, order.id, kept, time.time())
         if state is Accepted.FRESH:
             self.reporter.say(job.id, "accepted", time.time())
-            self._run(job)
+            self._run(job, order.secrets)
         elif state is Accepted.ENDED:
             self.sender.again(self._entry(job.id))
         elif state is Accepted.OTHER_DIGEST:
@@ -140,19 +142,19 @@ class Station:
             self._refused += 1
         log.warning("refused an order: %s", why)
 
-    def _run(self, job: Job) -> None:
+    def _run(self, job: Job, secrets: Mapping[str, str]) -> None:
         with self._lock:
             self._busy += 1
         try:
-            outcome = self._outcome(job)
+            outcome = self._outcome(job, secrets)
         except Interrupted:
             return
         finally:
             with self._lock:
                 self._busy -= 1
-        self._answer(job, outcome)
+        self._answer(job, outcome, bool(secrets))
 
-    def _outcome(self, job: Job) -> Outcome:
+    def _outcome(self, job: Job, secrets: Mapping[str, str]) -> Outcome:
         """How the job ended. Raises Interrupted once this worker is leaving.
 
         While the runner does not answer nothing is known: it may have begun, or begin when it goes on. So it is
@@ -162,13 +164,13 @@ class Station:
         node, epoch = self.identity, self.journal.epoch
         names = {"installation": node.installation, "node": node.node, "epoch": epoch}
         # What runs already is not refused any more: that would be a lie about it.
-        if not self._knows(job.id) and (why := self.policy.refusal(job)):
+        if not self._knows(job.id) and (why := self.policy.refusal(_placed(job, secrets))):
             return not_run(job, "refused_by_node", why, **names)
         while True:
             try:
                 if self.journal.is_cancelled(node.installation, job.id):
                     self.runner.cancel(job.id, "cancelled before it started")
-                return outcome_from(self.runner.run(job), job, **names)
+                return outcome_from(self.runner.run(job, secrets), job, **names)
             except Interrupted:
                 raise
             except (Unavailable, NotFound) as error:
@@ -179,11 +181,12 @@ class Station:
                 log.error("job %s was refused by the runner: %s", job.id, error.message)
                 return not_run(job, "runner", error.message, **names)
 
-    def _answer(self, job: Job, outcome: Outcome) -> None:
+    def _answer(self, job: Job, outcome: Outcome, had_secrets: bool) -> None:
+        canvas = self._without_order(job.id) if had_secrets else None
         token = seal_outcome(outcome, self.identity.keys, self.identity.control[0])
         while True:
             try:
-                self.journal.ended(self.identity.installation, job.id, token, time.time())
+                self.journal.ended(self.identity.installation, job.id, token, time.time(), canvas)
                 break
             except Unavailable as error:
                 # Nobody else in this process waits for the job's end: it is kept here until the disk takes it.
@@ -219,9 +222,10 @@ class Station:
                     node=identity.node,
                     epoch=self.journal.epoch,
                 ),
+                bool(order.secrets),
             )
             return
-        self._run(job)
+        self._run(job, order.secrets)
 
     def _knows(self, job: str) -> bool:
         """Whether the runner has claimed this job."""
@@ -242,6 +246,10 @@ class Station:
         except Refused as refused:
             log.error("the order of job %s cannot be opened again: %s", entry.job, refused.message)
             return None
+
+    def _without_order(self, job: str) -> str:
+        """What is kept of a job once nobody will open its order again: secrets are in it, sealed to our key."""
+        return json.dumps({**json.loads(self._entry(job).canvas), "token": ""})
 
     def _entry(self, job: str) -> Entry:
         entry = self.journal.find(self.identity.installation, job)
@@ -329,6 +337,15 @@ class Station:
         self._pruned_at = time.monotonic()
         for _, job in self.journal.prune(time.time(), JOURNAL_KEPT):
             self.runner.forget(job)
+
+
+def _placed(job: Job, secrets: Mapping[str, str]) -> Job:
+    """The job as its process will have it, for the policy: a variable may be what decides which program runs."""
+    try:
+        return replace(job, env=marks.put(job.env, secrets)) if secrets else job
+    except KeyError:
+        # The runner refuses a job of which a value is missing, and says which.
+        return job
 
 
 def _note(job: Job) -> None:

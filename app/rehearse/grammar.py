@@ -180,7 +180,7 @@ ANSWER: Final = Table(
     ],
 )
 CHILD: Final = Table(
-    "the end of a called workflow",
+    "the end of a child",
     [
         Key("status", Choice((COMPLETED, FAILED, CANCELLED)), "How it ends."),
         Key("output", _DATA, "Its output."),
@@ -191,7 +191,7 @@ CHILD: Final = Table(
 NODE: Final = Table(
     "a node",
     [
-        Key("shells", ListOf(_NAME, most=20), "The shells that it has; bash and sh."),
+        Key("shells", ListOf(_NAME, most=20), "The shells that it has; bash, sh and python."),
         Key("labels", MapOf(_NAME, names.LABEL, names.LABEL_RULE), "Its labels."),
         Key("address", Text(names.ADDRESS, names.ADDRESS_RULE), "Its address."),
         Key("state", Choice(("active", "draining", "removed")), "Whether it takes work."),
@@ -221,19 +221,24 @@ EXPECT: Final = Table(
     ],
     {"ran": "did you mean `order`?", "error": "did you mean `errors`?"},
 )
+_KV: Final = MapOf(_DATA, names.KEY, names.KEY_RULE)
+_SECRETS: Final = ListOf(Text(names.KEY, names.KEY_RULE), most=1000)
 _FLEET: Final = MapOf(NODE, names.NODE, names.NODE_RULE)
 TEST: Final = Table(
     "a test",
     [
         Key("name", _NAME, "What the test is about.", required=True),
         Key("parameters", MapOf(_DATA), "The parameters of the execution."),
+        Key("kv", _KV, "What is kept under keys, beside the suite's."),
+        Key("secrets", _SECRETS, "The names of secrets that there are, beside the suite's."),
+        Key("config", MapOf(_DATA), "Values of the pack's configuration, beside those of the file."),
         Key("fleet", _FLEET, "The nodes that there are, beside `local`."),
         Key("outcomes", MapOf(PerUnit(UNITS, _ATTEMPTS)), "What jobs come to."),
         Key("answers", MapOf(PerAttempt(Short(ANSWER, Sort("decision", DECISIONS)))), "What people say."),
         Key(
             "children",
             MapOf(PerAttempt(Short(CHILD, Sort("status", (COMPLETED, FAILED, CANCELLED))))),
-            "How called workflows end.",
+            "How children end: workflows that tasks start.",
         ),
         Key("at", ListOf(INTERVENTION, most=100), "What people do meanwhile."),
         Key("strict", Flag(), "Every job needs an outcome, and every outcome a job."),
@@ -245,6 +250,9 @@ SUITE: Final = Table(
     "a test file",
     [
         Key("workflow", Inline(), "The path of a workflow file from here, or a workflow.", required=True),
+        Key("kv", _KV, "What is kept under keys, for every test."),
+        Key("secrets", _SECRETS, "The names of secrets that there are, for every test; they have no values."),
+        Key("config", MapOf(_DATA), "Values of the pack's configuration, for all tests."),
         Key("fleet", _FLEET, "The nodes of tests that name none."),
         Key("strict", Flag(), "As in a test, for all of them."),
         Key("tests", ListOf(TEST, least=1, most=MOST_TESTS), "The tests.", required=True),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from app.language.fitting import same
 from app.rehearse.play import Played
 
 MISSING: Final = object()
@@ -34,15 +35,6 @@ def compare(at: str, expected: Any, found: Any) -> Iterator[Difference]:
             yield from compare(f"{at}.{key}", expected.get(key, MISSING), found.get(key, MISSING))
     elif not same(expected, found):
         yield Difference(at, expected, found)
-
-
-def same(left: Any, right: Any) -> bool:
-    """As JSON: lists and tuples are alike, 1 and 1.0 are, true and 1 are not."""
-    if isinstance(left, Mapping) and isinstance(right, Mapping):
-        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
-    if isinstance(left, list | tuple) and isinstance(right, list | tuple):
-        return len(left) == len(right) and all(same(*pair) for pair in zip(left, right, strict=True))
-    return bool(left == right) and isinstance(left, bool) == isinstance(right, bool)
 
 
 def _status(wanted: Any, played: Played) -> Iterator[Difference]:

@@ -11,17 +11,20 @@ from app.compiler.plan import ASK_ACTIONS, ENGINE_ACTIONS, LOCAL, Plan, PlanTask
 from app.engine.state import Node as Machine
 from app.errors import InvalidInput
 from app.language import parse
+from app.language.known import NOTHING, Known
 from app.language.model import Workflow
-from app.language.parameters import bind
+from app.language.parameters import accepts, bind, wanted
 from app.language.problems import Problem, TooManyProblems, shown
 from app.language.reading import BAD, Reading
 from app.language.source import Node, read
+from app.marks import PARAMETER, mark
 from app.rehearse.grammar import SUITE
 from app.rehearse.model import Answer, Case, ChildEnd, Intervention, Mock, Outcome, Suite
 
 Opener = Callable[[str], bytes]
 """The bytes of the file with this path, as the test file writes it. Raises InvalidInput where it cannot be read."""
 
+_SHELLS = ("bash", "sh", "python")
 _ANSWERS_TO = {"core.approval": ("approve", "reject", "expire"), "core.inquiry": ("answer", "expire")}
 
 
@@ -33,13 +36,15 @@ class Loaded:
     problems: tuple[Problem, ...]
 
 
-def load(text: str | bytes, file: str, opened: Opener, *, runnable: bool = True) -> Loaded:
-    """Read a test file and the workflow that it names. `file` is for messages, `runnable` as in `parse.load`.
+def load(
+    text: str | bytes, file: str, opened: Opener, *, runnable: bool = True, known: Known = NOTHING
+) -> Loaded:
+    """Read a test file and the workflow that it names. `file` is for messages, the rest as in `parse.load`.
 
     Never raises for any text.
     """
     root, collector = read(text, file)
-    r = Reading(collector, runnable)
+    r = Reading(collector, runnable, known)
     foreign: tuple[Problem, ...] = ()
     suite = None
     if root is not None:
@@ -61,7 +66,7 @@ def _workflow(
     if node is None:
         return None, ()
     if node.kind == "map":
-        return parse.within(Reading(r.collector, r.runnable), node), ()
+        return parse.within(Reading(r.collector, r.runnable, r.known), node), ()
     if node.kind != "scalar" or not isinstance(node.value, str) or not node.value:
         r.wrong(node, "the path of a workflow file, or a workflow")
         return None, ()
@@ -70,7 +75,7 @@ def _workflow(
     except InvalidInput as problem:
         r.error(node, "bad-value", problem.message, "the path starts at the directory of this file")
         return None, ()
-    loaded = parse.load(text, node.value, runnable=r.runnable)
+    loaded = parse.load(text, node.value, runnable=r.runnable, known=r.known)
     return loaded.workflow, () if loaded.workflow else loaded.problems
 
 
@@ -89,6 +94,9 @@ def _suite(r: Reading, root: Node, values: Mapping[str, Any], workflow: Workflow
                 name=test["name"],
                 line=node.line,
                 parameters=_bound(r, node, workflow, test.get("parameters", {})),
+                kv={**values.get("kv", {}), **test.get("kv", {})},
+                secrets=frozenset((*values.get("secrets", ()), *test.get("secrets", ()))),
+                config=_config(r, node, workflow, {**values.get("config", {}), **test.get("config", {})}),
                 fleet=_fleet(test.get("fleet", values.get("fleet", {}))),
                 outcomes={task: _mock(one) for task, one in test.get("outcomes", {}).items()},
                 answers={
@@ -118,8 +126,8 @@ def _outcomes(many: Iterable[Mapping[str, Any]]) -> tuple[Outcome, ...]:
 
 
 def _fleet(values: Mapping[str, Mapping[str, Any]]) -> dict[str, Machine]:
-    return {LOCAL: Machine(LOCAL)} | {
-        name: Machine(name, **{**one, "shells": tuple(one.get("shells", ("bash", "sh")))})
+    return {LOCAL: Machine(LOCAL, shells=_SHELLS)} | {
+        name: Machine(name, **{**one, "shells": tuple(one.get("shells", _SHELLS))})
         for name, one in values.items()
     }
 
@@ -127,7 +135,12 @@ def _fleet(values: Mapping[str, Mapping[str, Any]]) -> dict[str, Machine]:
 def _bound(r: Reading, node: Node, workflow: Workflow, given: Mapping[str, Any]) -> Mapping[str, Any]:
     """The parameters as the server would bind them; what is wrong is noted where the value stands."""
     try:
-        return bind(workflow.parameters, given)
+        bound = bind(workflow.parameters, given)
+        secret = {one.name for one in workflow.parameters if one.type == "secret"}
+        return {
+            name: mark(f"{PARAMETER}:{name}") if name in secret and value is not None else value
+            for name, value in bound.items()
+        }
     except InvalidInput as refused:
         written = node.value.get("parameters", node)
         for one in refused.detail["errors"]:
@@ -135,6 +148,27 @@ def _bound(r: Reading, node: Node, workflow: Workflow, given: Mapping[str, Any])
             at = written.value.get(name, written) if written.kind == "map" else written
             r.error(at, "bad-value", one["detail"], one["hint"])
         return {}
+
+
+def _config(r: Reading, node: Node, workflow: Workflow, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the workflow sees of its pack's configuration; where the pack is not known, what the test says."""
+    pack = workflow.ref.partition(".")[0]
+    keys = r.known.configs.get(pack)
+    if keys is None:
+        return given
+    written = node.value.get("config", node)
+    known = {key.name for key in keys}
+    for name in given.keys() - known:
+        at = written.value.get(name, written)
+        hint = r.collector.did_you_mean(name, known, f"declare it in config.yaml of {pack}")
+        r.error(at, "unknown-config", f"the configuration of {pack} has no key {shown(name)}", hint)
+    for key in keys:
+        value = given.get(key.name)
+        if value is not None and not accepts(key.type, value):
+            at = written.value.get(key.name, written)
+            r.error(at, "wrong-type", f"`{key.name}` must be {wanted(key.type)}")
+    defaults = {key.name: key.default if key.has_default else None for key in keys}
+    return {**defaults, **given}
 
 
 class _Check:

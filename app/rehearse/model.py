@@ -76,11 +76,14 @@ class Intervention:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One test. `expect` holds what was written, by key."""
+    """One test. `expect` holds what was written, by key; `secrets` are the names of those that there are."""
 
     name: str
     line: int
     parameters: Mapping[str, Any]
+    kv: Mapping[str, Any]
+    secrets: frozenset[str]
+    config: Mapping[str, Any]
     fleet: Mapping[str, Node]
     outcomes: Mapping[str, Mock]
     answers: Mapping[str, tuple[Answer, ...]]

@@ -11,14 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from jsonschema import Draft202012Validator, SchemaError
-from referencing.exceptions import Unresolvable
-
 from app.compiler.plan import Plan
 from app.engine.events import TimerDue
 from app.engine.rehearsal import Rehearsal, TimerKey
+from app.engine.result import misfit
 from app.engine.state import Ask, JobState
 from app.engine.status import CANCELLED, FAILED, PAUSE, RUNNING, SKIPPED, SUCCEEDED, TASK_LIVE, TIMED_OUT
+from app.errors import InvalidInput
+from app.language.fitting import misfits
+from app.language.parameters import bind
+from app.marks import CONFIG, SECRET
 from app.rehearse.grammar import LOST
 from app.rehearse.model import Answer, Attempts, Case, ChildEnd, Intervention, Outcome
 
@@ -80,7 +82,9 @@ def play(plan: Plan, case: Case) -> Played:
 class _Player:
     def __init__(self, plan: Plan, case: Case) -> None:
         self.case = case
-        self.world = Rehearsal(plan, case.fleet, case.parameters, now=START, system=_SYSTEM)
+        self.world = Rehearsal(
+            plan, case.fleet, case.parameters, now=START, system=_SYSTEM, kv=case.kv, config=case.config
+        )
         self.complaints: list[str] = []
         self._agenda: list[tuple[float, int, int, Any]] = []
         self._planned = 0
@@ -135,13 +139,36 @@ class _Player:
         self._seen_stops = len(world.told_to_stop)
 
     def _plan_job(self, job: JobState) -> None:
-        outcome = self._outcome(job)
-        _, timeout = self._given(job)
+        missing = self._missing_secret(job)
+        given, timeout = self._given(job)
+        outcome = Outcome(FAILED, error=missing) if missing else self._refused(job, given)
+        outcome = outcome or self._outcome(job)
         takes = outcome.takes
         if timeout is not None and takes > timeout:
             error = {"type": "timeout", "message": f"ended after {timeout:g} s"}
             outcome, takes = Outcome(TIMED_OUT, stdout=outcome.stdout, error=error), timeout
         self._plan(self.world.now + takes, _WORK, (job.id, outcome, ()))
+
+    def _missing_secret(self, job: JobState) -> Mapping[str, Any] | None:
+        """The error of a job that names a secret which there is not: it ends before anything is sent."""
+        for reference in self.world.plan.tasks[job.task].secrets:
+            kind, _, name = reference.partition(":")
+            if kind == CONFIG:
+                name = str(self.case.config.get(name))
+            if kind in (SECRET, CONFIG) and name not in self.case.secrets:
+                return {"type": "secret", "message": f"there is no secret {name}"}
+        return None
+
+    def _refused(self, job: JobState, given: Mapping[str, Any]) -> Outcome | None:
+        """What becomes of a job whose rendered input its action does not take."""
+        plan, action = self.world.plan, self.world.plan.tasks[job.task].action
+        if not self.world.plan.tasks[job.task].scripted:
+            return None
+        try:
+            bind(plan.parameters_of(action), given)
+        except InvalidInput as problem:
+            return Outcome(FAILED, error={"type": "input", "message": problem.message})
+        return None
 
     def _outcome(self, job: JobState) -> Outcome:
         mock = self.case.outcomes.get(job.task)
@@ -226,7 +253,7 @@ class _Player:
         return False
 
     def _job(self, due: float, job: str, end: Outcome | ChildEnd | Answer, people: tuple[str, ...]) -> bool:
-        """A job, a called workflow or a question comes to its end. False where it has one."""
+        """A job, a child or a question comes to its end. False where it has one."""
         world = self.world
         if not (world.is_open(job) or job in world.asks or job in world.children):
             return False
@@ -254,16 +281,22 @@ class _Player:
             self.world.lose(job.id)
             return
         given, _ = self._given(job)
-        good = outcome.exit_code in (None, *(given.get("ok_codes") or (0,)))
+        action = self.world.plan.actions.get(task.action)
+        fine = given.get("ok_codes") if action is None else action["ok_codes"]
+        good = outcome.exit_code in (None, *(fine or (0,)))
         status = outcome.status or (SUCCEEDED if good else FAILED)
         status = FAILED if status == LOST else status
+        error = outcome.error
+        if action is not None and status == SUCCEEDED and outcome.result:
+            error = misfit(action, outcome.result)
+            status = FAILED if error else status
         own = {"message": given.get("message")} if task.action == "core.echo" else outcome.result
         code = outcome.exit_code
         if code is None and status in (SUCCEEDED, FAILED):
-            code = 0 if status == SUCCEEDED else 1
+            code = 0 if status == SUCCEEDED or error is not outcome.error else 1
         streams = {"stdout": outcome.stdout.rstrip("\n"), "stderr": outcome.stderr.rstrip("\n")}
         result = {**own, "exit_code": code, **streams, "truncated": False}
-        self.world.end(job.id, status, result, outcome.error or _error(outcome.status, status, code))
+        self.world.end(job.id, status, result, error or _error(outcome.status, status, code))
 
 
 def _of_attempt(many: Sequence[_Given], job: JobState) -> _Given:
@@ -291,8 +324,7 @@ def _misfit(schema: Any, answer: Any) -> str:
     """Why an answer does not fit the schema of its question, or ""."""
     if schema is None:
         return ""
-    try:
-        found = next(iter(Draft202012Validator(schema).iter_errors(answer)), None)
-    except (SchemaError, Unresolvable, RecursionError) as fault:
-        return f"the question's own schema is no JSON Schema: {type(fault).__name__}"
-    return "" if found is None else f"the answer does not fit the schema: {found.message[:300]}"
+    found = next(misfits(schema, answer), None)
+    return (
+        "" if found is None else f"the answer does not fit the schema: {found.pointer or '/'} {found.message}"
+    )

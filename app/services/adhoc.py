@@ -21,7 +21,7 @@ from app.language.model import Task, Workflow
 from app.services import fleet, queries
 from app.services.control import Control
 from app.services.history import Speaker
-from app.services.library import Runnable
+from app.services.runnable import Runnable
 from app.store.tables import Execution, Job, Node, Output, table
 from app.store.tables import Task as TaskRow
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
-from referencing.exceptions import Unresolvable
 from sqlalchemy import Connection, Row, RowMapping, insert, select, update
 
 from app.engine.events import Decided
 from app.errors import Conflict, InvalidInput, NotAllowed, NotFound
+from app.language.fitting import misfits
 from app.services import audit
 from app.services.control import Control
 from app.services.run import Run
@@ -22,6 +21,9 @@ approvals, decisions, executions = table(Approval), table(Decision), table(Execu
 
 STATUS_NAMES = STATUSES
 """What a question may be."""
+
+MOST_TOLD = 50
+"""Ways in which an answer does not fit that are told at once."""
 
 _OUTCOME = {"approve": "approved", "reject": "rejected", "answer": "answered"}
 _VERBS = {"approval": ("approve", "reject"), "inquiry": ("answer",)}
@@ -91,18 +93,11 @@ def _check(row: Row[Any], word: Word, now: float) -> None:
 
 
 def _check_answer(schema: Any, answer: Any) -> None:
-    try:
-        problems = sorted(
-            Draft202012Validator(schema).iter_errors(answer), key=lambda one: str(list(one.path))
-        )
-    except (SchemaError, Unresolvable, RecursionError) as fault:
-        message = f"the question's own schema is no JSON Schema: {type(fault).__name__}"
-        raise Conflict(message, hint="reject or cancel, and mend the workflow", code="bad-schema") from None
-    if problems:
-        errors = [
-            {"pointer": "".join(f"/{part}" for part in ("answer", *one.path)), "detail": one.message[:300]}
-            for one in problems[:50]
-        ]
+    errors = [
+        {"pointer": f"/answer{one.pointer}", "detail": one.message, "code": one.rule}
+        for one in islice(misfits(schema, answer), MOST_TOLD)
+    ]
+    if errors:
         raise InvalidInput(
             "the answer does not fit the schema of the question", code="bad-answer", errors=errors
         )

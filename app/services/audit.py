@@ -11,7 +11,7 @@ from sqlalchemy import Connection, RowMapping, bindparam, insert, select
 
 from app.errors import Conflict, MusterError, NotAllowed
 from app.services.control import Control
-from app.store.executions import Head
+from app.store.head import Head
 from app.store.prepared import Command
 from app.store.tables import AuditEntry, Job, table
 

@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sqlalchemy import Connection as Database
 from sqlalchemy import select, update
 
+from app import marks
 from app.compiler.plan import IO
 from app.engine.status import DISPATCHED, FAILED, RUNNING, SUCCEEDED, TIMED_OUT, UNKNOWN
 from app.errors import InvalidInput, Unavailable
-from app.ids import ulid
+from app.ids import traceparent, ulid
 from app.logs import scope
-from app.services import call_input, calls
+from app.services import call_input, calls, vault
 from app.services.control import Control
 from app.services.outcomes import storable
 from app.services.run import Run
+from app.services.vault import Asked, Opened, SecretRefused
 from app.store import executions as rows
 from app.store.tables import Execution, Job, Task, table
 from app.transport.addresses import Policy
-from app.transport.fetch import fetch
+from app.transport.fetch import Request, fetch
 from app.transport.foreign import Connection, Doubtful, Foreign
 from app.transport.messages import canonical
 from app.transport.wires import Failed
@@ -38,6 +41,8 @@ LEASE_MARGIN = 10.0
 
 SENDING = 30.0
 """Seconds in which a foreign task must have been sent."""
+
+TRACE_HEADER = "traceparent"
 
 _FIRST_ASKED, _LONGEST_PAUSE = 0.5, 10.0
 
@@ -60,7 +65,10 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A job that was taken. `left` are the seconds that the task's own timeout leaves it, None without one."""
+    """A job that was taken. `left` are the seconds that the task's own timeout leaves it, None without one.
+
+    `opened` are the secrets in what is `given`; `refused` says why there is one that it cannot have.
+    """
 
     id: str
     execution: str
@@ -68,6 +76,9 @@ class Call:
     given: Mapping[str, Any]
     started_at: float
     left: float | None
+    trace_id: str = ""
+    opened: Opened = field(default_factory=Opened, repr=False)
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +131,7 @@ def _loaded(job: str, *statuses: str) -> Any:
             jobs.c[name]
             for name in ("id", "execution", "task", "given", "status", "backstop_at", "started_at")
         ),
-        *(tasks.c.input, executions.c.plan_digest, executions.c.trace_id),
+        *(tasks.c.input, executions.c.plan_digest, executions.c.requester, executions.c.trace_id),
     )
     return (
         select(*columns)
@@ -154,8 +165,20 @@ def _take(caller: Caller, job: str) -> Call | None:
         mine = update(jobs).where(jobs.c.id == job, jobs.c.status == DISPATCHED)
         if not connection.execute(mine.values(columns)).rowcount:
             return None
+        opened, refused = _opened(control, connection, row, given)
     scope.note(execution=row.execution, task=row.task, job=job, trace_id=row.trace_id)
-    return Call(job, row.execution, action, given or {}, now, left)
+    return Call(job, row.execution, action, given or {}, now, left, row.trace_id, opened, refused)
+
+
+def _opened(control: Control, connection: Database, row: Any, given: Any) -> tuple[Opened, str]:
+    """The secrets of a call, and why there is one that it cannot have."""
+    task = rows.plan(connection, row.plan_digest).tasks[row.task]
+    asked = Asked(row.execution, task.name, row.id, row.requester, task.secrets)
+    try:
+        return vault.open_each(control, connection, asked, marks.references(given)), ""
+    except SecretRefused as problem:
+        vault.refuse(control, connection, asked, problem)
+        return Opened(), problem.message
 
 
 def _longest(control: Control, given: Mapping[str, Any], left: float | None) -> float:
@@ -169,12 +192,28 @@ def _longest(control: Control, given: Mapping[str, Any], left: float | None) -> 
 
 
 def _http(caller: Caller, call: Call) -> Answer:
+    """What came of a request, its secrets masked wherever they come back."""
+    if call.refused:
+        return Answer(FAILED, error={"type": "secret", "message": call.refused})
+    answer = _asked_for(caller, call)
+    masker = call.opened.masker()
+    if masker is None:
+        return answer
+    result = masker.value(answer.result)
+    if result is not None and result["truncated"]:
+        result["body"] = masker.text(answer.result["body"], cut=True)
+    return Answer(answer.status, result, masker.value(answer.error))
+
+
+def _asked_for(caller: Caller, call: Call) -> Answer:
     settings = caller.control.settings
     limit = settings.call_limit
     try:
-        asked = call_input.read(call.given, seconds=settings.http_timeout, limit=limit)
+        given = marks.put(call.given, call.opened.values)
+        asked = call_input.read(given, seconds=settings.http_timeout, limit=limit)
         seconds = asked.seconds if call.left is None else min(asked.seconds, call.left)
-        response = fetch(asked.request, policy=caller.policy, seconds=seconds, limit=limit)
+        request = replace(_traced(asked.request, call), confidential=bool(call.opened.values))
+        response = fetch(request, policy=caller.policy, seconds=seconds, limit=limit)
     except InvalidInput as problem:
         return Answer(FAILED, error={"type": "input", "message": problem.message})
     except Failed as failed:
@@ -188,13 +227,28 @@ def _http(caller: Caller, call: Call) -> Answer:
     return Answer(FAILED, result, {"type": "http_status", "message": message, "status": response.status})
 
 
+def _traced(request: Request, call: Call) -> Request:
+    """With the header that hands on the trace, unless the task gives one."""
+    if any(name.lower() == TRACE_HEADER for name in request.headers):
+        return request
+    return replace(request, headers={**request.headers, TRACE_HEADER: traceparent(call.trace_id, call.id)})
+
+
 def _send(caller: Caller, call: Call) -> None:
     """Send a foreign task, once: the lease was committed before, so another life of ours does not send it again."""
     try:
         to, args, kwargs, queue = _celery_input(caller, call.given)
         if not to.backend and not call.given.get("ignore_result"):
             raise InvalidInput(f"connection {to.name} has no `backend`: no result can come back")
-        caller.foreign.send(to, call.id, str(call.given.get("task") or ""), args, kwargs, queue)
+        caller.foreign.send(
+            to,
+            call.id,
+            str(call.given.get("task") or ""),
+            args,
+            kwargs,
+            queue,
+            traceparent=traceparent(call.trace_id, call.id),
+        )
     except InvalidInput as problem:
         _record(caller, call, Answer(FAILED, error={"type": "input", "message": problem.message}))
     except Unavailable as problem:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import Connection, select, update
 
 from app.compiler.plan import IO
 from app.engine.status import DISPATCHED, EXECUTION_OVER, PAUSE, QUEUED, RUNNING, TIMED_OUT, UNKNOWN
 from app.services import calls, collect, lost
+from app.services.apart import apart
 from app.services.collect import Desk
 from app.services.run import Run
-from app.services.stops import stop_jobs
 from app.store.tables import Execution, Job, table
 
 jobs, executions = table(Job), table(Execution)
@@ -47,7 +47,8 @@ def _queued(desk: Desk) -> None:
         .distinct()
     )
     for row in _rows(desk, query):
-        collect.settle(desk, row.execution)
+        with apart(row.execution):
+            collect.settle(desk, row.execution)
 
 
 def _untaken(desk: Desk) -> None:
@@ -59,6 +60,8 @@ def _untaken(desk: Desk) -> None:
         return
     wait = desk.control.settings.resend_after
     with desk.control.store.write() as connection:
+        free = _free(connection, [row.id for row in found], *late)
+        found = [row for row in found if row.id in free]
         for row in found:
             after = now + wait * 2 ** min(row.sends + 1, 4)
             again = update(jobs).where(jobs.c.id == row.id, *late)
@@ -73,10 +76,15 @@ def _pending(desk: Desk) -> None:
     found = [row.id for row in _rows(desk, select(jobs.c.id).where(*due))]
     if found:
         with desk.control.store.write() as connection:
-            connection.execute(
-                update(jobs).where(jobs.c.id.in_(found), *due).values(send_after=now + ASK_AGAIN)
-            )
-        desk.call(found)
+            free = _free(connection, found, *due)
+            connection.execute(update(jobs).where(jobs.c.id.in_(free)).values(send_after=now + ASK_AGAIN))
+        desk.call(free)
+
+
+def _free(connection: Connection, ids: Collection[str], *more: Any) -> list[str]:
+    """Those of these jobs that nobody else is at, locked: to wait for one with others in hand could be for ever."""
+    query = select(jobs.c.id).where(jobs.c.id.in_(ids), *more).order_by(jobs.c.id)
+    return list(connection.execute(query.with_for_update(skip_locked=True)).scalars())
 
 
 def _timed_out(desk: Desk) -> None:
@@ -111,13 +119,13 @@ def _each(desk: Desk, wanted: Iterable[Any], what: Callable[[Run, Any], None]) -
     query = select(jobs.c.id, jobs.c.execution, jobs.c.status).where(jobs.c.node == IO, *wanted)
     found = _rows(desk, query)
     for execution in dict.fromkeys(row.execution for row in found):
-        with desk.control.store.write() as connection:
-            run = Run.lock(desk.control, connection, execution)
-            for row in found:
-                if row.execution == execution:
-                    what(run, row)
-            stop_jobs(run)
-        collect.settle(desk, execution)
+        with apart(execution):
+            with desk.control.store.write() as connection:
+                run = Run.lock(desk.control, connection, execution)
+                for row in found:
+                    if row.execution == execution:
+                        what(run, row)
+            collect.settle(desk, execution)
 
 
 def _rows(desk: Desk, query: Any) -> list[Any]:

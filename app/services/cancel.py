@@ -8,7 +8,6 @@ from app.errors import Conflict
 from app.services import audit
 from app.services.control import Control
 from app.services.run import Run
-from app.services.stops import stop_jobs
 
 
 def cancel(control: Control, execution: str, person: str, *, forced: bool = False, reason: str = "") -> str:
@@ -34,7 +33,6 @@ def cancel(control: Control, execution: str, person: str, *, forced: bool = Fals
             {"forced": forced, "reason": reason},
         )
         run.take(CancelAsked(forced, person))
-        stop_jobs(run)
         status = run.head.state.status
     control.nudge([execution])
     return status

@@ -13,29 +13,29 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, insert, or_, select, update
 
 from app.compiler.canvas import Signature
 from app.compiler.plan import IO
 from app.engine.state import JobState
 from app.engine.status import DISPATCHED, EXECUTION_OVER, JOB_OUT, PAUSE, QUEUED, SUCCEEDED, UNKNOWN
 from app.logs import scope
-from app.services import calls, families, handover, outcomes
+from app.services import calls, families, handover, outcomes, telling
 from app.services.control import Control
 from app.services.handover import Parcel
 from app.services.lost import lose
 from app.services.orders import Recipient, Signer
 from app.services.run import Run
-from app.services.stops import stop_jobs
+from app.services.telling import Told
+from app.services.vault import SecretRefused
 from app.store import executions as rows
 from app.store import jobs as job_rows
-from app.store.executions import Head
+from app.store.head import Head
 from app.store.jobs import JobRow
 from app.store.prepared import Query
 from app.store.tables import DeadLetter, Job, table
 from app.transport.canvas import Member, rest_digest
 from app.transport.gate import Poison
-from app.transport.messages import Job as JobMessage
 from app.transport.messages import Outcome
 from app.transport.output import OutputReader
 from app.transport.sealing import Refused, open_outcome
@@ -43,11 +43,15 @@ from app.transport.sealing import Refused, open_outcome
 log = logging.getLogger(__name__)
 jobs, dead_letters = table(Job), table(DeadLetter)
 
-_count_queued = select(func.count()).where(jobs.c.node == bindparam("node"), jobs.c.status == QUEUED)
+_any_queued = select(jobs.c.id).where(jobs.c.node == bindparam("node"), jobs.c.status == QUEUED).limit(1)
 
-_queued_jobs = select(*(jobs.c[name] for name in rows.JOB_COLUMNS)).where(
-    jobs.c.execution == bindparam("execution"), jobs.c.status == QUEUED, jobs.c.node != "", jobs.c.node != IO
+_queued_jobs = (
+    select(*(jobs.c[name] for name in rows.JOB_COLUMNS))
+    .where(jobs.c.execution == bindparam("execution"), jobs.c.status == QUEUED)
+    .where(jobs.c.node != "", jobs.c.node != IO)
+    .with_for_update(skip_locked=True)
 )
+"""Who has one of them locked is handing it over (`handover.promote`)."""
 _select_queued = Query(_queued_jobs.order_by(jobs.c.created_at, jobs.c.unit), JobState)
 _select_next_unit = Query(
     _queued_jobs.where(jobs.c.task == bindparam("task"), jobs.c.give_up_at.is_(None))
@@ -142,14 +146,21 @@ def collect(desk: Desk, token: Any, canvas: Canvas, *, redelivered: bool) -> Col
             rest = canvas.rest if genuine else ()
             message = _line(run, row, outcome, rest, parcel, redelivered=redelivered)
     if message is not None:
-        answer.order = desk.signer.run(message[0], message[1], now)
+        told, to = message
+        answer.order = desk.signer.run(told.message, told.opened.values, to, now)
     handover.deliver(desk.send, desk.signer, parcel, now)
     _tell(desk, parcel)
-    if row.crowded:
+    if row.crowded and not _goes_to(outcome.node, parcel):
         make_room(desk, outcome.node)
     if outcomes.is_incomplete(outcome):
         answer.fetch = (outcome.job,)
     return answer
+
+
+def _goes_to(node: str, parcel: Parcel) -> bool:
+    """Whether something leaves for this node: then the slot that has come free on it is taken already."""
+    orders = parcel.orders.values()
+    return any(one.name == node for *_, one in parcel.members) or any(one.name == node for _, one in orders)
 
 
 def _find(connection: Connection, job: str, canvas: Canvas) -> tuple[JobRow | None, Head | None]:
@@ -187,7 +198,7 @@ def _line(
     parcel: Parcel,
     *,
     redelivered: bool,
-) -> tuple[JobMessage, Recipient] | None:
+) -> tuple[Told, Recipient] | None:
     """The last `collect` of a line settles in its own transaction; in mid-line the chain goes on."""
 
     def given() -> Mapping[str, Any]:
@@ -203,7 +214,6 @@ def _line(
             run.fold(_as_state(row, written))
         run.dispatch += _next_of(run, row.task)
         follower = handover.admit(run, parcel, rest)
-    stop_jobs(run)
     _note_end(run, parcel)
     return parcel.orders.get(follower) if follower else None
 
@@ -230,7 +240,7 @@ def _next_of(run: Run, task: str) -> list[JobState]:
     return _seen(run, _select_next_unit, task=task)
 
 
-def _again(run: Run, rest: Sequence[Signature]) -> tuple[JobMessage, Recipient] | None:
+def _again(run: Run, rest: Sequence[Signature]) -> tuple[Told, Recipient] | None:
     """A redelivered message whose next job no node has seen: the same job once more."""
     if not rest:
         return None
@@ -240,7 +250,15 @@ def _again(run: Run, rest: Sequence[Signature]) -> tuple[JobMessage, Recipient] 
     place = handover.places(run.connection, {state.node}, run.now, run.control.settings.offline_after).get(
         state.node
     )
-    return None if place is None else (handover.message_of(run, state), place.recipient)
+    if place is None:
+        return None
+    try:
+        about, given = telling.of_run(run), run.given_to(state)
+        told = telling.again(run.control, run.connection, about, run.plan, state, given)
+        return told, place.recipient
+    except SecretRefused:
+        # As where an order is sent again: it waits until the one that was sent has expired.
+        return None
 
 
 def settle(desk: Desk, execution: str) -> None:
@@ -253,7 +271,7 @@ def settle(desk: Desk, execution: str) -> None:
             run.wake()
             run.dispatch += _queued(run)
             handover.admit(run, parcel)
-        stops = stop_jobs(run) or run.head.state.halt
+        stops = run.stops or run.head.state.halt
         _note_end(run, parcel, settled=True)
     handover.deliver(desk.send, desk.signer, parcel, desk.control.clock())
     _tell(desk, parcel)
@@ -262,7 +280,7 @@ def settle(desk: Desk, execution: str) -> None:
 
 
 def _note_end(run: Run, parcel: Parcel, *, settled: bool = False) -> None:
-    if run.calls or (settled and families.has_calls(run.plan)):
+    if run.children or (settled and families.has_children(run.plan)):
         parcel.families.add(run.execution)
     if run.head.state.status in EXECUTION_OVER:
         parcel.over.add(run.execution)
@@ -310,7 +328,8 @@ def send_stops(desk: Desk) -> None:
             return
     with desk.control.store.write() as connection:
         by_node: dict[str, list[str]] = {}
-        for row in connection.execute(select(jobs.c.id, jobs.c.node).where(*wanted).limit(STOPS_AT_ONCE)):
+        free = select(jobs.c.id, jobs.c.node).where(*wanted).with_for_update(skip_locked=True)
+        for row in connection.execute(free.limit(STOPS_AT_ONCE)):
             by_node.setdefault(row.node, []).append(row.id)
         ids = [job for found in by_node.values() for job in found]
         connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(stop_sent_at=now))
@@ -330,12 +349,11 @@ def tell(desk: Desk, kind: str, about: tuple[str, ...], to: Recipient) -> None:
 def make_room(desk: Desk, node: str) -> None:
     """A slot of this node is free again: hand over what waits for it, in a transaction of its own."""
     with desk.control.store.read() as connection:
-        waiting = connection.execute(_count_queued, {"node": node}).scalar_one()
-    if not waiting:
-        return
+        if connection.execute(_any_queued, {"node": node}).first() is None:
+            return
     parcel = Parcel()
     with desk.control.store.write() as connection:
-        handover.promote(desk.control, connection, node, parcel, at_most=waiting)
+        handover.promote(desk.control, connection, node, parcel)
     handover.deliver(desk.send, desk.signer, parcel, desk.control.clock())
     desk.control.nudge(parcel.woken)
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from app.services.allowlist import AllowlistFile
+from app.services.keyring import Keyring
 from app.services.roster import Roster
+from app.services.spans import Tell, nobody
 from app.services.tally import Tally
 from app.settings import Settings
 from app.store.db import Store
@@ -26,7 +28,7 @@ def no_nudge(executions: Iterable[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """The control side as a process sees it. Holds no key: only control workers sign (`services.orders.Signer`)."""
+    """The control side as a process sees it. It cannot sign: only control workers do (`services.orders.Signer`)."""
 
     settings: Settings
     store: Store
@@ -34,4 +36,6 @@ class Control:
     clock: Callable[[], float] = field(default=time.time)
     roster: Roster = field(default_factory=Roster)
     allowlist: AllowlistFile = field(default_factory=AllowlistFile)
+    keyring: Keyring = field(default_factory=Keyring)
     tally: Tally = field(default_factory=Tally)
+    spans: Tell = field(default=nobody)

@@ -5,7 +5,7 @@ Each takes a bounded number of statements, whatever it finds.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -29,8 +29,9 @@ from app.engine.status import (
     TASK_LIVE,
     UNKNOWN,
 )
-from app.engine.why import Story, explain
+from app.engine.why import Explanation, Story, explain
 from app.errors import NotFound
+from app.services import relatives
 from app.services.handover import ORDERS_PER_SLOT
 from app.services.queries import unknown
 from app.settings import Settings
@@ -44,30 +45,6 @@ timers, approvals, decisions, nodes = table(Timer), table(Approval), table(Decis
 MOST_WAITS = 200
 """Timers, questions and jobs of one execution that are told, of each so many."""
 
-_HEAD = ("id", "status", "intent", "halt", "ended_badly", "error_message", "finally_at")
-_TASK = (
-    "name",
-    "status",
-    "wait_reason",
-    "open",
-    "fired",
-    "units",
-    "started",
-    "over",
-    "succeeded",
-    "failed",
-    "skipped",
-    "cancelled",
-    "stopping",
-    "window",
-    "error",
-    "went",
-    "started_at",
-    "ended_at",
-    "retry_count",
-    "max_retries",
-)  # fmt: skip
-
 
 def graph_of(connection: Connection, execution: str) -> dict[str, Any]:
     """The graph of an execution: each node with how it went, each edge with where it stands. Raises NotFound.
@@ -75,7 +52,7 @@ def graph_of(connection: Connection, execution: str) -> dict[str, Any]:
     Four statements at the most. Times are Unix seconds, durations seconds.
     """
     plan, head = _head(connection, execution)
-    found = _tasks(connection, execution)
+    found = relatives.states(connection, [execution])[execution]
     counted = select(jobs.c.task, func.count()).where(jobs.c.execution == execution).group_by(jobs.c.task)
     attempts = {name: count for name, count in connection.execute(counted)}
     drawn = graph.shape(plan)
@@ -108,7 +85,7 @@ def explanations(
 ) -> list[dict[str, Any]]:
     """One for each task, or for the one named. Raises NotFound for an execution or a task that is not there.
 
-    Eight statements at the most, whatever the execution has.
+    Ten statements at the most, and one for the plan of each child that was not read before.
     """
     plan, head = _head(connection, execution)
     if task is not None and task not in plan.tasks:
@@ -117,12 +94,28 @@ def explanations(
             hint=f"its tasks: `muster execution tasks {execution}`",
             code="unknown-task",
         )
-    found = _tasks(connection, execution)
+    found = relatives.states(connection, [execution])[execution]
     wanted = plan.tasks if task is None else [task]
     live = {name for name in wanted if found[name].status in TASK_LIVE}
     waits = _waits(connection, settings, head, found, live, now) if live else {}
     story = Story(plan, head, found, _moment, waits)
-    return [asdict(explain(story, name)) for name in wanted]
+    started = [name for name in wanted if plan.tasks[name].has_child]
+    children = relatives.children(connection, execution, started, _moment) if started else {}
+    return [_with_children(explain(story, name), children.get(name, ())) for name in wanted]
+
+
+def _with_children(told: Explanation, children: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    told.children = list(children)
+    told.sentences += [
+        f"its child {one['execution']} ({one['workflow']}) is {one['status']}: {one['says']}"
+        for one in children
+    ]
+    return asdict(told)
+
+
+def parent_of(connection: Connection, execution: str) -> dict[str, Any] | None:
+    """The execution that started this one, if one did: two statements, and one for its plan."""
+    return relatives.parent(connection, execution, _moment)
 
 
 def _moment(seconds: float) -> str:
@@ -130,22 +123,13 @@ def _moment(seconds: float) -> str:
 
 
 def _head(connection: Connection, execution: str) -> tuple[Plan, ExecutionState]:
-    query = select(*(executions.c[name] for name in _HEAD), executions.c.plan_digest)
+    query = select(*(executions.c[name] for name in relatives.HEAD), executions.c.plan_digest)
     row = connection.execute(query.where(executions.c.id == execution)).mappings().first()
     if row is None:
         raise unknown(execution)
-    return rows.plan(connection, row["plan_digest"]), ExecutionState(**{name: row[name] for name in _HEAD})
-
-
-def _tasks(connection: Connection, execution: str) -> dict[str, TaskState]:
-    """All tasks without their inputs and results."""
-    query = select(*(tasks.c[name] for name in _TASK)).where(tasks.c.execution == execution)
-    found = {}
-    for row in connection.execute(query).mappings():
-        state = TaskState(**row)
-        state.went = None if state.went is None else tuple(state.went)
-        found[state.name] = state
-    return found
+    return rows.plan(connection, row["plan_digest"]), ExecutionState(
+        **{name: row[name] for name in relatives.HEAD}
+    )
 
 
 def _waits(

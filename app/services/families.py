@@ -1,4 +1,4 @@
-"""Workflows that workflows call: each call is an execution of its own, linked to the job that made it.
+"""Children: workflows that tasks run, each as an execution of its own, linked to the job that started it.
 
 The rows say what is to be done, and `align` does it, as often as it is asked: after a settle, at the end of a child,
 and by the tick. Parent and child are never locked together: each step is a transaction of one of them.
@@ -7,11 +7,13 @@ and by the tick. Parent and child are never locked together: each step is a tran
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import exists, or_, select, update
+from sqlalchemy import exists, or_, select
 
-from app.compiler.plan import ASK_ACTIONS, ENGINE_ACTIONS, Plan, PlanTask
+from app import marks
+from app.compiler.plan import Plan
 from app.engine.events import ChildEnded
 from app.engine.status import (
     CANCEL,
@@ -25,51 +27,44 @@ from app.errors import Conflict, InvalidInput, MusterError
 from app.services import again, hold
 from app.services.cancel import cancel
 from app.services.control import Control
-from app.services.library import runnable
 from app.services.run import Run
-from app.services.submit import Caller, Submission, submit
+from app.services.runnable import runnable
+from app.services.submit import Parent, Submission, submit
 from app.store import executions as rows
-from app.store.tables import Approval, Execution, Job, Task, table
+from app.store.tables import Approval, Execution, Job, Task, Timer, table
 
 log = logging.getLogger(__name__)
 
-executions, jobs, tasks, approvals = table(Execution), table(Job), table(Task), table(Approval)
+executions, jobs, tasks = table(Execution), table(Job), table(Task)
+approvals, timers = table(Approval), table(Timer)
 
 AT_ONCE = 200
-"""Calls of one execution that are seen to at once; the next look takes the others."""
+"""Children of one execution that are seen to at once; the next look takes the others."""
 
 LEFT_ALONE = 1.0
-"""Seconds after which a call without an execution means that a nudge was lost."""
-
-_NOT_CALLED = ENGINE_ACTIONS | ASK_ACTIONS
+"""Seconds after which a job without its child means that a nudge was lost."""
 
 
-def has_calls(plan: Plan) -> bool:
-    """Whether any of its tasks calls a workflow."""
-    return any(_calls_a_workflow(task) for task in plan.tasks.values())
-
-
-def _calls_a_workflow(task: PlanTask) -> bool:
-    return task.runs_in_engine and task.kind != "engine" and task.action not in _NOT_CALLED
+def has_children(plan: Plan) -> bool:
+    """Whether any of its tasks has a child: a workflow that runs as an execution of its own."""
+    return any(task.has_child for task in plan.tasks.values())
 
 
 def align(control: Control, execution: str) -> None:
-    """Start what is called, hand back what is over, and let cancel, pause and resume reach the children. Idempotent."""
+    """Start children, hand back those that are over, let cancel, pause and resume reach the others. Idempotent."""
     with control.store.read() as connection:
-        parent: Any = connection.execute(_PARENT.where(executions.c.id == execution)).first()
+        parent: Any = connection.execute(_PARENT.where(caller.c.id == execution)).first()
         if parent is None:
             return
         plan = rows.plan(connection, parent.plan_digest)
         made: list[Any] = list(
-            connection.execute(_CHILDREN.where(child.c.parent == execution).limit(AT_ONCE))
+            connection.execute(_CHILDREN.where(child.c.parent == execution, _is_unsaid).limit(AT_ONCE))
         )
-        wanted: list[Any] = [
-            row
-            for row in connection.execute(_UNMADE.where(jobs.c.execution == execution).limit(AT_ONCE))
-            if _calls_a_workflow(plan.tasks[row.task])
-        ]
+        with_child = [name for name, task in plan.tasks.items() if task.has_child]
+        unmade = _UNMADE.where(jobs.c.execution == execution, jobs.c.task.in_(with_child))
+        wanted: list[Any] = list(connection.execute(unmade.limit(AT_ONCE)))
     for job in wanted:
-        _call(control, parent, plan, job)
+        _start(control, parent, plan, job)
     for row in made:
         if row.job_status == RUNNING and row.status in EXECUTION_OVER:
             _hand_back(control, execution, row)
@@ -77,25 +72,35 @@ def align(control: Control, execution: str) -> None:
             _follow(control, parent, row)
 
 
-child = executions.alias("child")
+caller, child = executions.alias("caller"), executions.alias("child")
 _PARENT = select(
-    executions.c.id,
-    executions.c.plan_digest,
-    executions.c.requester,
-    executions.c.trace_id,
-    executions.c.intent,
-    executions.c.depth,
+    caller.c.id,
+    caller.c.plan_digest,
+    caller.c.requester,
+    caller.c.trace_id,
+    caller.c.intent,
+    caller.c.depth,
 )
-_CHILDREN = select(
-    child.c.id,
-    child.c.status,
-    child.c.intent,
-    child.c.held,
-    child.c.output,
-    child.c.error_message,
-    jobs.c.id.label("job"),
-    jobs.c.status.label("job_status"),
-).join(jobs, jobs.c.id == child.c.parent_job)
+_CHILDREN = (
+    select(
+        child.c.id,
+        child.c.status,
+        child.c.intent,
+        child.c.held,
+        jobs.c.id.label("job"),
+        jobs.c.status.label("job_status"),
+    )
+    .join(jobs, jobs.c.id == child.c.parent_job)
+    .join(caller, caller.c.id == jobs.c.execution)
+)
+_lives = child.c.status.not_in(EXECUTION_OVER)
+_is_unsaid = or_(
+    ~_lives & (jobs.c.status == RUNNING),
+    _lives & jobs.c.status.in_(JOB_OVER) & (child.c.intent != CANCEL),
+    _lives & (caller.c.intent == PAUSE) & (child.c.intent == RUN),
+    _lives & (caller.c.intent == RUN) & child.c.held,
+)
+"""One of both has not been told of what became of the other."""
 _UNMADE = (
     select(jobs.c.id, jobs.c.task, jobs.c.given, tasks.c.input)
     .join(tasks, (tasks.c.execution == jobs.c.execution) & (tasks.c.name == jobs.c.task))
@@ -103,48 +108,76 @@ _UNMADE = (
 )
 
 
-def _call(control: Control, parent: Any, plan: Plan, row: Any) -> None:
-    """The execution that a job asks for; what cannot be called fails the job."""
+def _start(control: Control, parent: Any, plan: Plan, row: Any) -> None:
+    """The execution that a job asks for; what cannot be started fails the job."""
     given = row.given or {}
     try:
         if given.get("retry_of") and _try_again(control, given["retry_of"], row.id, parent.requester):
             return
-        if parent.depth >= control.settings.call_depth:
+        if parent.depth >= control.settings.child_depth:
             message = (
-                f"workflows call each other {parent.depth + 1} deep, {control.settings.call_depth} is allowed"
+                f"children of children, {parent.depth + 1} deep, {control.settings.child_depth} is allowed"
             )
-            raise InvalidInput(message, hint="look for a workflow that calls itself", code="too-deep")
+            raise InvalidInput(
+                message, hint="look for a workflow that calls itself", code="children-too-deep"
+            )
         found = runnable(control, plan.tasks[row.task].action)
         parameters = given["input"] if row.given is not None else row.input or {}
-        caller = Caller(parent.id, row.id, parent.depth + 1, parent.trace_id)
-        submit(
-            control,
-            Submission(found.plan, found.source, parent.requester, parameters, found.revision, caller=caller),
+        given_on = _given_on(found.plan, parameters)
+        asked = Submission(
+            found.plan,
+            found.source,
+            parent.requester,
+            {name: value for name, value in parameters.items() if name not in given_on},
+            found.revision,
+            parent=Parent(parent.id, row.id, parent.depth + 1, parent.trace_id),
+            given_on=given_on,
         )
+        submit(control, asked)
     except MusterError as error:
-        log.info("a call could not be made: %s", error.code)
+        log.info("a child could not be started: %s", error.code)
         _end(control, parent.id, ChildEnded(row.id, "", "failed", message=error.message))
+
+
+def _given_on(plan: Plan, parameters: Mapping[str, Any]) -> dict[str, str]:
+    """The secrets that are given on, as references by parameter. Raises InvalidInput for one that may not be."""
+    found: dict[str, str] = {}
+    for name, value in parameters.items():
+        reference = marks.reference_of(value)
+        if reference is not None and name in plan.secret_parameters:
+            found[name] = reference
+        elif reference is not None or any(marks.references(value)):
+            message = f"{plan.ref} may not have a secret in `{name}`: that parameter has not the type secret"
+            raise InvalidInput(message, hint="give it `type: secret` there", code="secret")
+    return found
 
 
 def _try_again(control: Control, old: str, new: str, person: str) -> bool:
     """R1: the child of an earlier attempt goes on under the new one. False where it has nothing to try again."""
-    with control.store.write() as connection:
-        linked = update(executions).where(executions.c.parent_job == old).values(parent_job=new)
-        if not connection.execute(linked).rowcount:
-            return False
-        id_ = connection.execute(select(executions.c.id).where(executions.c.parent_job == new)).scalar_one()
+    with control.store.read() as connection:
+        id_ = connection.execute(select(executions.c.id).where(executions.c.parent_job == old)).scalar()
+    if id_ is None:
+        return False
     try:
-        again.retry(control, id_, person, again.Wanted(reason="the execution that called it is tried again"))
+        wanted = again.Wanted(reason="the execution that started it is tried again")
+        again.retry(control, id_, person, wanted, parent_job=new)
     except Conflict:
-        with control.store.write() as connection:
-            connection.execute(update(executions).where(executions.c.id == id_).values(parent_job=old))
         return False
     return True
 
 
 def _hand_back(control: Control, execution: str, row: Any) -> None:
-    message = row.error_message or ""
-    _end(control, execution, ChildEnded(row.job, row.id, row.status, row.output or {}, message))
+    """Say how a child ended, if it is still over now that the job that called it cannot change."""
+    with control.store.write() as connection:
+        run = Run.lock(control, connection, execution)
+        rows.load_job(connection, row.job)
+        query = select(child.c.id, child.c.status, child.c.output, child.c.error_message)
+        mine = (child.c.id == row.id, child.c.parent_job == row.job, ~_lives)
+        ended = connection.execute(query.where(*mine)).first()
+        if ended is None or run.head.state.status in EXECUTION_OVER:
+            return
+        run.take(ChildEnded(row.job, ended.id, ended.status, ended.output or {}, ended.error_message or ""))
+    control.nudge([execution])
 
 
 def _end(control: Control, execution: str, event: ChildEnded) -> None:
@@ -157,44 +190,46 @@ def _end(control: Control, execution: str, event: ChildEnded) -> None:
 
 
 def _follow(control: Control, parent: Any, row: Any) -> None:
-    """What was asked of the caller is asked of the child."""
+    """What was asked of the parent is asked of the child."""
     who = parent.requester
     try:
         if row.job_status in JOB_OVER:
             if row.intent != CANCEL:
-                cancel(control, row.id, who, reason="the execution that called it no longer waits")
+                cancel(control, row.id, who, reason="the execution that started it no longer waits")
         elif parent.intent == PAUSE and row.intent == RUN:
-            hold.pause(control, row.id, who, "the execution that called it is paused", held=True)
+            hold.pause(control, row.id, who, "the execution that started it is paused", held=True)
         elif parent.intent == RUN and row.held:
-            hold.resume(control, row.id, who, "the execution that called it goes on")
+            hold.resume(control, row.id, who, "the execution that started it goes on")
     except Conflict:
         # It has come to its end in the meantime.
         log.debug("a child was over before it could be told")
 
 
 def left_alone(control: Control) -> list[str]:
-    """Executions with a call that nobody has seen to: for the tick."""
+    """Executions with a child that nobody has seen to: for the tick."""
     before = control.clock() - LEFT_ALONE
+    asleep = exists().where(
+        timers.c.execution == jobs.c.execution,
+        timers.c.task == jobs.c.task,
+        timers.c.unit == jobs.c.unit,
+        timers.c.kind.startswith("sleep."),
+    )
     unmade = (
         select(jobs.c.execution)
         .join(tasks, (tasks.c.execution == jobs.c.execution) & (tasks.c.name == jobs.c.task))
-        .where(jobs.c.node == "", jobs.c.status == RUNNING, jobs.c.started_at < before)
+        .where(jobs.c.node == "", jobs.c.status == RUNNING, jobs.c.started_at < before, ~asleep)
         .where(or_(tasks.c.wait_reason == "child", jobs.c.given.is_not(None)))
         .where(
             ~exists().where(child.c.parent_job == jobs.c.id), ~exists().where(approvals.c.job == jobs.c.id)
         )
+        .distinct()
     )
     unsaid = (
         select(jobs.c.execution)
         .join(child, child.c.parent_job == jobs.c.id)
-        .where(
-            or_(
-                child.c.status.in_(EXECUTION_OVER) & (jobs.c.status == RUNNING),
-                child.c.status.not_in(EXECUTION_OVER)
-                & jobs.c.status.in_(JOB_OVER)
-                & (child.c.intent != CANCEL),
-            )
-        )
+        .join(caller, caller.c.id == jobs.c.execution)
+        .where(_is_unsaid)
+        .distinct()
     )
     with control.store.read() as connection:
         found = {row[0] for query in (unmade, unsaid) for row in connection.execute(query.limit(AT_ONCE))}

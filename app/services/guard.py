@@ -34,6 +34,12 @@ _HEAD = 200
 _NO_COMMAND = "core.echo"
 """Its command is ours, and what a person writes is never more than the text that it prints."""
 
+
+def _is_ours(action: str) -> bool:
+    """Whether nobody who asks says what runs: an action of a pack was registered, as a workflow is stored."""
+    return action == _NO_COMMAND or not action.startswith("core.")
+
+
 _HINT = (
     "`muster allowlist test` tells what an entry would need; an administrator adds it to the allowlist, or an "
     "author stores it as a workflow"
@@ -102,7 +108,7 @@ def examine(control: Control, plan: Plan, origin: Origin) -> Examined:
 
 
 def _known_of(task: PlanTask) -> _Known | None:
-    if task.action == _NO_COMMAND:
+    if _is_ours(task.action):
         return None
     given = task.input
     env = given.get("env")
@@ -177,7 +183,7 @@ def refuse(control: Control, connection: Connection, person: str, job: str, erro
 
 
 def _verdict(control: Control, guard: str, job: Job) -> tuple[Policy, Verdict]:
-    if not guard or job.action == _NO_COMMAND:
+    if not guard or _is_ours(job.action):
         return Policy(), Verdict(True)
     policy = control.allowlist.current(control.settings)
     return policy, policy.judge(_asked(job))

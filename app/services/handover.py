@@ -18,27 +18,24 @@ from app.engine.events import NodeAway
 from app.engine.state import JobState
 from app.engine.status import DISPATCHED, JOB_OUT, QUEUED, RUN
 from app.errors import InvalidInput, NotAllowed, TooLarge
-from app.services import calls, guard
+from app.services import calls, telling
 from app.services.control import Control
-from app.services.lost import fail
 from app.services.measures import RESENT
-from app.services.orders import Recipient, Signer, build_job
+from app.services.orders import Recipient, Signer
 from app.services.run import Run, own_input
+from app.services.telling import About, Told
+from app.services.vault import SecretRefused
 from app.store import executions as rows
 from app.store.prepared import ByNames, one_of
 from app.store.statements import set_columns, set_each
 from app.store.tables import Execution, Job, Node, Task, table
 from app.transport.canvas import Member, members, rest_digest
 from app.transport.keys import Public
-from app.transport.messages import Job as JobMessage
 
 jobs, nodes, tasks, executions = table(Job), table(Node), table(Task), table(Execution)
 
 ORDERS_PER_SLOT = 2
 """Orders outstanding on a node for each of its slots: one runs, one is ready to follow (design 5)."""
-
-JOB_BYTES = 1_000_000
-"""What a job may be as JSON: sealed and signed it must fit the 2 MB of an order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +47,6 @@ class Place:
     free: int
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What a node is to be told of a job, and its digest."""
-
-    message: JobMessage
-    digest: str
-
-
 @dataclass(slots=True)
 class Parcel:
     """Everything that is to leave after the commit.
@@ -67,8 +56,8 @@ class Parcel:
     those with a workflow that they call to be seen to, `calls` the jobs that are calls from the control side.
     """
 
-    members: list[tuple[Member, JobMessage, Recipient]] = field(default_factory=list)
-    orders: dict[str, tuple[JobMessage, Recipient]] = field(default_factory=dict)
+    members: list[tuple[Member, Told, Recipient]] = field(default_factory=list)
+    orders: dict[str, tuple[Told, Recipient]] = field(default_factory=dict)
     woken: set[str] = field(default_factory=set)
     over: set[str] = field(default_factory=set)
     families: set[str] = field(default_factory=set)
@@ -136,39 +125,16 @@ def _admit(
             _hold(run, job)
         elif not place.free or room.get(job.task, 1) < 1:
             partial.add(job.task)
-        elif (told := _message(run, job)) is not None:
+        elif (told := telling.tell(run, job)) is not None:
             where[job.node] = Place(place.recipient, True, place.free - 1)
             room[job.task] = room.get(job.task, 1 << 30) - 1
             said[job.id] = told
             go.append(job)
-            guard.note(run.control, run.connection, run.head.guard, run.head.requester, told.message)
     following = _mark_follower(run, parcel, go, follow, where, said)
     fresh = [job for job in go if job.id != following]
     if fresh:
         _mark(run, parcel, fresh, where, said, partial)
     return following
-
-
-def _message(run: Run, job: JobState) -> Told | None:
-    """What the node is to be told. A job that cannot be told fails here and now, before anything is sent."""
-    try:
-        return _told(run.control, run.head.guard, message_of(run, job))
-    except InvalidInput as problem:
-        fail(run, job.id, QUEUED, {"type": "input", "message": problem.message})
-    except TooLarge as problem:
-        fail(run, job.id, QUEUED, {"type": "too_large", "message": problem.message})
-    except NotAllowed as problem:
-        guard.refuse(run.control, run.connection, run.head.requester, job.id, problem)
-        fail(run, job.id, QUEUED, {"type": "not_allowed", "message": problem.message})
-    return None
-
-
-def _told(control: Control, guarded: str, message: JobMessage) -> Told:
-    """Raises NotAllowed for what may not run, and TooLarge for what no order could carry."""
-    guard.check(control, guarded, message)
-    if message.size > JOB_BYTES:
-        raise TooLarge(f"input and script are {message.size} bytes, a job may have {JOB_BYTES}")
-    return Told(message, message.digest)
 
 
 def _window_room(run: Run, wanted: Iterable[JobState]) -> dict[str, int]:
@@ -224,7 +190,7 @@ def _mark_follower(
             columns = _dispatch_columns(run.control, told, digest, recipient, run.now)
             if not run.mark(job, columns):
                 set_columns(run.connection, jobs, columns, id=job.id, status=QUEUED)
-            parcel.orders[job.id] = (told.message, recipient)
+            parcel.orders[job.id] = (told, recipient)
             return job.id
     return None
 
@@ -249,16 +215,8 @@ def _mark(
             columns = _dispatch_columns(run.control, told, member.digest, recipient, run.now)
             if not run.mark(job, columns):
                 marked.append(({"id": job.id, "status": QUEUED}, columns))
-            parcel.members.append((member, told.message, recipient))
+            parcel.members.append((member, told, recipient))
     set_each(run.connection, jobs, marked)
-
-
-def message_of(run: Run, job: JobState) -> JobMessage:
-    """What the node is to run for this job."""
-    given, timeout = run.given_to(job)
-    task, settings = run.plan.tasks[job.task], run.control.settings
-    about = {"guard": run.head.guard, "trace_id": run.head.trace_id}
-    return build_job(run.execution, task, given, timeout, job, settings, **about)
 
 
 def _dispatch_columns(
@@ -278,7 +236,7 @@ def _dispatch_columns(
     }
 
 
-def promote(control: Control, connection: Connection, node: str, parcel: Parcel, *, at_most: int) -> int:
+def promote(control: Control, connection: Connection, node: str, parcel: Parcel) -> int:
     """Hand over the oldest queued jobs of a node that has room again, whatever execution they belong to.
 
     Returns how many. Takes no execution's lock, so it is a transaction of its own: `queued` → `dispatched` is a
@@ -288,7 +246,7 @@ def promote(control: Control, connection: Connection, node: str, parcel: Parcel,
     place = places(connection, {node}, now, control.settings.offline_after).get(node)
     if place is None or not place.online or not place.free:
         return 0
-    query = _waiting(node).order_by(jobs.c.created_at, jobs.c.id).limit(min(place.free, at_most))
+    query = _waiting(node).order_by(jobs.c.created_at, jobs.c.id).limit(place.free)
     count = 0
     room: dict[tuple[str, str], int] = {}
     if connection.dialect.name != "sqlite":
@@ -328,7 +286,11 @@ def resend(control: Control, connection: Connection, job: str, parcel: Parcel) -
     place = places(connection, {row.node}, control.clock(), control.settings.offline_after).get(row.node)
     if place is None or not place.online:
         return False
-    sent = bool(_send_alone(control, connection, row, place.recipient, parcel, expected=DISPATCHED))
+    try:
+        sent = bool(_send_alone(control, connection, row, place.recipient, parcel, expected=DISPATCHED))
+    except SecretRefused:
+        # It may be there already. Once its order has expired it is queued again, and then fails.
+        return False
     control.tally.count(RESENT, by=sent)
     return sent
 
@@ -368,14 +330,10 @@ def _send_alone(
     job = JobState(**values)
     plan: Plan = rows.plan(connection, row.plan_digest)
     now = control.clock()
-    given, timeout = (row.input or {}, row.timeout) if job.given is None else own_input(job)
-    task, settings = plan.tasks[job.task], control.settings
-    about = {"guard": row.guard, "trace_id": row.trace_id}
-    message = build_job(row.execution, task, given, timeout, job, settings, **about)
-    told = Told(message, message.digest)
-    if expected == QUEUED:
-        told = _told(control, row.guard, message)
-        guard.note(control, connection, row.guard, row.requester, message)
+    given = (row.input or {}, row.timeout) if job.given is None else own_input(job)
+    about = About(row.execution, row.requester, row.guard, row.trace_id)
+    build = telling.judged if expected == QUEUED else telling.again
+    told = build(control, connection, about, plan, job, given)
     born = canvas.Born(job.id, job.task, job.unit, job.attempt, job.node)
     single = plan.tasks[job.task].kind == "job" and job.attempt == 1
     compiled = canvas.line(plan, row.execution, born) if single else canvas.pair(born)
@@ -387,7 +345,7 @@ def _send_alone(
     columns["send_after"] = now + control.settings.resend_after * 2 ** min(row.sends, 4)
     changed = set_columns(connection, jobs, columns, id=job.id, status=expected)
     if changed:
-        parcel.members.append((member, message, to))
+        parcel.members.append((member, told, to))
         parcel.woken.add(row.execution)
     return int(changed)
 
@@ -397,4 +355,9 @@ def deliver(
 ) -> None:
     """Sign, seal and send what was marked, after the commit."""
     if parcel.members:
-        send([(member, signer.run(message, to, now)) for member, message, to in parcel.members])
+        send(
+            [
+                (member, signer.run(told.message, told.opened.values, to, now))
+                for member, told, to in parcel.members
+            ]
+        )

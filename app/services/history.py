@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, case, select, tuple_
+from sqlalchemy import Connection, RowMapping, and_, case, func, select, tuple_
 
 from app.engine.events import JobEnded
 from app.engine.status import JOB_OUT, QUEUED
@@ -32,7 +32,11 @@ class OutputFilter:
 Place = tuple[int, int, int, str]
 """Where a stream stands in the listing: task_index, unit, attempt, stream."""
 
-_ORDER = (tasks.c.task_index, jobs.c.unit, jobs.c.attempt, outputs.c.stream)
+_LAST = 1_000_000
+"""The place of tasks that a newer version of the workflow no longer has."""
+
+_index = func.coalesce(tasks.c.task_index, _LAST).label("task_index")
+_ORDER = (_index, jobs.c.unit, jobs.c.attempt, outputs.c.stream)
 
 
 def list_output(
@@ -50,10 +54,10 @@ def list_output(
             jobs.c.node,
             outputs.c.stream,
             *(outputs.c[name] for name in ("bytes", "kept", "truncated", "verified", "sha256")),
-            tasks.c.task_index,
+            _index,
         )
         .join(jobs, jobs.c.id == outputs.c.job)
-        .join(tasks, and_(tasks.c.execution == jobs.c.execution, tasks.c.name == jobs.c.task))
+        .outerjoin(tasks, and_(tasks.c.execution == jobs.c.execution, tasks.c.name == jobs.c.task))
         .where(outputs.c.execution == execution)
     )
     filters = (jobs.c.task, wanted.task), (jobs.c.node, wanted.node), (outputs.c.stream, wanted.stream)

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from app.compiler.build import build
+from app.compiler import circles
 from app.compiler.graph import shape
 from app.compiler.plan import PLAN_VERSION, Plan
 from app.engine.status import EXECUTION_OVER
 from app.errors import Conflict, InvalidInput, NotFound
 from app.language import names
 from app.language.model import Workflow
-from app.language.parse import load_or_raise
 from app.services import audit
 from app.services.control import Control
+from app.services.runnable import Version, compile_text, snapshot, unknown
 from app.store import executions as rows
-from app.store.prepared import Query
-from app.store.tables import Execution, Pack, StoredPlan, WorkflowDefinition, WorkflowVersion
+from app.store.tables import Execution, Pack, PackAction, StoredPlan, WorkflowDefinition, WorkflowVersion
 
 packs, definitions = Pack.__table__, WorkflowDefinition.__table__
 versions, executions = WorkflowVersion.__table__, Execution.__table__
-
-Version = str | int | None
-"""Which snapshot: a `version` (its newest revision), the number of a revision, None for the newest."""
+actions = PackAction.__table__
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +36,6 @@ class Stored:
     created: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Runnable:
-    """What an execution pins."""
-
-    plan: Plan
-    source: str
-    revision: int | None
-
-
-def compile_text(source: str, file: str = "<definition>") -> tuple[Workflow, Plan]:
-    """Read and compile a text. Raises InvalidWorkflow with every problem."""
-    workflow = load_or_raise(source, file)
-    return workflow, build(workflow)
-
-
 def store_workflow(
     control: Control, pack: str, source: str, author: str, *, expected: int | None = None, ref: str = ""
 ) -> Stored:
@@ -61,39 +43,89 @@ def store_workflow(
 
     The pack is made when it is first used. With `expected` the newest revision must have that number; with
     `ref` the text must be that workflow's. Raises InvalidWorkflow, InvalidInput (the text names no workflow,
-    or one of another pack), Conflict (another revision came first).
+    or one of another pack, or it would start itself by way of others), Conflict (another revision came first).
     """
-    workflow, plan = compile_text(source)
+    with control.store.read() as connection:
+        workflow, plan = compile_text(control, connection, source)
     _check_ref(workflow.ref, pack, ref)
     now = control.clock()
     with audit.writing(control, author, "workflow.store", workflow.ref) as connection:
-        definition = _locked(connection, pack, workflow, now)
-        newest = _version(connection, definition.id, None)
-        if newest is not None and newest.source == source:
-            return Stored(workflow.ref, newest.version, newest.revision, created=False)
-        if expected is not None and (newest is None or newest.revision != expected):
-            raise Conflict(
-                f"{workflow.ref} is at revision {newest.revision if newest else 0}, not {expected}",
-                hint="read it again and repeat the change",
-                code="revision-conflict",
-            )
-        revision = newest.revision + 1 if newest else 1
-        values = {
-            "workflow_id": definition.id,
-            "revision": revision,
-            "version": workflow.version,
-            "source": source,
-            "plan_digest": _keep_plan(connection, plan, source, now),
-            "author": author,
-            "created_at": now,
-        }
-        connection.execute(insert(WorkflowVersion), values)
-        connection.execute(
-            update(WorkflowDefinition)
-            .where(definitions.c.id == definition.id)
-            .values(**_described(workflow), revision=revision, updated_at=now)
+        refuse_action(connection, workflow.ref)
+        pack_id = pack_row(connection, pack, now)
+        return keep(connection, pack_id, Text(workflow, plan, source, author), now, expected=expected)
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A workflow that is to be kept: read, compiled, as text, and by whom."""
+
+    workflow: Workflow
+    plan: Plan
+    source: str
+    author: str
+
+
+def keep(
+    connection: Connection,
+    pack_id: int,
+    text: Text,
+    now: float,
+    *,
+    expected: int | None = None,
+    registered: bool | None = None,
+) -> Stored:
+    """Write a new revision, unless the newest one is the same text; switched on either way.
+
+    `registered`: see the table. None leaves it, but for one that was switched off: that now stands by itself.
+
+    Raises Conflict where `expected` is not the newest revision, InvalidInput where it would start itself.
+    """
+    workflow = text.workflow
+    _refuse_circle(connection, workflow.ref, text.plan)
+    definition = _locked(connection, pack_id, workflow, now)
+    newest = _version(connection, definition.id, None)
+    if registered is None:
+        registered = definition.registered and definition.enabled
+    more = {"registered": registered, "enabled": True}
+    if newest is not None and newest.source == text.source:
+        if (definition.registered, definition.enabled) != (registered, True):
+            switched = update(WorkflowDefinition).where(definitions.c.id == definition.id)
+            connection.execute(switched.values(more))
+        return Stored(workflow.ref, newest.version, newest.revision, created=not definition.enabled)
+    if expected is not None and (newest is None or newest.revision != expected):
+        raise Conflict(
+            f"{workflow.ref} is at revision {newest.revision if newest else 0}, not {expected}",
+            hint="read it again and repeat the change",
+            code="revision-conflict",
         )
+    revision = newest.revision + 1 if newest else 1
+    values = {
+        "workflow_id": definition.id,
+        "revision": revision,
+        "version": workflow.version,
+        "source": text.source,
+        "plan_digest": _keep_plan(connection, text.plan, text.source, now),
+        "author": text.author,
+        "created_at": now,
+    }
+    connection.execute(insert(WorkflowVersion), values)
+    connection.execute(
+        update(WorkflowDefinition)
+        .where(definitions.c.id == definition.id)
+        .values(**_described(workflow), **more, revision=revision, updated_at=now)
+    )
     return Stored(workflow.ref, workflow.version, revision, created=True)
+
+
+def refuse_action(connection: Connection, ref: str) -> None:
+    """Raises Conflict where an action of a pack has that name."""
+    query = select(actions.c.id).where(actions.c.ref == ref, actions.c.enabled)
+    if connection.execute(query).first() is not None:
+        raise Conflict(
+            f"{ref} is an action of a pack",
+            hint="choose another name, or register the pack without it",
+            code="name-taken",
+        )
 
 
 def _check_ref(found: str, pack: str, ref: str) -> None:
@@ -113,6 +145,22 @@ def _check_ref(found: str, pack: str, ref: str) -> None:
         )
 
 
+def _refuse_circle(connection: Connection, ref: str, plan: Plan) -> None:
+    """Raises InvalidInput where a child of this workflow, or one of theirs, is this workflow again."""
+
+    def stored(child: str) -> Plan | None:
+        try:
+            return rows.plan(connection, snapshot(connection, child, None).plan_digest)
+        except NotFound:
+            return None
+
+    way = circles.way_back(ref, plan, stored)
+    if way:
+        detail, hint = f"{ref} would start itself: {' → '.join(way)}", "take one of them out of the circle"
+        told = {"pointer": "/definition", "detail": detail, "hint": hint}
+        raise InvalidInput(detail, hint=hint, code="self-call", errors=[told])
+
+
 def _bad_ref(detail: str, hint: str) -> InvalidInput:
     return InvalidInput(
         detail,
@@ -122,38 +170,44 @@ def _bad_ref(detail: str, hint: str) -> InvalidInput:
     )
 
 
-def _locked(connection: Connection, pack: str, workflow: Workflow, now: float) -> Any:
+def pack_row(connection: Connection, pack: str, now: float) -> int:
+    """The id of the pack's row, made if need be, and locked: nobody deletes it until the transaction ends."""
+    locked = select(packs.c.id).where(packs.c.ref == pack).with_for_update()
+    while (found := connection.execute(locked).scalar()) is None:
+        _make(connection, Pack, {"ref": pack, "created_at": now, "updated_at": now})
+    return int(found)
+
+
+def _locked(connection: Connection, pack_id: int, workflow: Workflow, now: float) -> Any:
     """The row of the workflow, made if need be; no other writer can change it until the transaction ends."""
-    query = select(definitions.c.id).where(definitions.c.ref == workflow.ref).with_for_update()
+    query = (
+        select(definitions.c.id, definitions.c.enabled, definitions.c.registered)
+        .where(definitions.c.ref == workflow.ref)
+        .with_for_update()
+    )
     found = connection.execute(query).first()
     if found is not None:
         return found
-    pack_id = _made(connection, Pack, packs.c.ref == pack, {"ref": pack, "created_at": now})
     values = {
         "ref": workflow.ref,
         "pack_id": pack_id,
-        "pack_ref": pack,
+        "pack_ref": workflow.ref.partition(".")[0],
         "revision": 0,
         "created_at": now,
         "updated_at": now,
         **_described(workflow),
     }
-    _made(connection, WorkflowDefinition, definitions.c.ref == workflow.ref, values)
+    _make(connection, WorkflowDefinition, values)
     return connection.execute(query).one()
 
 
-def _made(connection: Connection, table: Any, where: Any, values: dict[str, Any]) -> int:
-    """The id of a row, inserted unless it is there."""
-    query = select(table.id).where(where)
-    found = connection.execute(query).scalar()
-    if found is None:
-        try:
-            with connection.begin_nested():
-                connection.execute(insert(table), values)
-        except IntegrityError:
-            pass  # another writer was first
-        found = connection.execute(query).scalar_one()
-    return int(found)
+def _make(connection: Connection, table: Any, values: dict[str, Any]) -> None:
+    """Insert a row, unless another writer was first."""
+    try:
+        with connection.begin_nested():
+            connection.execute(insert(table), values)
+    except IntegrityError:
+        pass
 
 
 def _described(workflow: Workflow) -> dict[str, Any]:
@@ -215,14 +269,7 @@ def get(connection: Connection, ref: str, wanted: Version = None) -> RowMapping:
         query = query.where(versions.c.version == wanted)
     found = connection.execute(query).mappings().first()
     if found is None:
-        which = (
-            "" if wanted is None else f" at {'revision' if isinstance(wanted, int) else 'version'} {wanted}"
-        )
-        raise NotFound(
-            f"there is no workflow {ref}{which}",
-            hint="list them: `muster workflow list`",
-            code="unknown-workflow",
-        )
+        raise unknown(ref, wanted)
     return found
 
 
@@ -240,47 +287,9 @@ _SHOWN = (
 )
 
 
-class _Snapshot(NamedTuple):
-    """What of a stored workflow an execution is made from."""
-
-    enabled: bool
-    plan_digest: str
-    source: str
-    revision: int
-
-
-_newest = Query(
-    select(definitions.c.enabled, versions.c.plan_digest, versions.c.source, versions.c.revision)
-    .join(versions, versions.c.workflow_id == definitions.c.id)
-    .where(definitions.c.ref == bindparam("ref"))
-    .order_by(versions.c.revision.desc())
-    .limit(1),
-    _Snapshot,
-)
-
-
-def runnable(control: Control, ref: str, wanted: Version = None) -> Runnable:
-    """What to run when a stored workflow is executed. Raises NotFound; Conflict where it is switched off."""
-    with control.store.read() as connection:
-        found = _newest.first(connection, ref=ref) if wanted is None else None
-        if found is None:
-            found = _Snapshot(*(get(connection, ref, wanted)[name] for name in _Snapshot._fields))
-        plan = rows.plan(connection, found.plan_digest)
-    if not found.enabled:
-        raise Conflict(
-            f"{ref} is switched off", hint="enable it, or execute another", code="workflow-disabled"
-        )
-    return Runnable(plan, found.source, found.revision)
-
-
 def graph(connection: Connection, ref: str, wanted: Version = None) -> dict[str, Any]:
     """The graph of a stored workflow, as `compiler.graph.shape` has it. Raises NotFound."""
     return shape(rows.plan(connection, get(connection, ref, wanted)["plan_digest"]))
-
-
-def inline(source: str) -> Runnable:
-    """What to run for a text that is not stored. Raises InvalidWorkflow."""
-    return Runnable(compile_text(source)[1], source, None)
 
 
 def delete_workflow(control: Control, ref: str, person: str, *, expected: int | None = None) -> None:
@@ -309,19 +318,6 @@ def delete_workflow(control: Control, ref: str, person: str, *, expected: int | 
                 code="workflow-busy",
             )
         connection.execute(delete(WorkflowDefinition).where(definitions.c.id == found.id))
-
-
-def list_packs(connection: Connection) -> list[RowMapping]:
-    """Every pack with the number of its workflows."""
-    query = (
-        select(
-            packs.c.ref, packs.c.label, packs.c.created_at, func.count(definitions.c.id).label("workflows")
-        )
-        .outerjoin(definitions, definitions.c.pack_id == packs.c.id)
-        .group_by(packs.c.id)
-        .order_by(packs.c.ref)
-    )
-    return list(connection.execute(query).mappings())
 
 
 def list_workflows(

@@ -53,6 +53,9 @@ REDIS_UP = Measure(
 CREATED = Measure("muster_executions_created_total", "counter", (), "Executions accepted")
 FINISHED = Measure("muster_executions_finished_total", "counter", ("status",), "Executions ended, by status")
 OUTCOMES = Measure("muster_outcomes_total", "counter", ("status",), "Jobs ended and folded, by status")
+RETRIED = Measure(
+    "muster_retries_total", "counter", (), "Attempts after the first, as `retry` of a task asks for"
+)
 RESENT = Measure("muster_resent_orders_total", "counter", (), "Orders sent again, as no node had taken them")
 REFUSED = Measure(
     "muster_refused_orders_total", "counter", ("node",), "Messages that nodes say they did not obey"

@@ -9,9 +9,11 @@ from typing import Any
 
 from app.allow.policy import ENFORCE
 from app.allow.programs import SEARCH_PATH
-from app.compiler.plan import FANOUT_ACTION, PlanTask
+from app.compiler.plan import FANOUT_ACTION, Plan, PlanTask
 from app.engine.state import JobState
+from app.errors import InvalidInput
 from app.ids import ulid
+from app.language.parameters import bind
 from app.language.shelltext import value_text
 from app.services.installation import key_path
 from app.settings import Settings
@@ -23,6 +25,11 @@ _NOT_TOLD = frozenset(
     {"command", "script", "stdin", "bound", "queue_timeout", "nodes", "batch", "max_failures"}
 )
 """Keys of an input that are no business of the process: what it has anyway, and what is about other nodes."""
+
+_OF_PROCESS = ("shell", "cwd", "stdin", "output_limit", "ok_codes")
+
+VARIABLE_BYTES = 100_000
+"""What one environment variable may hold: Linux takes 128 kB with its name, and then refuses to start the script."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +53,9 @@ class Signer:
     def load(cls, settings: Settings, installation: str) -> Signer:
         return cls(KeyPair.load(Path(key_path(settings.data_dir))), installation, settings.order_lifetime)
 
-    def run(self, job: Job, to: Recipient, now: float) -> str:
-        """The sealed order to run one job."""
-        return self._seal(Order(**self._claims("run", to, now), jobs=(job,)), to)
+    def run(self, job: Job, secrets: Mapping[str, str], to: Recipient, now: float) -> str:
+        """The sealed order to run one job, with the values of its marks."""
+        return self._seal(Order(**self._claims("run", to, now), jobs=(job,), secrets=secrets), to)
 
     def about(self, kind: str, jobs: tuple[str, ...], to: Recipient, now: float) -> str:
         """The sealed order to cancel jobs, to ask about them, or to send their kept output again."""
@@ -77,23 +84,32 @@ def build_job(
     job: JobState,
     settings: Settings,
     *,
+    plan: Plan,
     guard: str = "",
     trace_id: str,
 ) -> Job:
     """What the node is to run. The same row always gives the same Job, so that its digest is stable.
 
     `given` is the task's rendered input. A job that the allowlist was enforced for looks for programs in a fixed
-    path, whatever the node's own is. Raises InvalidInput where a value cannot be passed (NUL).
+    path, whatever the node's own is. Raises InvalidInput where a value cannot be passed: NUL, or what an action of a
+    pack does not take.
     """
-    argv, script = _what_runs(task, given)
-    env = {str(name): value_text(value) for name, value in (given.get("env") or {}).items()}
-    env.update({name: value_text(value) for name, value in (given.get("bound") or {}).items()})
+    if task.scripted:
+        given, env = _of_pack(plan, task.action, given)
+        action = plan.actions[task.action]
+        argv, script, shown = None, action["script"], given
+        settled = {"shell": action["runner"], "ok_codes": action["ok_codes"]}
+    else:
+        argv, script = _what_runs(task, given)
+        env = {str(name): value_text(value) for name, value in (given.get("env") or {}).items()}
+        env.update({name: value_text(value) for name, value in (given.get("bound") or {}).items()})
+        shown = {key: value for key, value in given.items() if key not in _NOT_TOLD}
+        settled = {key: given.get(key) for key in _OF_PROCESS}
     if guard == ENFORCE:
         env.setdefault("PATH", SEARCH_PATH)
     seconds = (
         timeout if timeout is not None else given.get("timeout") if task.action == FANOUT_ACTION else None
     )
-    shown = {key: value for key, value in given.items() if key not in _NOT_TOLD}
     return Job(
         id=job.id,
         execution=execution,
@@ -103,17 +119,30 @@ def build_job(
         action=task.action,
         argv=argv,
         script=script,
-        shell=str(given.get("shell") or "sh"),
+        shell=str(settled["shell"] or "sh"),
         env=env,
-        cwd=given.get("cwd"),
-        stdin=None if given.get("stdin") is None else value_text(given["stdin"]),
+        cwd=settled.get("cwd"),
+        stdin=None if settled.get("stdin") is None else value_text(settled["stdin"]),
         input=shown,
         timeout=None if seconds is None else float(seconds),
         grace=settings.grace,
-        output_limit=int(given.get("output_limit") or settings.output_limit),
-        ok_codes=tuple(given.get("ok_codes") or (0,)),
+        output_limit=int(settled.get("output_limit") or settings.output_limit),
+        ok_codes=tuple(settled["ok_codes"] or (0,)),
         trace_id=trace_id,
     )
+
+
+def _of_pack(plan: Plan, action: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values of an action's parameters, and those of them that are scalars as environment variables."""
+    values = bind(plan.parameters_of(action), given)
+    env = {name: value_text(value) for name, value in values.items() if not isinstance(value, dict | list)}
+    for name, text in env.items():
+        if len(text.encode()) > VARIABLE_BYTES:
+            raise InvalidInput(
+                f"`{name}` of {action} has more than {VARIABLE_BYTES} bytes, too many for an environment variable",
+                hint="give large values as an object or a list: those are in the file that MUSTER_INPUT names",
+            )
+    return values, env
 
 
 def _what_runs(task: PlanTask, given: Mapping[str, Any]) -> tuple[tuple[str, ...] | None, str | None]:

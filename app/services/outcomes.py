@@ -10,7 +10,8 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
-from app.engine.status import CANCELLED, JOB_OVER, UNKNOWN
+from app.engine.result import misfit
+from app.engine.status import CANCELLED, FAILED, JOB_OVER, SUCCEEDED, UNKNOWN
 from app.services.orders import RESULT_OF_INPUT, result_of
 from app.store import executions as rows
 from app.store.jobs import JobRow
@@ -92,7 +93,8 @@ def record(
     unknown keeps it beside, as `late`.
     """
     plan = rows.plan(connection, row.plan_digest)
-    action = plan.tasks[row.task].action
+    # A newer version of the workflow may no longer have the task: what comes of it now is late.
+    action = plan.tasks[row.task].action if row.task in plan.tasks else ""
     reported = {
         "exit_code": outcome.exit_code,
         "stdout": text_of(outcome.stdout),
@@ -100,12 +102,15 @@ def record(
         "truncated": outcome.stdout.truncated or outcome.stderr.truncated,
         "output": storable(outcome.output),
     }
-    status = outcome.status
+    status, error = outcome.status, storable(dict(outcome.error)) if outcome.error else None
+    if status == SUCCEEDED and action in plan.actions:
+        error = storable(misfit(plan.actions[action], reported["output"]))
+        status = FAILED if error else status
     columns = {
         "status": status,
         "exit_code": outcome.exit_code,
         "result": result_of(action, given() if action in RESULT_OF_INPUT else {}, reported),
-        "error": storable(dict(outcome.error)) if outcome.error else None,
+        "error": error,
         "started_at": outcome.started_at,
         "ended_at": outcome.ended_at or now,
         "recorded_at": now,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, or_, select, update
+from sqlalchemy import Connection, func, literal, or_, select, update
 
 from app.engine.events import NodeBack
 from app.engine.status import (
@@ -25,7 +25,7 @@ from app.services.lost import fail, lose
 from app.services.measures import REFUSED
 from app.services.run import Run
 from app.store.tables import Job, Node, table
-from app.transport.messages import Heartbeat
+from app.transport.messages import Heartbeat, Report
 from app.transport.sealing import Refused, open_heartbeat, open_report
 
 jobs, nodes = table(Job), table(Node)
@@ -45,44 +45,87 @@ def report(desk: Desk, token: Any) -> None:
         refuse(desk.control, "results", refused.code, str(token))
         return
     scope.note(node=said.node)
+    heard: dict[str, dict[str, float]] = {}
+    for job, status, at in said.jobs:
+        if status in (ACCEPTED, RUNNING):
+            heard.setdefault(job, {})[status] = at
     with desk.control.store.write() as connection:
-        for job, status, at in said.jobs:
-            mine = (jobs.c.id == job, jobs.c.node == said.node, jobs.c.epoch == said.epoch)
-            if status == "accepted":
-                connection.execute(
-                    update(jobs)
-                    .where(*mine, jobs.c.status == DISPATCHED)
-                    .values(status=ACCEPTED, accepted_at=at)
-                )
-            elif status == "running":
-                _running(connection, mine, at, desk.control.clock())
-            else:
-                _not_known(desk, connection, mine)
+        left = _all_heard(connection, said, heard, desk.control.clock(), skip_locked=True)
+    for job in left:
+        # Somebody is at it, who may need any of the others next: so it is waited for with none of them in hand.
+        with desk.control.store.write() as connection:
+            _all_heard(connection, said, {job: heard[job]}, desk.control.clock())
+    for job, status, _ in said.jobs:
+        if status == "not_known":
+            _not_known(desk, _of_journal(job, said))
 
 
-def _running(connection: Connection, mine: tuple[Any, ...], at: float, now: float) -> None:
-    """Its time runs: should the node never report an end, the backstop does."""
-    limit = connection.execute(select(jobs.c.time_limit).where(*mine)).scalar()
-    backstop = None if limit is None else now + limit + BACKSTOP_MARGIN
-    moved = update(jobs).where(*mine, jobs.c.status.in_((DISPATCHED, ACCEPTED, SUSPECT)))
-    connection.execute(moved.values(status=RUNNING, started_at=at, missing=0, backstop_at=backstop))
+def _all_heard(
+    connection: Connection,
+    said: Report,
+    heard: Mapping[str, Mapping[str, float]],
+    now: float,
+    *,
+    skip_locked: bool = False,
+) -> list[str]:
+    """Move the jobs forward. Returns those that were left out because somebody has them locked."""
+    mine = (jobs.c.id.in_(heard), jobs.c.node == said.node, jobs.c.epoch == said.epoch)
+    known = list(connection.execute(select(jobs.c.id).where(*mine).order_by(jobs.c.id)).scalars())
+    done = set()
+    query = select(jobs.c.id, jobs.c.time_limit).where(*mine).order_by(jobs.c.id)
+    for row in connection.execute(query.with_for_update(skip_locked=skip_locked)).all():
+        done.add(row.id)
+        moments = heard[row.id]
+        if RUNNING in moments:
+            _running(connection, row, moments.get(ACCEPTED, moments[RUNNING]), moments[RUNNING], now)
+        else:
+            _accepted(connection, row.id, moments[ACCEPTED])
+    return [job for job in known if job not in done]
 
 
-def _not_known(desk: Desk, connection: Connection, mine: tuple[Any, ...]) -> None:
+def _of_journal(job: str, said: Report) -> tuple[Any, ...]:
+    return (jobs.c.id == job, jobs.c.node == said.node, jobs.c.epoch == said.epoch)
+
+
+def _accepted(connection: Connection, job: str, at: float) -> None:
+    moved = update(jobs).where(jobs.c.id == job, jobs.c.status == DISPATCHED)
+    connection.execute(moved.values(status=ACCEPTED, accepted_at=at, missing=0))
+
+
+def _running(connection: Connection, row: Any, accepted_at: float, at: float, now: float) -> None:
+    """Its time runs: should the node never report an end, the backstop does.
+
+    In one statement with that it was accepted: to change a row twice has PostgreSQL lock its execution.
+    """
+    backstop = None if row.time_limit is None else now + row.time_limit + BACKSTOP_MARGIN
+    moved = update(jobs).where(jobs.c.id == row.id, jobs.c.status.in_((DISPATCHED, ACCEPTED, SUSPECT)))
+    columns = {"status": RUNNING, "started_at": at, "missing": 0, "backstop_at": backstop}
+    connection.execute(moved.values(**columns, accepted_at=_first_accepted(accepted_at)))
+
+
+def _first_accepted(at: float) -> Any:
+    """When a node first had the job: it is never sent again after that."""
+    return func.coalesce(jobs.c.accepted_at, literal(at, jobs.c.accepted_at.type))
+
+
+def _not_known(desk: Desk, mine: tuple[Any, ...]) -> None:
     """The node's journal has no such job. One that it never accepted can be sent again; any other is unknown."""
-    row = connection.execute(
-        select(jobs.c.id, jobs.c.execution, jobs.c.task, jobs.c.accepted_at, jobs.c.status).where(*mine)
-    ).first()
-    if row is None:
-        return
-    run = Run.lock(desk.control, connection, row.execution)
-    if row.accepted_at is None and row.status in (DISPATCHED, UNKNOWN):
-        again = update(jobs).where(jobs.c.id == row.id, jobs.c.settled.is_(False))
-        sent = connection.execute(again.values(status=DISPATCHED, send_after=run.now, error=None)).rowcount
-        if sent and row.status == UNKNOWN:
-            run.take(NodeBack(row.task))
-    elif row.status in JOB_HELD:
-        lose(run, row.id)
+    with desk.control.store.write() as connection:
+        execution = connection.execute(select(jobs.c.execution).where(*mine)).scalar()
+        if execution is None:
+            return
+        run = Run.lock(desk.control, connection, execution)
+        columns = (jobs.c.id, jobs.c.task, jobs.c.accepted_at, jobs.c.status)
+        row = connection.execute(select(*columns).where(*mine).with_for_update()).one()
+        if row.accepted_at is None and row.status in (DISPATCHED, UNKNOWN):
+            again = update(jobs).where(jobs.c.id == row.id, jobs.c.settled.is_(False))
+            sent = connection.execute(
+                again.values(status=DISPATCHED, send_after=run.now, error=None)
+            ).rowcount
+            if sent and row.status == UNKNOWN:
+                run.take(NodeBack(row.task))
+        elif row.status in JOB_HELD:
+            lose(run, row.id)
 
 
 def heartbeat(desk: Desk, token: Any) -> None:
@@ -95,7 +138,6 @@ def heartbeat(desk: Desk, token: Any) -> None:
     scope.note(node=beat.node)
     now = desk.control.clock()
     parcel = Parcel()
-    ask: list[str] = []
     with desk.control.store.write() as connection:
         known = connection.execute(select(nodes).where(nodes.c.name == beat.node)).first()
         if known is None or (known.epoch == beat.epoch and beat.sequence <= known.sequence):
@@ -106,7 +148,9 @@ def heartbeat(desk: Desk, token: Any) -> None:
             REFUSED, beat.node, by=_refusals(connection, known.versions or {}, beat, now)
         )
         connection.execute(update(nodes).where(nodes.c.name == beat.node).values(_seen(beat, now)))
-        ask = _compare(desk, connection, beat, parcel, now)
+        ask, moved = _compare(desk, connection, beat, parcel, now)
+    for row in moved:
+        _move(desk, row, parcel)
     if known.epoch != beat.epoch:
         desk.node_keys.forget()
     handover.deliver(desk.send, desk.signer, parcel, now)
@@ -160,65 +204,63 @@ def _other_journal(desk: Desk, connection: Connection, node: str, epoch: str) ->
         lose(Run.lock(desk.control, connection, row.execution), row.id)
 
 
-def _compare(desk: Desk, connection: Connection, beat: Heartbeat, parcel: Parcel, now: float) -> list[str]:
-    """Re-send what the node has not seen; return what it should still hold and does not list."""
+def _compare(
+    desk: Desk, connection: Connection, beat: Heartbeat, parcel: Parcel, now: float
+) -> tuple[list[str], list[Any]]:
+    """Re-send what the node has not seen.
+
+    Returns what it should still hold and does not list, and the rows of jobs of which their executions must be told:
+    an execution is locked before its jobs, so not here.
+    """
     held = set(beat.held)
-    query = select(
-        jobs.c.id,
-        jobs.c.status,
-        jobs.c.missing,
-        jobs.c.send_after,
-        jobs.c.execution,
-        jobs.c.stop_asked_at,
-        jobs.c.stop_sent_at,
-    ).where(
-        jobs.c.node == beat.node,
-        or_(jobs.c.status.in_((DISPATCHED, *JOB_HELD)), (jobs.c.status == UNKNOWN) & ~jobs.c.settled),
+    columns = (jobs.c.id, jobs.c.status, jobs.c.missing, jobs.c.send_after, jobs.c.execution, jobs.c.task)
+    query = (
+        select(*columns, jobs.c.stop_asked_at, jobs.c.stop_sent_at)
+        .where(jobs.c.node == beat.node)
+        .where(or_(jobs.c.status.in_((DISPATCHED, *JOB_HELD)), (jobs.c.status == UNKNOWN) & ~jobs.c.settled))
+        .order_by(jobs.c.id)
+        # What somebody else is at is seen to with the next heartbeat: nothing is waited for with these in hand.
+        .with_for_update(skip_locked=True)
     )
-    ask = []
+    ask, moved = [], []
     for row in connection.execute(query).all():
+        mine = jobs.c.id == row.id
         if row.id in held:
-            _held(desk, connection, row, beat)
+            if row.status == DISPATCHED:
+                _accepted(connection, row.id, beat.sent_at)
+            elif row.status in (UNKNOWN, SUSPECT):
+                moved.append(row)
+            elif row.missing:
+                connection.execute(update(jobs).where(mine).values(missing=0))
         elif row.status == DISPATCHED:
             # Heard well after it was sent, with a slot free, and not listed: the order never came. By our own
             # clock: a node's may be wrong, and one order too many is harmless.
-            if row.send_after <= now and beat.free > 0:
-                _unseen(desk, connection, row, parcel)
+            if row.send_after > now or not beat.free:
+                continue
+            if row.stop_asked_at is None:
+                handover.resend(desk.control, connection, row.id, parcel)
+            elif row.stop_sent_at is not None:
+                moved.append(row)
         elif row.status == UNKNOWN or row.missing + 1 >= MISSED_BEATS:
             ask.append(row.id)
         else:
-            connection.execute(update(jobs).where(jobs.c.id == row.id).values(missing=row.missing + 1))
-    return ask
+            connection.execute(update(jobs).where(mine).values(missing=row.missing + 1))
+    return ask, moved
 
 
-def _unseen(desk: Desk, connection: Connection, row: Any, parcel: Parcel) -> None:
-    """Sent, and no node has it: once more; or, where it is to be stopped anyway, over.
+def _move(desk: Desk, row: Any, parcel: Parcel) -> None:
+    """A node came back with the truth; or nobody has a job that is to be stopped anyway, so that it is over.
 
     The node has the cancel in its journal: should the order still come, it refuses it.
     """
-    if row.stop_asked_at is None:
-        handover.resend(desk.control, connection, row.id, parcel)
-    elif row.stop_sent_at is not None:
+    with desk.control.store.write() as connection:
         run = Run.lock(desk.control, connection, row.execution)
-        error = {"type": "cancelled", "message": "cancelled before any node had it"}
-        fail(run, row.id, DISPATCHED, error, status=CANCELLED)
-        parcel.woken.add(row.execution)
-
-
-def _held(desk: Desk, connection: Connection, row: Any, beat: Heartbeat) -> None:
-    """The node holds it: a report that was lost, or a node that came back with the truth."""
-    if row.status == DISPATCHED:
-        connection.execute(
-            update(jobs)
-            .where(jobs.c.id == row.id)
-            .values(status=ACCEPTED, accepted_at=beat.sent_at, missing=0)
-        )
-    elif row.status in (UNKNOWN, SUSPECT):
-        run = Run.lock(desk.control, connection, row.execution)
-        task = connection.execute(select(jobs.c.task).where(jobs.c.id == row.id)).scalar_one()
-        connection.execute(
-            update(jobs).where(jobs.c.id == row.id).values(status=RUNNING, missing=0, error=None)
-        )
-        run.take(NodeBack(task))
-    elif row.missing:
-        connection.execute(update(jobs).where(jobs.c.id == row.id).values(missing=0))
+        if row.status == DISPATCHED:
+            error = {"type": "cancelled", "message": "cancelled before any node had it"}
+            fail(run, row.id, DISPATCHED, error, status=CANCELLED)
+            parcel.woken.add(row.execution)
+            return
+        back = update(jobs).where(jobs.c.id == row.id, jobs.c.status == row.status, jobs.c.settled.is_(False))
+        known = {"accepted_at": _first_accepted(run.now), "missing": 0, "error": None}
+        if connection.execute(back.values(status=RUNNING, **known)).rowcount:
+            run.take(NodeBack(row.task))

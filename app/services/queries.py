@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, bindparam, func, select
 
+from app import marks
 from app.compiler.plan import Plan
 from app.engine.status import (
     EXECUTION_OVER,
@@ -29,9 +30,6 @@ from app.store.tables import Execution, Job, Task, Variable
 executions, tasks, jobs = Execution.__table__, Task.__table__, Job.__table__
 variables = Variable.__table__
 
-HIDDEN = "********"
-"""What is shown for the value of a secret parameter."""
-
 _SUMMARY = tuple(
     executions.c[name]
     for name in (
@@ -44,6 +42,7 @@ _SUMMARY = tuple(
         "status",
         "intent",
         "degraded",
+        "ended_badly",
         "error_message",
         "created_at",
         "started_at",
@@ -139,7 +138,7 @@ def execution(connection: Connection, id_: str) -> dict[str, Any]:
         by_status.setdefault(status, []).append(name)
     return {
         **row,
-        "parameters": _without_secrets(plan, row["parameters"]),
+        "parameters": marks.shown(row["parameters"]),
         "variables": _variables(connection, id_),
         "current_tasks": _named(by_status, TASK_LIVE),
         "completed_tasks": _named(by_status, (SUCCEEDED, SKIPPED)),
@@ -159,13 +158,6 @@ def unknown(execution: str) -> NotFound:
 
 def _named(by_status: Mapping[str, list[str]], wanted: Any) -> list[str]:
     return [name for status in wanted for name in by_status.get(status, ())]
-
-
-def _without_secrets(plan: Plan, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    secret = {one["name"] for one in plan.parameters if one["type"] == "secret"}
-    return {
-        name: HIDDEN if name in secret and value is not None else value for name, value in parameters.items()
-    }
 
 
 def _variables(connection: Connection, execution: str) -> dict[str, Any]:

@@ -31,13 +31,15 @@ def resolve(
     with control.store.write() as connection:
         run = Run.lock(control, connection, execution)
         job = connection.execute(
-            select(jobs.c.id).where(
+            select(jobs.c.id)
+            .where(
                 jobs.c.execution == execution,
                 jobs.c.task == task,
                 jobs.c.unit == unit,
                 jobs.c.status == UNKNOWN,
                 jobs.c.settled.is_(False),
             )
+            .with_for_update()
         ).scalar()
         if job is None:
             raise Conflict(

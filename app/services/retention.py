@@ -16,15 +16,18 @@ from app.store.tables import (
     Execution,
     IdempotencyKey,
     Installation,
+    KeyValue,
     Output,
+    Pin,
     StoredPlan,
     WorkflowVersion,
     table,
 )
 
 executions, outputs, plans = table(Execution), table(Output), table(StoredPlan)
+kv = table(KeyValue)
 keys, letters, tokens = table(IdempotencyKey), table(DeadLetter), table(EnrolmentToken)
-versions, installations = table(WorkflowVersion), table(Installation)
+versions, installations, pins = table(WorkflowVersion), table(Installation), table(Pin)
 
 HOUR = 3600.0
 DAY = 86400.0
@@ -57,7 +60,8 @@ def prune(control: Control, person: str = "", *, older_than: float | None = None
             executions.c.ended_at < before, executions.c.status.in_(EXECUTION_OVER)
         )
         with control.store.write() as connection:
-            ids = list(connection.execute(old.limit(AT_ONCE)).scalars())
+            # Locked, so that none is tried again in the meantime; one that is locked is just being tried again.
+            ids = list(connection.execute(old.limit(AT_ONCE).with_for_update(skip_locked=True)).scalars())
             if ids:
                 connection.execute(delete(outputs).where(outputs.c.execution.in_(ids)))
                 gone += connection.execute(delete(executions).where(executions.c.id.in_(ids))).rowcount
@@ -77,9 +81,11 @@ def _rest(now: float, before: float) -> list[Any]:
     unused = ~or_(
         exists().where(executions.c.plan_digest == plans.c.digest),
         exists().where(versions.c.plan_digest == plans.c.digest),
+        exists().where(pins.c.plan_digest == plans.c.digest),
     )
     return [
         delete(keys).where(keys.c.created_at < now - KEY_LIFETIME),
+        delete(kv).where(kv.c.expires_at < now),
         delete(letters).where(letters.c.at < before),
         delete(tokens).where(tokens.c.expires_at < now - DAY),
         delete(plans).where(plans.c.used_at < now - DAY, unused),

@@ -4,7 +4,7 @@ with control.store.write() as connection:
     run = Run.lock(control, connection, execution)
     with run.gathered():              # optional: one write for all that follows
         run.take(JobEnded(job))       # as often as wanted
-...                                   # after the commit: sign and send what `run.dispatch` and `run.stop` hold
+...                                   # after the commit: sign and send what `run.dispatch` holds
 """
 
 from __future__ import annotations
@@ -13,29 +13,34 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, update
 
 from app.compiler.plan import Plan
 from app.engine import events as engine_events
 from app.engine.advance import advance
 from app.engine.draft import view
 from app.engine.events import Event, JobEnded, NodeBack
-from app.engine.state import Changes, Commands, JobState, Limits, Need, Slice, Step
+from app.engine.replay import data_of
+from app.engine.state import Changes, Commands, JobState, Need, Slice, Step
 from app.engine.status import EXECUTION_OVER, NOT_REACHED, PENDING
 from app.logs import scope
-from app.services import audit, ends
+from app.services import audit, ends, kv, limits, spans
 from app.services.control import Control
 from app.store import executions as rows
-from app.store.executions import Head
+from app.store.head import Head
+from app.store.tables import Job, table
+
+jobs = table(Job)
 
 MAX_NEEDS = 64
 """How often a step may ask for more before something is wrong: each answer is complete for what was asked."""
 
 
 class Run:
-    """One locked execution. `dispatch` and `stop` collect what its steps commanded.
+    """One locked execution. `dispatch` collects the jobs that its steps want handed over.
 
-    `calls`: there is something to be said to workflows that it calls.
+    `stops`: jobs are to be stopped. It is written down with what changed: whoever signs orders tells their nodes,
+    until they answer. `children`: there is something to be said to its children.
     """
 
     def __init__(self, control: Control, connection: Connection, head: Head, plan: Plan) -> None:
@@ -45,15 +50,15 @@ class Run:
         self.plan = plan
         self.now = control.clock()
         self.dispatch: list[JobState] = []
-        self.stop: list[JobState] = []
-        self.calls = False
+        self.stops = False
+        self.children = False
         self._gathers = 0
         self._unsaved = Changes()
         self._unborn: dict[str, dict[str, Any]] = {}
         self._folded: set[str] = set()
+        self._to_stop: list[JobState] = []
         self._answered: list[tuple[str, dict[str, Any]]] = []
-        limits = Limits(control.settings.queue_timeout, control.settings.fanout_queue_timeout)
-        self.slice = Slice(plan, head.state, limits=limits)
+        self.slice = Slice(plan, head.state, limits=limits.of_executions(control.settings))
 
     @classmethod
     def lock(cls, control: Control, connection: Connection, execution: str) -> Run:
@@ -66,20 +71,24 @@ class Run:
     def execution(self) -> str:
         return self.head.state.id
 
+    def turn_to(self, plan: Plan, digest: str) -> None:
+        """From the next event on another plan holds: only a retry of an execution that is over brings one."""
+        self.slice.earlier, self.plan = self.plan, plan
+        self.slice.plan, self.head.plan_digest = plan, digest
+
     def take(self, event: Event) -> Commands:
         """Put one event through the engine and write what it changed."""
         self._preload(event)
         step = self._advance(event)
-        data = {"input": engine_events.to_json(event), "log": step.changes.log}
-        self._answered.append((event.kind, data))
+        self._answered.append((event.kind, data_of(event, step, self.slice.limits)))
         merge(self._unsaved, step.changes)
         self._unborn.update({job.id: {} for job in step.changes.new_jobs})
         self._remember(step.changes)
+        self._to_stop += step.commands.stop
         if not self._gathers:
             self.flush()
         self.dispatch += step.commands.dispatch
-        self.stop += step.commands.stop
-        self.calls = self.calls or bool(step.changes.children or step.changes.closed)
+        self.children = self.children or bool(step.changes.children or step.changes.closed)
         return step.commands
 
     @contextmanager
@@ -103,13 +112,19 @@ class Run:
         changes = self._unsaved
         over = changes.execution.get("status") in EXECUTION_OVER
         ends.saw(self.control.tally, self.slice, changes, self.now)
+        if self.control.spans is not spans.nobody:
+            self.control.spans(spans.of_step(self.head, self.slice, changes, self.now))
         for job in self._folded & changes.jobs.keys():
             changes.jobs[job].pop("settled", None)
         changes.jobs = {job: columns for job, columns in changes.jobs.items() if columns}
         rows.save(self.connection, self.head, changes, self._answered, self.now, self._unborn)
+        for stopped in self._to_stop:
+            asked = update(jobs).where(jobs.c.id == stopped.id, jobs.c.stop_asked_at.is_(None))
+            self.connection.execute(asked.values(stop_asked_at=self.now))
+            self.stops = True
         if over:
             audit.completed(self.connection, self.head, self.now)
-        self._unsaved, self._answered, self._unborn = Changes(), [], {}
+        self._unsaved, self._answered, self._unborn, self._to_stop = Changes(), [], {}, []
 
     def settle(self) -> None:
         """Fold every job that is over and that no settle has folded, and write the sum. Idempotent."""
@@ -174,7 +189,10 @@ class Run:
             self.load_tasks(self._neighbours(touched))
 
     def _neighbours(self, name: str) -> set[str]:
-        task = self.plan.tasks[name]
+        task = self.plan.tasks.get(name)
+        if task is None:
+            # Of the earlier version of the workflow.
+            return {name}
         wanted = {name, *task.out}
         if task.parent:
             wanted |= {task.parent, *self.plan.tasks[task.parent].out}
@@ -206,6 +224,9 @@ class Run:
         if need.vars:
             run.vars.update(rows.load_vars(self.connection, self.execution, need.vars))
             run.vars_loaded |= need.vars
+        if need.kv:
+            run.kv.update(kv.values(self.connection, need.kv, self.now))
+            run.kv_loaded |= need.kv
         if need.jobs:
             loaded = rows.load_jobs(self.connection, self.execution, need.jobs)
             run.jobs.update({id_: job for id_, job in loaded.items() if id_ not in run.jobs})
@@ -235,6 +256,7 @@ class Run:
             for name, value in columns.items():
                 setattr(run.jobs[job], name, value)
         run.jobs.update({job.id: job for job in changes.new_jobs})
+        run.tasks.update({task.name: task for task in changes.new_tasks})
         run.vars.update({name: value for _, name, value, _ in changes.published})
         run.results.update({name: view(task) for name, task in run.tasks.items() if name in run.results})
         run.live_loaded = False
@@ -259,6 +281,8 @@ def merge(into: Changes, step: Changes) -> None:
     for job, columns in step.jobs.items():
         into.jobs.setdefault(job, {}).update(columns)
     into.new_jobs += step.new_jobs
+    into.new_tasks += step.new_tasks
+    into.gone_tasks += step.gone_tasks
     into.published += step.published
     into.voided += step.voided
     into.asks += step.asks

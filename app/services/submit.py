@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -13,14 +14,16 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from app.compiler.build import static_node
 from app.compiler.plan import LOCAL, PLAN_VERSION, Plan
+from app.engine.context import size_of
 from app.engine.events import Submitted
-from app.engine.status import SCHEDULING
-from app.errors import Conflict, InvalidInput
-from app.ids import trace_of, ulid
+from app.engine.status import RUNNING, SCHEDULING
+from app.errors import Conflict, InvalidInput, TooLarge
+from app.ids import span_of, trace_of, ulid
+from app.language.known import parameter_from_json
 from app.language.model import Parameter
 from app.language.parameters import bind
 from app.logs import scope
-from app.services import audit, guard
+from app.services import audit, guard, pack_config, vault
 from app.services.control import Control
 from app.services.measures import CREATED
 from app.services.run import Run
@@ -32,8 +35,8 @@ keys, executions = table(IdempotencyKey), table(Execution)
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
-    """The execution and job that call a workflow, how deep the call is, and the trace that it belongs to."""
+class Parent:
+    """The execution and job that a child is started for, how deep it is below, and the trace that it belongs to."""
 
     execution: str
     job: str
@@ -43,9 +46,10 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What is asked for, by whom. `request_sha256` is the digest of the request that carried the key.
+    """What is asked for, by whom. `request` is what must be the same where the key comes again.
 
-    What does not come from the library (`origin`) is held to the allowlist.
+    `given_on` are the secret parameters that the parent gives on, as references. What does not come from the library
+    (`origin`) is held to the allowlist.
     """
 
     plan: Plan
@@ -54,9 +58,10 @@ class Submission:
     parameters: Mapping[str, Any]
     revision: int | None = None
     idempotency_key: str = ""
-    request_sha256: str = ""
+    request: str = field(default="", repr=False)
     origin: guard.Origin = guard.STORED
-    caller: Caller | None = None
+    parent: Parent | None = None
+    given_on: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,27 +75,31 @@ class Accepted:
 def submit(control: Control, submission: Submission) -> Accepted:
     """Commit a new execution and nudge the control workers.
 
-    Raises InvalidInput (parameters, or `local` where it is switched off), NotAllowed (what the allowlist refuses)
-    and Conflict (the key came with another request). When it returns, the execution is on disk. Its trace is that of
-    the request, else one of its own.
+    Raises InvalidInput (parameters, or `local` where it is switched off), TooLarge, NotAllowed (what the allowlist
+    refuses) and Conflict (the key came with another request, or its pack lacks a value that it reads). When it returns,
+    the execution is on disk. Its trace is that of the request, else one of its own.
     """
     plan = submission.plan
     if submission.idempotency_key:
         with control.store.read() as connection:
-            known = _earlier(connection, submission)
+            known = _earlier(control, connection, submission)
         if known is not None:
             return Accepted(known, created=False)
-    parameters = bind(_parameters(plan), submission.parameters)
-    _refuse_local(control, plan)
+    bound = bind(declared(plan, submission.given_on), {**submission.parameters, **submission.given_on})
+    _refuse_large(control, bound)
+    refuse_local(control, plan)
     examined = _examine(control, submission)
     now = control.clock()
     execution = ulid(now)
-    caller = submission.caller
-    trace_id = caller.trace_id if caller else scope.current().get("trace_id") or trace_of(execution)
+    parent = submission.parent
+    trace_id, parent_span = _trace(parent, execution)
+    given_on = _given_on(control, submission, execution)
+    sealed = vault.seal(control, execution, plan.secret_parameters, bound, given_on)
     with control.store.write() as connection:
-        known = _claim_key(connection, submission, execution, now) or _called(connection, caller)
+        known = _claim_key(control, connection, submission, execution, now) or _child_of(connection, parent)
         if known is not None:
             return Accepted(known, created=False)
+        config = pack_config.for_execution(connection, plan)
         digest = rows.store_plan(connection, plan, submission.source, PLAN_VERSION, now)
         values = {
             "id": execution,
@@ -101,12 +110,15 @@ def submit(control: Control, submission: Submission) -> Accepted:
             "origin": submission.origin,
             "guard": examined.guard,
             "trace_id": trace_id,
-            **_family(caller),
+            "parent_span": parent_span,
+            **_family(parent),
             "status": SCHEDULING,
-            "parameters": parameters,
+            "parameters": sealed.parameters,
+            "config": config,
             "created_at": now,
         }
         rows.create(connection, values, plan, now)
+        vault.keep(connection, sealed)
         _keep_in_audit(connection, submission, execution, examined, now)
         Run.lock(control, connection, execution).take(Submitted())
     scope.note(execution=execution, trace_id=trace_id)
@@ -116,17 +128,31 @@ def submit(control: Control, submission: Submission) -> Accepted:
     return Accepted(execution, created=True)
 
 
-def _called(connection: Connection, caller: Caller | None) -> str | None:
-    """The execution that the job has called already, if it has."""
-    if caller is None:
+def _trace(parent: Parent | None, execution: str) -> tuple[str, str]:
+    """The trace id, and the span that the execution stands under: that of the job that started it, or the request's."""
+    if parent is not None:
+        return parent.trace_id, span_of(parent.job)
+    known = scope.current()
+    return known.get("trace_id") or trace_of(execution), known.get("parent_span", "")
+
+
+def _child_of(connection: Connection, parent: Parent | None) -> str | None:
+    """The child that the job has already, if it has one. Raises Conflict where it does not wait for one any more.
+
+    The job is locked: it cannot be stopped, nor start one more, until the new execution is there.
+    """
+    if parent is None:
         return None
-    return connection.execute(select(executions.c.id).where(executions.c.parent_job == caller.job)).scalar()
+    job = rows.load_job(connection, parent.job)
+    if job is None or job.status != RUNNING:
+        raise Conflict(f"{parent.job} waits for no workflow any more", code="parent-does-not-wait")
+    return connection.execute(select(executions.c.id).where(executions.c.parent_job == parent.job)).scalar()
 
 
-def _family(caller: Caller | None) -> dict[str, Any]:
-    if caller is None:
+def _family(parent: Parent | None) -> dict[str, Any]:
+    if parent is None:
         return {}
-    return {"parent": caller.execution, "parent_job": caller.job, "depth": caller.depth}
+    return {"parent": parent.execution, "parent_job": parent.job, "depth": parent.depth}
 
 
 def _examine(control: Control, submission: Submission) -> guard.Examined:
@@ -153,14 +179,29 @@ def _keep_in_audit(
         audit.record(connection, person, "execution.check", execution, audit.WOULD_REFUSE, problems, at=now)
 
 
-def _parameters(plan: Plan) -> tuple[Parameter, ...]:
-    return tuple(
-        Parameter(**{**one, "enum": None if one["enum"] is None else tuple(one["enum"])})
-        for one in plan.parameters
-    )
+def declared(plan: Plan, given_on: Collection[str] = ()) -> tuple[Parameter, ...]:
+    """The parameters that a plan takes. Of what a parent gives on nobody looks at the value here, so it may be any."""
+    found = (parameter_from_json(one) for one in plan.parameters)
+    return tuple(replace(one, enum=None) if one.name in given_on else one for one in found)
 
 
-def _refuse_local(control: Control, plan: Plan) -> None:
+def _given_on(control: Control, submission: Submission, execution: str) -> Mapping[str, Mapping[str, Any]]:
+    parent = submission.parent
+    if parent is None or not submission.given_on:
+        return {}
+    with control.store.read() as connection:
+        return vault.give_on(control, connection, parent.execution, execution, submission.given_on)
+
+
+def _refuse_large(control: Control, parameters: Mapping[str, Any]) -> None:
+    size, most = size_of(parameters), control.settings.parameters_limit
+    if size > most:
+        message = f"the parameters have {size} bytes, {most} are allowed"
+        raise TooLarge(message, hint="hand over a path or an address instead", code="parameters-too-large")
+
+
+def refuse_local(control: Control, plan: Plan) -> None:
+    """Raises InvalidInput where the plan needs the node `local`, which is switched off here."""
     if control.settings.local_node:
         return
     for task in plan.tasks.values():
@@ -172,34 +213,46 @@ def _refuse_local(control: Control, plan: Plan) -> None:
             )
 
 
-def _claim_key(connection: Connection, submission: Submission, execution: str, now: float) -> str | None:
+def _digests(control: Control, submission: Submission) -> list[str]:
+    """What is kept of the request, first, and what may have been kept of the same one earlier.
+
+    A short secret could be guessed from a plain digest. Without keys no secret parameter is taken at all.
+    """
+    keys = control.keyring.find(control.settings)
+    plain = hashlib.sha256(submission.request.encode()).hexdigest()
+    return [*(keys.digests(submission.request) if keys is not None else ()), plain]
+
+
+def _claim_key(
+    control: Control, connection: Connection, submission: Submission, execution: str, now: float
+) -> str | None:
     """The execution that this key made before, or None: then the key is now this execution's."""
     if not submission.idempotency_key:
         return None
     values = {
         "person": submission.requester,
         "key": submission.idempotency_key,
-        "request_sha256": submission.request_sha256,
+        "request_digest": _digests(control, submission)[0],
         "execution": execution,
         "created_at": now,
     }
     on_conflict = sqlite_insert if connection.dialect.name == "sqlite" else postgres_insert
     claim = on_conflict(keys).values(values).on_conflict_do_nothing().returning(keys.c.key)
-    return None if connection.execute(claim).first() else _earlier(connection, submission)
+    return None if connection.execute(claim).first() else _earlier(control, connection, submission)
 
 
-def _earlier(connection: Connection, submission: Submission) -> str | None:
+def _earlier(control: Control, connection: Connection, submission: Submission) -> str | None:
     """The execution that this person's key made before. Raises Conflict if that was another request."""
     if not submission.idempotency_key:
         return None
     row = connection.execute(
-        select(keys.c.execution, keys.c.request_sha256).where(
+        select(keys.c.execution, keys.c.request_digest).where(
             keys.c.person == submission.requester, keys.c.key == submission.idempotency_key
         )
     ).first()
     if row is None:
         return None
-    if row.request_sha256 != submission.request_sha256:
+    if row.request_digest not in _digests(control, submission):
         raise Conflict(
             "this Idempotency-Key came with another request before",
             hint="use a new key for a new request",

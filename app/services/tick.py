@@ -6,15 +6,13 @@ a tick that dies half way leaves the rest to the next one. One holder at a time,
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from sqlalchemy import Connection, not_, or_, select, update
 
 from app.compiler.plan import IO
-from app.engine.events import TimerDue
+from app.engine.events import NodeBack, TimerDue
 from app.engine.status import (
     ACCEPTED,
     CANCELLED,
@@ -30,14 +28,12 @@ from app.engine.status import (
     UNKNOWN,
 )
 from app.services import calls_due, collect, families, lost, output, retention
+from app.services.apart import apart
 from app.services.collect import Desk
 from app.services.installation import LEASE
 from app.services.measures import TICK_SECONDS
 from app.services.run import Run
-from app.services.stops import stop_jobs
 from app.store.tables import Execution, Installation, Job, Node, Output, Timer, table
-
-log = logging.getLogger(__name__)
 
 jobs, nodes, timers = table(Job), table(Node), table(Timer)
 executions, installations, outputs = table(Execution), table(Installation), table(Output)
@@ -64,30 +60,25 @@ def tick(desk: Desk, holder: str) -> bool:
         _unsettled,
         _families,
         _queued,
-        _given_up,
-        _away,
-        _backstops,
+        _held_up,
+        *(_OF_SILENCE if _has_listened(desk) else ()),
         calls_due.look,
-        _unstoppable,
         collect.send_stops,
         _unverified,
         _prune,
     )
     with desk.control.tally.timed(TICK_SECONDS):
         for part in parts:
-            with _apart(part.__name__):
+            with apart(part.__name__):
                 part(desk)
     return True
 
 
-@contextmanager
-def _apart(what: str) -> Iterator[None]:
-    """What goes wrong inside is logged, and the tick goes on with the rest."""
-    try:
-        yield
-    except Exception:
-        # The edge of one part or row: what cannot be done for it must not stop time for all others.
-        log.exception("a part of the tick failed: %s", what)
+def _has_listened(desk: Desk) -> bool:
+    """Whether control has been there for long enough to have heard whatever nodes had to say."""
+    with desk.control.store.read() as connection:
+        since = connection.execute(select(installations.c.tick_since)).scalar()
+    return since is None or since <= desk.control.clock() - desk.control.settings.offline_after
 
 
 def _prune(desk: Desk) -> None:
@@ -110,7 +101,8 @@ def _unverified(desk: Desk) -> None:
 def _lease(desk: Desk, holder: str) -> bool:
     now = desk.control.clock()
     with desk.control.store.read() as connection:
-        row = connection.execute(select(installations.c.tick_holder, installations.c.tick_until)).one()
+        columns = (installations.c.tick_holder, installations.c.tick_until)
+        row = connection.execute(select(*columns)).one()
     if row.tick_holder != holder and row.tick_until is not None and row.tick_until > now:
         return False
     with desk.control.store.write() as connection:
@@ -119,14 +111,16 @@ def _lease(desk: Desk, holder: str) -> bool:
             installations.c.tick_until.is_(None),
             installations.c.tick_until <= now,
         )
-        values = {"tick_holder": holder, "tick_until": now + LEASE}
+        values: dict[str, Any] = {"tick_holder": holder, "tick_until": now + LEASE}
+        if row.tick_until is not None and row.tick_until + LEASE < now:
+            values["tick_since"] = now
         return bool(connection.execute(update(installations).where(mine).values(values)).rowcount)
 
 
 def _each(desk: Desk, found: Iterable[str], what: Callable[[Run], None]) -> None:
     """Do something to executions, each locked in a transaction of its own, then hand over what may run."""
     for execution in dict.fromkeys(found):
-        with _apart(execution):
+        with apart(execution):
             with desk.control.store.write() as connection:
                 what(Run.lock(desk.control, connection, execution))
             collect.settle(desk, execution)
@@ -150,19 +144,19 @@ def _timers(desk: Desk) -> None:
 
     def fire(run: Run) -> None:
         for row in due:
-            if row.execution == run.execution and _still_set(run.connection, row):
+            if row.execution == run.execution and _still_due(run.connection, row, now):
                 run.take(TimerDue(row.task, row.unit, row.kind))
-        stop_jobs(run)
 
     _each(desk, (row.execution for row in due), fire)
 
 
-def _still_set(connection: Connection, row: Any) -> bool:
+def _still_due(connection: Connection, row: Any, now: float) -> bool:
     query = select(timers.c.due_at).where(
         timers.c.execution == row.execution,
         timers.c.task == row.task,
         timers.c.unit == row.unit,
         timers.c.kind == row.kind,
+        timers.c.due_at <= now,
     )
     return connection.execute(query).first() is not None
 
@@ -176,14 +170,15 @@ def _unsettled(desk: Desk) -> None:
         .distinct()
     )
     for row in _rows(desk, query):
-        with _apart(row.execution):
+        with apart(row.execution):
             collect.settle(desk, row.execution)
 
 
 def _families(desk: Desk) -> None:
     """Workflows that are called and were not started, and ends that the caller was not told."""
     for execution in families.left_alone(desk.control):
-        families.align(desk.control, execution)
+        with apart(execution):
+            families.align(desk.control, execution)
 
 
 def _queued(desk: Desk) -> None:
@@ -199,18 +194,47 @@ def _queued(desk: Desk) -> None:
         collect.make_room(desk, row.node)
 
 
+def _held_up(desk: Desk) -> None:
+    """`queue_timeout` runs while a node is away: from when it goes, not after it came back."""
+    seen = desk.control.clock() - desk.control.settings.offline_after
+    is_here = (nodes.c.state == "active") & nodes.c.last_seen.is_not(None) & (nodes.c.last_seen > seen)
+    query = (
+        select(jobs.c.id, jobs.c.execution, jobs.c.task, is_here.label("is_here"))
+        .join(nodes, nodes.c.name == jobs.c.node)
+        .join(executions, executions.c.id == jobs.c.execution)
+        .where(jobs.c.status == QUEUED)
+        .where(or_(is_here & jobs.c.give_up_at.is_not(None), ~is_here & jobs.c.give_up_at.is_(None)))
+        .where(or_(is_here, executions.c.intent != PAUSE))
+    )
+    found = _rows(desk, query)
+
+    def note(run: Run) -> None:
+        for row in found:
+            back = update(jobs).where(jobs.c.id == row.id, jobs.c.status == QUEUED)
+            if row.execution == run.execution and row.is_here:
+                run.connection.execute(back.values(give_up_at=None))
+                if run.plan.tasks[row.task].kind == "job":
+                    run.take(NodeBack(row.task))
+
+    # The settle that follows says of the others since when they wait.
+    _each(desk, (row.execution for row in found), note)
+
+
 def _given_up(desk: Desk) -> None:
     """`queue_timeout`: the node stayed away for too long."""
     now = desk.control.clock()
-    query = select(jobs.c.id, jobs.c.execution, jobs.c.node).where(
-        jobs.c.status == QUEUED, jobs.c.give_up_at <= now
+    query = (
+        select(jobs.c.id, jobs.c.execution, jobs.c.node, nodes.c.state)
+        .join(nodes, nodes.c.name == jobs.c.node)
+        .where(jobs.c.status == QUEUED, jobs.c.give_up_at <= now)
     )
     due = _rows(desk, query)
 
     def give_up(run: Run) -> None:
         for row in due:
             if row.execution == run.execution:
-                message = f"node {row.node} was offline for as long as queue_timeout allows"
+                was = "offline" if row.state == "active" else row.state
+                message = f"node {row.node} was {was} for as long as queue_timeout allows"
                 lost.fail(run, row.id, QUEUED, {"type": "node_offline", "message": message})
 
     _each(desk, (row.execution for row in due), give_up)
@@ -229,8 +253,10 @@ def _away(desk: Desk) -> None:
     suspects = [row.id for row in found if row.status in (ACCEPTED, RUNNING)]
     if suspects:
         with desk.control.store.write() as connection:
-            moved = update(jobs).where(jobs.c.id.in_(suspects), jobs.c.status.in_((ACCEPTED, RUNNING)))
-            connection.execute(moved.values(status=SUSPECT))
+            still = select(jobs.c.id).where(jobs.c.id.in_(suspects), jobs.c.status.in_((ACCEPTED, RUNNING)))
+            # What somebody else is at is looked at again in the next tick.
+            free = connection.execute(still.with_for_update(skip_locked=True)).scalars()
+            connection.execute(update(jobs).where(jobs.c.id.in_(list(free))).values(status=SUSPECT))
     gone = [row for row in found if row.last_seen is None or row.last_seen <= now - settings.lost_after]
 
     def lose(run: Run) -> None:
@@ -278,3 +304,7 @@ def _unstoppable(desk: Desk) -> None:
                 lost.fail(run, row.id, row.status, error, status=CANCELLED, effect_unknown=True)
 
     _each(desk, (row.execution for row in due), give_up)
+
+
+_OF_SILENCE = (_given_up, _unstoppable, _away, _backstops)
+"""What follows from a node's silence. A control side that was away itself waits for what was said meanwhile."""

@@ -19,10 +19,11 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from app.compiler.plan import Plan
 from app.engine.draft import view
-from app.engine.state import Changes, ExecutionState, JobState, TaskState
+from app.engine.state import Changes, JobState, TaskState
 from app.engine.status import JOB_OUT, JOB_OVER, NOT_REACHED, PENDING, TASK_LIVE
 from app.errors import NotFound
 from app.store import approvals
+from app.store.head import HEAD_COLUMNS, Head
 from app.store.prepared import ByNames, Command, Query, one_of
 from app.store.statements import set_columns, set_each
 from app.store.tables import Event, Execution, Job, StoredPlan, Task, Timer, Variable, table
@@ -31,31 +32,21 @@ executions, tasks, jobs = table(Execution), table(Task), table(Job)
 variables, timers, events = table(Variable), table(Timer), table(Event)
 plans = table(StoredPlan)
 
-_EXECUTION_COLUMNS = [one.name for one in fields(ExecutionState) if one.name != "system"]
 _TASK_COLUMNS = [one.name for one in fields(TaskState)]
 JOB_COLUMNS = [one.name for one in fields(JobState)]
 
-HEAD_COLUMNS = (
-    *(executions.c[name] for name in _EXECUTION_COLUMNS),
-    executions.c.plan_digest,
-    executions.c.requester,
-    executions.c.origin,
-    executions.c.guard,
-    executions.c.trace_id,
-    executions.c.parent,
-    executions.c.event_seq,
-    executions.c.created_at,
-)
 _of_execution = jobs.c.execution == bindparam("execution")
-_job_columns = [jobs.c[name] for name in JOB_COLUMNS]
 
-_select_job = Query(select(*_job_columns).where(jobs.c.id == bindparam("id")), JobState)
-_select_jobs = ByNames(select(*_job_columns).where(_of_execution), jobs.c.task, JobState)
-_select_by_id = ByNames(select(*_job_columns).where(_of_execution), jobs.c.id, JobState)
+# Jobs are read to be changed, and a chord's member, a report or a heartbeat writes a job without its execution's
+# lock. So each is locked as it is read, where rows can be: what is then saved never overwrites an outcome unseen.
+_locked_jobs = select(*(jobs.c[name] for name in JOB_COLUMNS)).with_for_update()
+_select_job = Query(_locked_jobs.where(jobs.c.id == bindparam("id")), JobState)
+_select_jobs = ByNames(_locked_jobs.where(_of_execution).order_by(jobs.c.id), jobs.c.task, JobState)
+_select_by_id = ByNames(_locked_jobs.where(_of_execution).order_by(jobs.c.id), jobs.c.id, JobState)
 _select_unsettled = Query(
-    select(*_job_columns)
-    .where(_of_execution, jobs.c.settled.is_(False), one_of(jobs.c.status, JOB_OVER))
-    .order_by(jobs.c.recorded_at, jobs.c.id),
+    _locked_jobs.where(_of_execution, jobs.c.settled.is_(False), one_of(jobs.c.status, JOB_OVER)).order_by(
+        jobs.c.recorded_at, jobs.c.id
+    ),
     JobState,
 )
 _select_vars = (
@@ -108,34 +99,6 @@ class UnknownExecution(NotFound):
     code = "unknown-execution"
 
 
-class Head:
-    """The execution's row with what the engine does not see: which plan, who asked, its trace, how many events.
-
-    `origin` is where its workflow came from, `guard` the mode of the allowlist that it is held to ("" for none),
-    `parent` the execution that called this one.
-    """
-
-    __slots__ = ("event_seq", "guard", "origin", "parent", "plan_digest", "requester", "state", "trace_id")
-
-    def __init__(self, *values: Any) -> None:
-        """Takes the values of `HEAD_COLUMNS`."""
-        *known, plan_digest, requester, origin, guard, trace_id, parent, event_seq, created_at = values
-        self.plan_digest: str = plan_digest
-        self.requester: str = requester
-        self.origin: str = origin
-        self.guard: str = guard
-        self.trace_id: str = trace_id
-        self.parent: str | None = parent
-        self.event_seq: int = event_seq
-        columns = dict(zip(_EXECUTION_COLUMNS, known, strict=True))
-        system = {
-            "execution_id": columns["id"],
-            "timestamp": created_at,
-            "identity": {"login": requester},
-        }
-        self.state = ExecutionState(**columns, system=system)
-
-
 _lock = Query(select(*HEAD_COLUMNS).where(executions.c.id == bindparam("id")).with_for_update(), Head)
 
 
@@ -166,6 +129,11 @@ def plan(connection: Connection, digest: str) -> Plan:
     return found
 
 
+def forget_plans() -> None:
+    """Read every plan from the database again."""
+    _PLANS.clear()
+
+
 def load_tasks(connection: Connection, execution: str, names: Collection[str]) -> dict[str, TaskState]:
     return {task.name: task for task in _select_tasks.all(connection, names, execution=execution)}
 
@@ -187,15 +155,17 @@ _select_tasks = ByNames(
 
 
 def load_job(connection: Connection, job: str) -> JobState | None:
+    """The job, locked until the transaction ends."""
     return _select_job.first(connection, id=job)
 
 
 def load_jobs(connection: Connection, execution: str, ids: Collection[str]) -> dict[str, JobState]:
-    """These jobs, by id."""
+    """These jobs, by id, locked until the transaction ends."""
     return {job.id: job for job in _select_by_id.all(connection, ids, execution=execution)}
 
 
 def load_jobs_of(connection: Connection, execution: str, names: Collection[str]) -> dict[str, JobState]:
+    """The jobs of these tasks, by id, locked until the transaction ends."""
     return {job.id: job for job in _select_jobs.all(connection, names, execution=execution)}
 
 
@@ -264,6 +234,7 @@ def save(
             for name, columns in changes.tasks.items()
         ),
     )
+    _save_tasks(connection, execution, changes)
     new = [_job_row(execution, job, now, sent.get(job.id, {})) for job in changes.new_jobs]
     _insert_jobs.run_each(connection, new)
     set_each(connection, jobs, (({"id": job}, columns) for job, columns in changes.jobs.items()))
@@ -277,6 +248,7 @@ def save(
     _save_timers(connection, execution, changes)
     if changes.asks:
         about = {"execution": execution, "plan": head.plan_digest, "parameters": head.state.parameters}
+        about |= {"config": head.state.config} if head.state.config else {}
         approvals.open_each(connection, about, head.requester, changes.asks, now)
     if changes.closed:
         approvals.give_up(connection, changes.closed, now)
@@ -290,6 +262,24 @@ def save(
     ]
     _insert_events.run_each(connection, numbered)
     set_columns(connection, executions, {**changes.execution, "event_seq": head.event_seq}, id=execution)
+
+
+def _save_tasks(connection: Connection, execution: str, changes: Changes) -> None:
+    """Rows of tasks that another version of the workflow brings and takes: jobs of the latter stay as history."""
+    if changes.gone_tasks:
+        mine = (tasks.c.execution == execution, tasks.c.name.in_(changes.gone_tasks))
+        connection.execute(delete(tasks).where(*mine))
+    if changes.new_tasks:
+        rows = [
+            {
+                "execution": execution,
+                "task_index": 0,
+                "is_finally": False,
+                **{name: _listed(getattr(task, name)) for name in _TASK_COLUMNS},
+            }
+            for task in changes.new_tasks
+        ]
+        connection.execute(insert(tasks), rows)
 
 
 def _void(connection: Connection, execution: str, names: Collection[str]) -> None:

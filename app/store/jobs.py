@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, exists, select
 
 from app.engine.status import QUEUED
-from app.store.executions import HEAD_COLUMNS, Head
+from app.store.head import HEAD_COLUMNS, Head
 from app.store.prepared import Query
 from app.store.tables import Execution, Job, Task, table
 

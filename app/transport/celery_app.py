@@ -8,6 +8,7 @@ beat      only ticks
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,23 +27,29 @@ from app.transport.channel import Connection
 from app.transport.events import QuietEvents
 from app.transport.publisher import Publisher
 
+log = logging.getLogger(__name__)
+
 Role = Literal["control", "node", "beat", "sender"]
 
 _DAY = 86_400
 _VISIBILITY = 600
 _REDIS = ("redis", "rediss")
 _AMQP = ("amqp", "amqps", "pyamqp")
+_LIFETIMES = {names.TICK: 2.0, names.HEARTBEATS: 60.0}
+"""Seconds after which RabbitMQ drops a message of these: a late one says nothing, and where nobody takes them they
+would pile up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """What an app is for: its role, the worker's name, the queues that it consumes, where its name's lock
-    lies."""
+    lies, and whether its broker is RabbitMQ."""
 
     role: Role
     name: str
     queues: tuple[str, ...]
     state_dir: Path | None
+    is_rabbit: bool
 
 
 class QuietTask(Task):
@@ -65,11 +72,21 @@ class PlainQueues(Queues):
         return make_queue(name)
 
 
+class RabbitQueues(PlainQueues):
+    """The same on RabbitMQ, but for what nodes write to."""
+
+    def new_missing(self, name: str) -> Queue:
+        return make_rabbit_queue(name)
+
+
 class QuietAMQP(AMQP):
     """Sends over our channel, and no part of the arguments in headers."""
 
     Connection = Connection
-    queues_cls = PlainQueues
+
+    @property
+    def queues_cls(self) -> type[PlainQueues]:
+        return RabbitQueues if self.app.muster.is_rabbit else PlainQueues
 
     def as_task_v2(self, *args: Any, **options: Any) -> Any:
         options.update(argsrepr=wire.HIDDEN, kwargsrepr=wire.HIDDEN)
@@ -88,6 +105,15 @@ class ChordBackend(RedisBackend):
     def add_pending_results(self, results: Any, *args: Any, **options: Any) -> Any:
         return results
 
+    def on_chord_part_return(self, *args: Any, **options: Any) -> Any:
+        """Counts one member. Where Redis does not let it, the tick finds the work: an error from here would leave the
+        message unacknowledged for as long as this worker lives, and after a few of them it would be given no more."""
+        try:
+            return super().on_chord_part_return(*args, **options)
+        except Exception:  # the edge to Redis' client
+            log.warning("a part of a chord could not be counted", exc_info=True)
+            return None
+
 
 class Muster(Celery):
     """A Celery app with our transport, worker and manners. `muster` says what it is for, `publisher` sends."""
@@ -105,10 +131,24 @@ class Muster(Celery):
     def publisher(self) -> Publisher:
         return Publisher(self)
 
+    def close(self) -> None:
+        self.publisher.close()
+        super().close()
+
 
 def make_queue(name: str) -> Queue:
     """The declaration of a queue, for a consumer of one's own."""
     return Queue(name, Exchange(""), routing_key=name)
+
+
+def make_rabbit_queue(name: str, *, is_node: bool = False) -> Queue:
+    """The declaration of a queue on RabbitMQ. What nodes write to has an exchange of its own, for whoever may write to
+    the default one may write to every queue. A node declares its own queues only: it has no right to more."""
+    lifetime = _LIFETIMES.get(name)
+    if name not in (names.RESULTS, names.HEARTBEATS):
+        return Queue(name, Exchange(""), routing_key=name, message_ttl=lifetime)
+    exchange = Exchange(names.FROM_NODES, type="direct")
+    return Queue(name, exchange, routing_key=name, message_ttl=lifetime, no_declare=is_node)
 
 
 def make_celery(
@@ -139,13 +179,17 @@ def make_celery(
     if role == "node" and (backend_url or remote_control):
         raise InvalidInput("a node has no result backend and takes no remote control")
     app = Muster(name, set_as_current=False)
-    app.muster = Place(role, name, tuple(queues), state_dir)
+    is_rabbit = scheme in _AMQP
+    app.muster = Place(role, name, tuple(queues), state_dir, is_rabbit)
     app.loader.override_backends = dict.fromkeys(_REDIS, "app.transport.celery_app:ChordBackend")
     app.conf.update(
         broker_url=broker_url,
         result_backend=backend_url,
         broker_transport_options=_transport(scheme, role, name),
-        task_queues=[make_queue(queue) for queue in _known(role, queues)],
+        task_queues=[
+            make_rabbit_queue(queue, is_node=role == "node") if is_rabbit else make_queue(queue)
+            for queue in _known(role, queues)
+        ],
         task_default_queue=names.RESULTS if role == "node" else names.CONTROL,
         task_create_missing_queues=role in ("control", "sender"),
         task_acks_late=role == "control",
@@ -155,7 +199,7 @@ def make_celery(
         result_expires=7 * _DAY if role in ("control", "sender") else None,
         # redis-py's unix sockets do not know the option.
         redis_socket_keepalive=bool(backend_url) and "+socket" not in str(backend_url),
-        broker_heartbeat=10 if scheme in _AMQP else 0,
+        broker_heartbeat=10 if is_rabbit else 0,
         **_SETTINGS,
     )
     return app
@@ -185,6 +229,8 @@ _SETTINGS: dict[str, Any] = {
     "redis_socket_connect_timeout": 5.0,
     "worker_consumer": "app.transport.worker:Consumer",
     "worker_prefetch_multiplier": 1,
+    # With it a thread of the pool talks on the loop's connection to RabbitMQ after a reconnect, and both may hang.
+    "worker_enable_prefetch_count_reduction": False,
     "worker_send_task_events": False,
     "worker_disable_rate_limits": True,
     "worker_hijack_root_logger": False,
@@ -206,7 +252,8 @@ def _known(role: Role, queues: Sequence[str]) -> list[str]:
 
 def _transport(scheme: str, role: Role, name: str) -> dict[str, Any]:
     if scheme in _AMQP:
-        return {"confirm_publish": True}
+        client = {"connection_name": f"muster:{role}:{name}"}
+        return {"confirm_publish": True, "client_properties": client}
     # A node's journal answers for what it took: what is lost on the way there is sent again by control.
     kept: dict[str, Any] = {"ack_emulation": False}
     if role != "node":

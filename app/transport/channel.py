@@ -47,6 +47,7 @@ from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 
+from app.transport import rabbit
 from app.transport.gate import Poison
 from app.transport.line import Command, Line
 from app.transport.queues import DEAD
@@ -284,11 +285,11 @@ class Transport(kombu_redis.Transport):
 
 
 class Connection(kombu.Connection):
-    """kombu's connection, with our transport in place of kombu's own for Redis, however the URL spells it."""
+    """kombu's connection, with our transports in place of kombu's own, however the URL spells them."""
 
     def get_transport_cls(self) -> Any:
         found = super().get_transport_cls()
-        return Transport if found is kombu_redis.Transport else found
+        return Transport if found is kombu_redis.Transport else rabbit.OURS.get(found, found)
 
 
 def bury(to: Any, queue: str, reason: str, item: bytes) -> None:
@@ -305,7 +306,6 @@ def bury(to: Any, queue: str, reason: str, item: bytes) -> None:
         "sha256": hashlib.sha256(item).hexdigest(),
         "item": item[:_SHOWN_BYTES].decode("utf-8", "backslashreplace"),
     }
-    logger.warning("dead letter from %s: %s (sha256 %s)", queue, reason, record["sha256"])
     try:
         if isinstance(to, kombu_redis.Channel):
             _push(to, json.dumps(record), f"{queue}|{reason}")
@@ -313,6 +313,12 @@ def bury(to: Any, queue: str, reason: str, item: bytes) -> None:
             to.publish(record, exchange="", routing_key=DEAD, declare=[_DEAD_QUEUE], serializer="json")
     except Exception as error:  # noqa: BLE001 - the edge: whatever a broker says to it, the worker goes on
         logger.error("dead letter from %s could not be kept: %s", queue, type(error).__name__)
+    _tell(queue, reason, item)
+
+
+def _tell(queue: str, reason: str, item: bytes) -> None:
+    sha256 = hashlib.sha256(item).hexdigest()
+    logger.warning("dead letter from %s: %s (sha256 %s)", queue, reason, sha256)
     dead_lettered.send(sender=queue, queue=queue, reason=reason, item=item)
 
 
@@ -320,6 +326,9 @@ def bury_message(app: Any, message: Any, queue: str, reason: str, item: bytes) -
     """`bury` for a message that `app` took from `queue`, whatever the broker is."""
     if isinstance(message.channel, Channel):
         bury(message.channel, queue, reason, item)
+    elif app.muster.role == "node":
+        # It has no right to write there, and RabbitMQ closes the channel of one who tries.
+        _tell(queue, reason, item)
     else:
         # Another connection: to wait for the broker's word on this one would hand out messages meanwhile.
         with app.producer_or_acquire() as producer:

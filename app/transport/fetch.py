@@ -30,13 +30,17 @@ _KEPT_BY_STRANGERS = frozenset({"accept", "accept-language", "content-type", "us
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked for. `final` are statuses that the caller waits for: such a redirect is not followed."""
+    """What is asked for. `final` are statuses that the caller waits for: such a redirect is not followed.
+
+    `confidential`: secrets are in it, so that no redirect takes its body to another server.
+    """
 
     url: str
     method: str = "GET"
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | None = None
+    body: bytes | None = field(default=None, repr=False)
     final: frozenset[int] = frozenset()
+    confidential: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +166,10 @@ def _redirected(request: Request, status: int, location: str) -> Request:
         method = "HEAD" if request.method == "HEAD" else "GET"
         follower = replace(follower, method=method, body=None, headers=headers)
     if before != after:
+        if follower.confidential and follower.body is not None:
+            raise Failed(
+                "redirect", f"{_shown(request.url)} leads to another server, and a secret is in the body"
+            )
         kept = {name: value for name, value in follower.headers.items() if name.lower() in _KEPT_BY_STRANGERS}
         follower = replace(follower, headers=kept)
     return follower

@@ -107,13 +107,16 @@ class Foreign:
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         queue: str,
+        *,
+        traceparent: str = "",
     ) -> None:
         """Publish one call under the job's id.
 
         Raises Unavailable where nothing was sent, Doubtful where it may have been.
         """
         app = self._app(to)
-        with app.connection_for_write() as broker:
+        # Named, for Celery prefers the broker of its environment, which is ours.
+        with app.connection_for_write(url=to.broker) as broker:
             try:
                 broker.ensure_connection(max_retries=1, interval_start=0, timeout=SECONDS)
             except Exception as error:  # noqa: BLE001 - the edge to the broker's client: kombu raises anything
@@ -127,6 +130,7 @@ class Foreign:
                     kwargs=dict(kwargs),
                     task_id=job,
                     queue=queue or to.queue,
+                    headers={"traceparent": traceparent} if traceparent else None,
                     connection=broker,
                     retry=False,
                 )
@@ -152,6 +156,8 @@ class Foreign:
             return Ended(error=_error(f"the result has more than {limit} bytes", kind="too_large"))
         try:
             found = json.loads(text, parse_constant=_refused)
+            # A number such as 1e999 can be written as JSON and read, but not be kept.
+            json.dumps(found, allow_nan=False)
         except (ValueError, RecursionError):
             return Ended(error=_error("the result is no JSON"))
         return (

@@ -127,7 +127,8 @@ class Order:
     """A signed and sealed message to one node, about jobs.
 
     `kind` is `run` (jobs: one for now), `cancel`, `ask` (report on these job ids) or `spool` (send the kept output
-    again). `jobs` holds Job values for `run`, `job_ids` names them for the other kinds. Times are Unix seconds.
+    again). `jobs` holds Job values for `run`, `job_ids` names them for the other kinds. `secrets` are the values of the
+    marks in the jobs, by reference (`app.marks`): no digest is over them. Times are Unix seconds.
     """
 
     id: str
@@ -139,6 +140,7 @@ class Order:
     expires_at: float
     jobs: tuple[Job, ...] = ()
     job_ids: tuple[str, ...] = ()
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     order_version: int = ORDER_VERSION
 
     def to_json(self) -> dict[str, Any]:

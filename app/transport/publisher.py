@@ -1,4 +1,4 @@
-"""Puts messages of ours into queues, many at once: through one connection on Redis, through kombu on RabbitMQ."""
+"""Puts messages of ours into queues, many at once: in one write to Redis, behind one wait on RabbitMQ."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import kombu
+from amqp.exceptions import RecoverableConnectionError
 from celery import Celery
 from celery.utils.nodenames import anon_nodename
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -14,11 +16,14 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app.transport import wire
 from app.transport.channel import Transport
+from app.transport.confirmed import ConfirmedLine
 from app.transport.line import Line
 from app.transport.wire import Message
 
 AGAIN_AFTER = (0.2, 0.4, 0.6)
-"""Seconds before a Redis that was away is tried once more, and again: it may only be starting anew."""
+"""Seconds before a broker that was away is tried once more, and again: it may only be starting anew."""
+
+AWAY = (RedisConnectionError, RedisTimeoutError, RecoverableConnectionError, OSError)
 
 
 class Publisher:
@@ -27,6 +32,7 @@ class Publisher:
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._line = Line(self._connect)
+        self._confirmed = ConfirmedLine(self._connect_confirmed, lambda name: app.amqp.queues[name])
 
     def send(self, messages: Sequence[Message]) -> None:
         """Publishes the messages in order.
@@ -37,10 +43,18 @@ class Publisher:
         """
         for message in messages:
             self._app.amqp.queues[message.queue]
-        if self._is_redis:
-            self._push(messages)
-        else:
-            self._publish(messages)
+        send = self._push if self._is_redis else self._confirm
+        for wait in AGAIN_AFTER:
+            try:
+                send(messages)
+                return
+            except AWAY:
+                time.sleep(wait)
+        send(messages)
+
+    def close(self) -> None:
+        """Ends the connection that waits for RabbitMQ's word; whoever sends after that makes another."""
+        self._confirmed.close()
 
     @cached_property
     def _is_redis(self) -> bool:
@@ -48,14 +62,10 @@ class Publisher:
 
     def _push(self, messages: Sequence[Message]) -> None:
         origin = anon_nodename()
-        commands = [("LPUSH", message.queue, wire.item(message, origin)) for message in messages]
-        for wait in AGAIN_AFTER:
-            try:
-                self._line.call(commands)
-                return
-            except (RedisConnectionError, RedisTimeoutError, OSError):
-                time.sleep(wait)
-        self._line.call(commands)
+        self._line.call([("LPUSH", message.queue, wire.item(message, origin)) for message in messages])
+
+    def _confirm(self, messages: Sequence[Message]) -> None:
+        self._confirmed.send(messages, anon_nodename())
 
     def _connect(self) -> Any:
         """A connection to Redis with all that kombu makes of the broker's URL and options."""
@@ -66,21 +76,11 @@ class Publisher:
         finally:
             transport.close_connection(established)
 
-    def _publish(self, messages: Sequence[Message]) -> None:
-        origin, policy = anon_nodename(), self._app.conf.task_publish_retry_policy
-        with self._app.producer_or_acquire() as producer:
-            for message in messages:
-                producer.publish(
-                    wire.body(message),
-                    exchange="",
-                    routing_key=message.queue,
-                    declare=[self._app.amqp.queues[message.queue]],
-                    content_type=wire.CONTENT_TYPE,
-                    content_encoding=wire.CONTENT_ENCODING,
-                    headers=wire.headers(message, origin),
-                    delivery_mode=wire.PERSISTENT,
-                    correlation_id=message.id,
-                    reply_to="",
-                    retry=True,
-                    retry_policy=policy,
-                )
+    def _connect_confirmed(self) -> kombu.Connection:
+        """A connection to RabbitMQ on which nothing waits by itself."""
+        given = self._app.connection_for_write()
+        connection: kombu.Connection = given.clone(
+            transport_options={**given.transport_options, "confirm_publish": False}
+        )
+        connection.connect()
+        return connection

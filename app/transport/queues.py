@@ -12,6 +12,9 @@ TICK = "tick"
 IO = "io"
 DEAD = "dead"
 
+FROM_NODES = "from-nodes"
+"""RabbitMQ's exchange for `results` and `heartbeats`: the only one that a node's user may write to."""
+
 NODE_ORDER = "node.order"
 NODE_CTL = "node.ctl"
 COLLECT = "control.collect"

@@ -18,12 +18,18 @@ _TRACE_ID = re.compile(r"(?:[0-9a-f]{32})?")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 _STREAM_END = 16_384
 _HELD = 5000
+_SECRETS = 1000
 
 
 def order(message: Order) -> None:
     _place(message)
     _need(isinstance(message.id, str) and bool(JOB_ID.fullmatch(message.id)), "an order's id")
     _need(_is_time(message.issued_at) and _is_time(message.expires_at), "an order's times")
+    secrets = message.secrets
+    _need(isinstance(secrets, dict) and len(secrets) <= _SECRETS, "an order's secrets")
+    _need(
+        all(isinstance(value, str) and "\0" not in value for value in secrets.values()), "an order's secrets"
+    )
     for named in message.job_ids:
         _job_id(named)
     for job in message.jobs:

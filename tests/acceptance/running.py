@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from fleet_api import ROLES, Caller
-from fleet_processes import BIN, ROOT, kill_all_with, processes_with, wait_until
+from fleet_database import Database
+from fleet_processes import BIN, ROOT, Broker, kill_all_with, processes_with, wait_until
+from rabbit import ON_RABBIT, Rabbit
 
 SHIPPED = ROOT / "config" / "allowlist.yaml"
 GUIDE = ROOT / "docs" / "user" / "guides" / "workflows.md"
@@ -32,6 +34,34 @@ SETTINGS = {
     "MUSTER_GRACE": "1",
 }
 """A fleet that notices within seconds, and has the same patience otherwise."""
+
+
+class Servers:
+    """What `muster up --external` is given where MUSTER_TEST_BROKER=amqp: RabbitMQ, a Redis, the tests' database."""
+
+    def __init__(self, directory: Path) -> None:
+        self._redis = Broker(directory)
+        self._rabbit = Rabbit()
+        self._database = Database(directory, "")
+
+    def start(self) -> dict[str, str]:
+        """Starts or makes them; the settings that name them."""
+        self._redis.part.start()
+        self._rabbit.make()
+        wait_until(self._redis.answers, what="redis-server")
+        return {
+            "REDIS_URL": f"redis+socket://{self._redis.socket}",
+            "CELERY_BROKER_URL": self._rabbit.url,
+            "DATABASE_URL": self._database.make(),
+        }
+
+    def close(self) -> None:
+        self._redis.close()
+        if self._redis.part.process is not None:
+            self._redis.part.process.kill()
+            self._redis.part.process.wait()
+        self._rabbit.drop()
+        self._database.drop()
 
 
 class Running(Caller):
@@ -48,6 +78,8 @@ class Running(Caller):
         self.allowlist = self.directory / "allowlist.yaml"
         self.allow("audit")
         self._nodes: dict[str, subprocess.Popen[bytes]] = {}
+        self._servers = Servers(self.directory) if ON_RABBIT else None
+        self._urls: dict[str, str] = {}
         shells = self.directory / "shells"
         shells.mkdir()
         (shells / "ksh").symlink_to("/bin/sh")
@@ -66,10 +98,13 @@ class Running(Caller):
 
     def _start(self) -> None:
         self._errors = (self.directory / "up.log").open("wb")
+        if self._servers is not None:
+            self._urls = self._servers.start()
+        external = ["--external"] if self._servers is not None else []
         self.up = subprocess.Popen(
-            [*MUSTER, "up", "--data", str(self.data), "--nodes", ",".join(WEB), "--flower"],
+            [*MUSTER, "up", "--data", str(self.data), "--nodes", ",".join(WEB), "--flower", *external],
             cwd=self.directory,
-            env=self.environment(),
+            env=self.environment(**self._urls),
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
@@ -90,7 +125,15 @@ class Running(Caller):
         ours = ("MUSTER", "REDIS", "DATABASE", "CELERY")
         plain = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         allow = {"MUSTER_ALLOWLIST": str(self.allowlist), "MUSTER_ALLOWLIST_MODE": ""}
-        return {**plain, "PYTHONPATH": str(ROOT), "PATH": self.path, **SETTINGS, **allow, **more}
+        return {
+            **plain,
+            "PYTHONPATH": str(ROOT),
+            "PATH": self.path,
+            **SETTINGS,
+            **allow,
+            **self._urls,
+            **more,
+        }
 
     def close(self) -> None:
         for name in list(self._nodes):
@@ -106,6 +149,8 @@ class Running(Caller):
         kill_all_with(str(self.directory))
         if hasattr(self, "up"):
             self.up.wait()
+        if self._servers is not None:
+            self._servers.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def allow(self, mode: str) -> None:
@@ -161,6 +206,11 @@ class Running(Caller):
         found: dict[str, Any] = self.get(f"/workflow-executions/{id}").data
         return found
 
+    def text(self, path: str, root: str = "/api/v1") -> str:
+        """What a path below `root` answers that is no JSON."""
+        with self._open("GET", f"{root}{path}", None, "viewer", {}) as answer:
+            return str(answer.read().decode())
+
     def units(self, id: str) -> list[dict[str, Any]]:
         """A row for every unit of every task."""
         found: list[dict[str, Any]] = self.get(f"/workflow-executions/{id}/tasks?limit=200").data["items"]
@@ -192,15 +242,14 @@ class Running(Caller):
         return self.directory / "nodes" / name
 
     def _start_node(self, name: str, environment: dict[str, str]) -> None:
-        configuration = (self.data / "redis" / "redis.conf").read_text()
-        found = re.search('^unixsocket "(.*)"$', configuration, re.M)
-        assert found is not None
         more = {
             "MUSTER_NODE": name,
             "MUSTER_NODE_DIR": str(self.home(name)),
-            "REDIS_URL": f"redis+socket://{found[1]}",
+            **(self._urls or {"REDIS_URL": self._own_redis()}),
             **environment,
         }
+        # A node knows of no database.
+        more.pop("DATABASE_URL", None)
         with (self.directory / f"{name}.log").open("ab") as log:
             self._nodes[name] = subprocess.Popen(
                 [str(BIN / "celery"), "-A", "workers.node", "worker"],
@@ -209,6 +258,13 @@ class Running(Caller):
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
+
+    def _own_redis(self) -> str:
+        """The URL of the Redis that `muster up` has started."""
+        configuration = (self.data / "redis" / "redis.conf").read_text()
+        found = re.search('^unixsocket "(.*)"$', configuration, re.M)
+        assert found is not None
+        return f"redis+socket://{found[1]}"
 
     def log(self, *names: str) -> str:
         """The ends of the logs of nodes that were started by hand."""

@@ -189,3 +189,23 @@ def test_a_program_that_no_entry_names_is_refused_though_its_arguments_come_late
         definition({"command": ["rm", "{{ parameters.x }}"]}) | {"parameters": {"x": {}}}, x="a"
     )
     assert (answer.status_code, answer.get_json()["code"]) == (403, "not-allowed")
+
+
+def test_an_action_of_a_pack_was_registered_and_is_not_looked_at(guarded: Guarded) -> None:
+    """Beside what is made up on the spot, which is."""
+    guarded.allow(SHIPPED)
+    files = {
+        "pack.yaml": "ref: shop\n",
+        "actions/wipe.yaml": "runner: sh\nentry: wipe.sh\nparameters: {what: {required: true}}\n",
+        "actions/wipe.sh": 'rm -r -- "$what"\n',
+    }
+    assert guarded.world.post("/packs", {"files": files}, "author").status_code == 201
+    task = {"name": "a", "action": "shop.wipe", "input": {"what": "/tmp/x"}}
+    answer = guarded.post({"tasks": [task]})
+    assert answer.status_code == 201, answer.text
+    assert len(guarded.world.open_jobs(answer.get_json()["id"])) == 1
+    refused = guarded.post(
+        {"tasks": [task, {"name": "b", "action": "core.shell", "input": {"command": ["rm"]}}]}
+    )
+    assert refused.status_code == 403
+    assert "task b may not run `rm`" in refused.get_json()["detail"]

@@ -126,7 +126,7 @@ def test_a_job_that_waited_as_a_row_is_looked_at_too(line: Line) -> None:
     execution = start(line, RENDERED[0])
     parcel = Parcel()
     with line.desk.control.store.write() as connection:
-        assert handover.promote(line.desk.control, connection, "web-1", parcel, at_most=10) == 0
+        assert handover.promote(line.desk.control, connection, "web-1", parcel) == 0
     assert parcel.members == []
     assert parcel.woken == {execution}
     collect.settle(line.desk, execution)

@@ -16,7 +16,7 @@ from werkzeug.test import TestResponse
 
 from app.api import create_app
 from app.engine.status import JOB_OVER
-from app.services import installation, people
+from app.services import installation, people, rotation
 from app.services.control import Control
 from app.services.run import Run
 from app.settings import Settings
@@ -190,6 +190,7 @@ def build(url: str, directory: Path, **settings: Any) -> World:
     nudged: list[str] = []
     control = Control(replace(given, **settings), Store(url), nudged.extend)
     installation.ensure(control.store, str(directory), time.time())
+    rotation.ensure(control)
     admin = people.bootstrap_admin(control.store, time.time())
     assert admin is not None
     tokens = {"admin": admin}

@@ -103,7 +103,7 @@ def test_who_may_not(world: World, text: str, verb: str, role: str, status: int,
 
 
 @pytest.mark.parametrize(
-    ("answer", "pointer"), [({}, "/answer"), ({"version": 3}, "/answer/version"), ("x", "/answer"),
+    ("answer", "pointer"), [({}, "/answer/version"), ({"version": 3}, "/answer/version"), ("x", "/answer"),
                             ({"version": "123456"}, "/answer/version")],
 )  # fmt: skip
 def test_an_answer_that_does_not_fit(world: World, answer: Any, pointer: str) -> None:

@@ -25,7 +25,7 @@ def test_an_execution_from_start_to_end(world: World) -> None:
     assert answer.headers["Location"] == f"/api/v1{EXECUTION}/{started['id']}"
     assert started["status"] in ("scheduling", "running")
     assert started["current_tasks"] == ["greet"]
-    assert started["parameters"] == {"name": "moon", "password": "********"}
+    assert started["parameters"] == {"name": "moon", "password": "secretref:parameter:password"}
     assert started["requester"] == "admin"
     assert world.nudged == [started["id"]]
 

@@ -23,6 +23,8 @@ SAMPLES = {
     "name": "nothing",
     "job": "01J0000000000000000000000A.a.0.1",
     "stream": "stdout",
+    "key": "app/port",
+    "path": "pack.yaml",
 }
 OPEN = {("GET", "/healthz"), ("POST", "/api/v1/nodes/enroll")}
 NEEDED = {
@@ -36,19 +38,25 @@ NEEDED = {
         GET /api/v1/workflow-executions/<>/tasks/<>/explain /api/v1/workflows/<>/graph
         GET /api/v1/workflow-executions/<>/jobs/<>/output/<> /api/v1/nodes /api/v1/nodes/<>
         GET /api/v1/nodes/<>/execute/<>
-        GET /api/v1/automation/approvals /api/v1/automation/approvals/<>""",
+        GET /api/v1/automation/approvals /api/v1/automation/approvals/<>
+        GET /api/v1/kv /api/v1/kv/<>
+        GET /api/v1/packs/<> /api/v1/packs/<>/files/<> /api/v1/packs/<>/config
+        GET /api/v1/actions /api/v1/actions/<>""",
     "operator": """
         POST /api/v1/workflows/<>/execute /api/v1/workflow-executions/<>/cancel
         POST /api/v1/workflow-executions/<>/pause /api/v1/workflow-executions/<>/resume
         POST /api/v1/workflow-executions/<>/retry
+        GET /api/v1/workflow-executions/<>/replay
         POST /api/v1/automation/approvals/<>/approve /api/v1/automation/approvals/<>/reject
         POST /api/v1/automation/approvals/<>/answer
         POST /api/v1/workflow-executions/<>/tasks/<>/resolve /api/v1/nodes/<>/drain
-        POST /api/v1/nodes/<>/execute /api/v1/nodes/execute""",
+        POST /api/v1/nodes/<>/execute /api/v1/nodes/execute
+        GET /api/v1/secrets""",
     "author": """
         POST /api/v1/packs/<>/workflows /api/v1/workflow-executions
-        PUT /api/v1/workflows/<>
-        DELETE /api/v1/workflows/<>""",
+        POST /api/v1/packs
+        PUT /api/v1/workflows/<> /api/v1/packs/<>/config /api/v1/kv/<> /api/v1/secrets/<>
+        DELETE /api/v1/workflows/<> /api/v1/packs/<> /api/v1/kv/<> /api/v1/secrets/<>""",
     "admin": """
         POST /api/v1/users /api/v1/tokens /api/v1/nodes/tokens
         GET /api/v1/users /api/v1/tokens /api/v1/audit

@@ -11,6 +11,7 @@ import yaml
 from api_world import HELLO, World
 from sqlalchemy import event, update
 
+from app.services import families
 from app.store.tables import Job, Node
 
 CASES = yaml.safe_load((Path(__file__).parents[1] / "cases" / "api" / "explain.yaml").read_text())
@@ -176,3 +177,46 @@ def test_as_many_statements_for_many_as_for_few(world: World) -> None:
         counts.append(len(seen))
     assert counts[0] <= 20
     assert counts[1] <= 2 * counts[0], counts
+
+
+CHILD = """
+ref: demo.child
+tasks: [{name: work, action: core.shell, input: {command: [uptime]}}]
+"""
+PARENT = """
+tasks: [{name: call, type: workflow, action: demo.child}, {name: rest, action: core.noop}]
+start: [call, rest]
+"""
+
+
+def test_an_explanation_names_the_child_and_the_parent(world: World) -> None:
+    world.post("/packs/demo/workflows", {"definition": CHILD})
+    execution = world.run(PARENT)
+    families.align(world.control, execution)
+    (child,) = world.get(f"/workflow-executions/{execution}")["children"]
+    told = world.get(f"/workflow-executions/{execution}/tasks/call/explain")
+    (one,) = told["children"]
+    assert (one["execution"], one["workflow"], one["status"], one["unit"]) == (
+        child,
+        "demo.child",
+        "running",
+        0,
+    )
+    assert one["says"].startswith("work running: it runs since ")
+    assert told["sentences"][-1] == f"its child {child} (demo.child) is running: {one['says']}"
+    found = world.get(f"/workflow-executions/{child}/explain")
+    assert found["items"][0]["children"] == []
+    assert {**found["parent"], "says": ""} == {
+        "execution": execution, "workflow": "inline.workflow", "task": "call", "unit": 0, "status": "waiting",
+        "says": "",
+    }  # fmt: skip
+    assert found["parent"]["says"].startswith("call waiting: ")
+
+    (job,) = world.open_jobs(child)
+    world.end(child, job, status="failed", code=3)
+    families.align(world.control, execution)
+    told = world.get(f"/workflow-executions/{execution}/explain")
+    assert told["parent"] is None
+    by_task = {item["task"]: item for item in told["items"]}
+    assert by_task["call"]["children"][0]["says"] == "work failed: exit: exit code 3"
+    assert by_task["rest"]["children"] == []

@@ -36,8 +36,8 @@ def test_a_workflow_is_stored_once_for_each_text(world: World) -> None:
     assert (found["source"], found["revision"]) == (HELLO, 1)
     versions = world.get("/workflows/demo.hello/versions")["items"]
     assert [one["revision"] for one in versions] == [2, 1]
-    (pack,) = world.get("/packs")["items"]
-    assert (pack["ref"], pack["workflows"]) == ("demo", 1)
+    core, pack = world.get("/packs")["items"]
+    assert (core["ref"], pack["ref"], pack["workflows"]) == ("core", "demo", 1)
     (listed,) = world.get("/packs/demo/workflows")["items"]
     assert listed["revision"] == 2
     assert "source" not in listed

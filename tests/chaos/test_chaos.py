@@ -74,10 +74,12 @@ def deeds(fleet: Fleet, chance: random.Random) -> dict[str, tuple[int, Callable[
         "runner": (2, kill_runner),
         "freeze": (2, freeze),
         "wipe": (1, lambda: _wipe(fleet)),
+        **({"cut": (3, fleet.rabbit.cut), "lose queues": (1, fleet.rabbit.wipe)} if fleet.rabbit else {}),
     }
 
 
 def _wipe(fleet: Fleet) -> None:
+    """All that is in Redis is gone."""
     if fleet.broker.answers():
         fleet.broker.client.flushall()
 

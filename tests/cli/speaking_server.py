@@ -11,6 +11,11 @@ from typing import Any
 
 Handler = Callable[["Request"], None]
 
+EXECUTIONS = "/api/v1/workflow-executions"
+ONE = f"{EXECUTIONS}/01X"
+EVENTS = f"{ONE}/events"
+GOOD = "ref: a.b\ntasks: [{name: x, action: core.noop}]\n"
+
 
 class Request(BaseHTTPRequestHandler):
     """One request, and how to answer it."""
@@ -115,3 +120,11 @@ def event(kind: str, data: Any, id_: int | None = None) -> str:
     """One server-sent event as text."""
     head = "" if id_ is None else f"id: {id_}\n"
     return f"{head}event: {kind}\ndata: {json.dumps(data)}\n\n"
+
+
+def started(server: Server, *, status: str = "completed", **more: Any) -> None:
+    """An execution 01X that a POST starts and that ends with `status`."""
+    server.says("POST", EXECUTIONS, 201, {"id": "01X", "status": "requested"})
+    server.says("GET", ONE, 200, {"id": "01X", "status": status, **more})
+    row = {"task": "x", "node": "web-1", "status": "succeeded", "exit_code": 0, "duration": 1.5}
+    server.says("GET", f"{ONE}/tasks", 200, {"items": [row]})

@@ -9,28 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
-from speaking_server import Request, Server, event
+from speaking_server import EVENTS, EXECUTIONS, GOOD, Request, Server, event, started
 
-from app.cli import sse
-from app.cli.client import Client
 from app.cli.connection import read_client_file
 from app.cli.main import main
-from app.errors import Unavailable
 from app.language import parse, problems
-
-EXECUTIONS = "/api/v1/workflow-executions"
-ONE = f"{EXECUTIONS}/01X"
-EVENTS = f"{ONE}/events"
-GOOD = "ref: a.b\ntasks: [{name: x, action: core.noop}]\n"
-
-
-def started(server: Server, *, status: str = "completed", **more: Any) -> None:
-    """An execution 01X that a POST starts and that ends with `status`."""
-    server.says("POST", EXECUTIONS, 201, {"id": "01X", "status": "requested"})
-    server.says("GET", ONE, 200, {"id": "01X", "status": status, **more})
-    row = {"task": "x", "node": "web-1", "status": "succeeded", "exit_code": 0, "duration": 1.5}
-    server.says("GET", f"{ONE}/tasks", 200, {"items": [row]})
-
 
 PROBLEMS = [
     (400, 2),
@@ -104,119 +87,6 @@ def test_what_the_server_finds_wrong_looks_as_what_validate_finds(
     assert main(["run", "bad.yaml"]) == 2
     assert capsys.readouterr().err == local
     assert "bad.yaml:4:" in local
-
-
-def test_run_follows_and_sums_up(server: Server, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    (tmp_path / "good.yaml").write_text(GOOD)
-    started(server, output={"answer": 42}, degraded=True)
-    stream = [
-        ": hello\n\n",
-        event("event", {"seq": 1, "log": [{"what": "task", "task": "x", "status": "running"}]}, 1),
-        event("output", {"job": "j", "node": "web-1", "stream": "stdout", "offset": 0, "text": "one\ntw"}),
-        event(
-            "output",
-            {"job": "j", "node": "web-1", "stream": "stdout", "offset": 6, "text": "o\r\n10%\r20%\n"},
-        ),
-        event(
-            "output",
-            {"job": "k", "node": "a-much-longer", "stream": "stderr", "offset": 0, "text": "\x1b[2J\u202ex"},
-        ),
-        event(
-            "output",
-            {"job": "j", "task": "x", "node": "web-1", "stream": "stdout", "offset": 20, "text": "rest"},
-        ),
-        event("event", {"seq": 2, "log": [{"what": "task", "task": "x", "status": "succeeded"}]}, 2),
-        event("end", {"status": "completed", "degraded": True}),
-    ]
-    server.routes["GET", EVENTS] = lambda request: request.stream(stream)
-    assert main(["run", "good.yaml", "-p", "n=5", "-p", 'l=["a"]']) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[:8] == [
-        "       · x: running",
-        "web-1  │ one",
-        "web-1  │ two",
-        "web-1  │ 10%",
-        "web-1  │ 20%",
-        "web-1  │ rest",
-        "       · x: succeeded",
-        "a-much-longer │ \\x1b[2J\\u202ex",
-    ]
-    assert lines[-4:] == [
-        "node   task  status     exit code  duration",
-        "web-1  x     succeeded  0          1.50s",
-        'output: {"answer": 42}',
-        "execution=01X status=completed degraded=true",
-    ]
-    _, headers, body = server.requests("POST", EXECUTIONS)[0]
-    assert json.loads(body) == {"definition": GOOD, "parameters": {"n": "5", "l": ["a"]}}
-    assert len(headers["Idempotency-Key"]) == 26
-    assert server.requests("GET", EVENTS)[0][0] == "output=1"
-
-
-def test_a_broken_stream_goes_on_where_it_was(
-    server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started(server, status="failed", error_message="x failed")
-    chunk = {"job": "j", "node": "web-1", "stream": "stdout", "offset": 0, "text": "once\n"}
-    server.in_turn(
-        "GET",
-        EVENTS,
-        lambda request: request.stream(
-            [event("event", {"seq": 7, "log": []}, 7), event("output", chunk), "event: out"]
-        ),
-        Request.hang_up,
-        lambda request: request.answer(503, {"detail": "starting"}),
-        lambda request: request.stream(
-            [event("output", chunk), event("output", {**chunk, "offset": 5, "text": "more\n"})]
-        ),
-        lambda request: request.stream([event("end", {"status": "failed"})]),
-    )
-    assert main(["execution", "follow", "01X"]) == 1
-    out = capsys.readouterr().out
-    assert out.count("once") == 1
-    assert out.count("more") == 1
-    assert out.endswith("error: x failed\nexecution=01X status=failed\n")
-    resumed = [headers.get("Last-Event-ID") for _, headers, _ in server.requests("GET", EVENTS)]
-    assert resumed == [None, "7", "7", "7", "7"]
-
-
-def test_the_timeout_of_following(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    server.routes["GET", EVENTS] = lambda request: request.stream([": here\n\n"], then_hang=True)
-    assert main(["execution", "follow", "01X", "--timeout", "0.3"]) == 124
-    err = capsys.readouterr().err
-    assert "was not over within 0.3 s; it goes on" in err
-    assert "muster execution cancel 01X" in err
-
-
-def test_ctrl_c_stops_following_only(
-    server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    server.routes["GET", EVENTS] = lambda request: request.stream(
-        [event("event", {"log": []})], then_hang=True
-    )
-    monkeypatch.setattr("app.cli.follow.Printer.take", interrupted)
-    assert main(["execution", "follow", "01X"]) == 130
-    assert "muster execution cancel 01X" in capsys.readouterr().err
-    assert {method for method, *_ in server.seen} == {"GET"}
-
-
-def test_refused_streams_are_not_tried_again(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["execution", "follow", "01X"]) == 4
-    assert len(server.seen) == 1
-
-
-def test_a_server_that_stays_away(server: Server) -> None:
-    server.routes["GET", EVENTS] = Request.hang_up
-    now = [0.0]
-    limits = sse.Limits(
-        clock=lambda: now[0], pause=lambda seconds: now.__setitem__(0, now[0] + seconds), patience=5.0
-    )
-    with pytest.raises(Unavailable, match="has not answered for 5 s"):
-        list(sse.follow(Client(server.url), EVENTS, {}, "", limits))
-    assert len(server.seen) >= 3
 
 
 def test_a_lost_answer_is_asked_for_again_with_the_same_key(server: Server, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from speaking_server import Server
@@ -39,3 +40,23 @@ def test_doctor_asks_the_server(server: Server, capsys: pytest.CaptureFixture[st
     server.says("GET", "/version", 401, {"detail": "no such token"})
     assert main(["doctor"]) == 1
     assert "set MUSTER_TOKEN" in capsys.readouterr().out
+
+
+def test_doctor_looks_at_the_keys_for_secrets(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MUSTER_DATA_DIR", str(tmp_path))
+
+    def finding() -> tuple[str, str] | None:
+        main(["doctor", "--json"])
+        checks = json.loads(capsys.readouterr().out)["checks"]
+        return next(((one["status"], one["hint"]) for one in checks if one["name"] == "secret keys"), None)
+
+    assert finding() is None
+    (tmp_path / "control.keys").touch()
+    assert finding() == ("warn", "`muster setup` makes it")
+    keys = tmp_path / "secret.keys"
+    keys.touch(0o600)
+    assert finding() == ("ok", "")
+    keys.chmod(0o640)
+    assert finding() == ("fail", f"chmod 600 {keys}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 from app.language.model import Branch, Loop, Retry, Task, Workflow
@@ -10,14 +11,56 @@ NODES = ["web-1", "web-2", "web-3", "bare", "gone"]
 
 
 def workflow(rng: Random) -> Workflow:
-    size = rng.randint(1, 9)
+    # Small ones are more often, for most faults need but a few tasks to show.
+    size = min(rng.randint(1, 9), rng.randint(1, 9))
     names = [f"t{n}" for n in range(size)]
     tasks = tuple(_task(rng, names, position) for position in range(size))
-    finally_ = tuple(
-        Task(f"f{n}", action=rng.choice(["core.shell", "core.noop"]), input={"command": "true"})
-        for n in range(rng.choice([0, 0, 0, 1, 2]))
-    )
-    return Workflow("sim.random", tasks=tasks, finally_=finally_, fail_fast=rng.random() < 0.15)
+    finally_ = tuple(_last(rng, f"f{n}") for n in range(rng.choice([0, 0, 0, 1, 2])))
+    return Workflow(
+        "sim.random", tasks=tasks, finally_=finally_, fail_fast=rng.random() < 0.15, vars=(("trail", ""),),
+        output_map={"trail": "{{ vars.trail }}"} if rng.random() < 0.2 else None,
+    )  # fmt: skip
+
+
+def _last(rng: Random, name: str) -> Task:
+    if rng.random() < 0.3:
+        return _child(rng, name)
+    return Task(name, action=rng.choice(["core.shell", "core.noop"]), input={"command": "true"})
+
+
+def changed(rng: Random, old: Workflow) -> Workflow:
+    """Another version of a workflow: some tasks do something else, some are gone, some are new."""
+    gone = {task.name for task in old.tasks if rng.random() < 0.1}
+    tasks = [_without(task, gone) for task in old.tasks if task.name not in gone]
+    tasks = [_otherwise(task) if rng.random() < 0.15 else task for task in tasks]
+    for _ in range(rng.choice([0, 0, 1, 2])):
+        name = f"n{rng.randrange(10_000)}"
+        later = tuple(task.name for task in tasks if rng.random() < 0.2)
+        if name not in {task.name for task in tasks}:
+            tasks.append(Task(name, action="core.shell", input={"command": "new"}, on_complete=later))
+    final = tuple(_otherwise(task) for task in old.finally_ if rng.random() < 0.8)
+    if not tasks:
+        tasks = [Task("n", action="core.noop")]
+    return replace(old, tasks=tuple(tasks), finally_=final, vars=(("seen", "first"),))
+
+
+def _otherwise(task: Task) -> Task:
+    if task.type == "parallel":
+        return replace(task, tasks=(*map(_otherwise, task.tasks[1:]), task.tasks[0]))
+    if task.action in ("core.shell", "core.distributed_shell"):
+        return replace(task, input={**task.input, "command": "other"})
+    return replace(task, input={**task.input, "more": 1})
+
+
+def _without(task: Task, gone: set[str]) -> Task:
+    kinds = ("on_success", "on_failure", "on_complete", "on_timeout", "on_skip")
+    edges = {kind: tuple(name for name in getattr(task, kind) if name not in gone) for kind in kinds}
+    branches = task.decision
+    if branches is not None:
+        branches = tuple(
+            replace(one, next=tuple(name for name in one.next if name not in gone)) for one in branches
+        )
+    return replace(task, **edges, decision=branches)
 
 
 def _task(rng: Random, names: list[str], position: int) -> Task:
@@ -43,14 +86,15 @@ def _task(rng: Random, names: list[str], position: int) -> Task:
         "decision": decision,
         "when": rng.choice([None, None, None, "{{ parameters.flag }}"]),
         "delay": rng.choice([None, None, None, None, 5]),
-        "publish": (("seen", names[position]),) if rng.random() < 0.3 else (),
+        "publish": _trail(names[position]) if rng.random() < 0.3 else (),
+        "publish_on_failure": _trail(names[position])[1:] if rng.random() < 0.15 else (),
     }
     joins: list[str | int] = ["", "", "", "all", "any", 2]
     kind = rng.random()
     name = names[position]
     if kind < 0.15:
         children = tuple(_child(rng, f"{name}c{n}") for n in range(rng.randint(1, 3)))
-        block = {key: common[key] for key in common if key != "publish"}
+        block = {key: common[key] for key in common if not key.startswith("publish")}
         timeout = rng.choice([None, 30])
         return Task(
             name, type="parallel", tasks=children, fail_fast=rng.random() < 0.3, timeout=timeout,
@@ -65,8 +109,23 @@ def _task(rng: Random, names: list[str], position: int) -> Task:
     )  # fmt: skip
 
 
+def _trail(name: str) -> tuple[tuple[str, str], ...]:
+    """What a task publishes: its name, and its name behind those of all that published before it."""
+    return ("seen", name), ("trail", "{{ vars.trail }}." + name)
+
+
+def _retry(rng: Random, name: str) -> Retry | None:
+    only_failed = "{{ task." + name + ".status == 'failed' }}"
+    return rng.choice(
+        [
+            None, None, None, Retry(1, 0), Retry(1, 0), Retry(2, 10, "exponential", 15), Retry(2, 4, "linear"),
+            Retry(3, 1, "constant", None, only_failed),
+        ]
+    )  # fmt: skip
+
+
 def _child(rng: Random, name: str) -> Task:
-    retry = rng.choice([None, None, Retry(1, 0), Retry(2, 10, "exponential", 15)])
+    retry = _retry(rng, name)
     kind = rng.random()
     if kind < 0.25:
         nodes = rng.sample(NODES, rng.randint(1, 4))
@@ -87,13 +146,17 @@ def _child(rng: Random, name: str) -> Task:
         expires = rng.choice(
             [{}, {"expires_in": 20, "on_expire": rng.choice(["timeout", "reject", "approve"])}]
         )
-        return Task(name, action="core.approval", input={"prompt": "go?", **expires}, retry=retry)
+        action = rng.choice(["core.approval", "core.approval", "core.inquiry"])
+        return Task(name, action=action, input={"prompt": "go?", **expires}, retry=retry)
     if kind < 0.58:
         timeout = rng.choice([None, 20])
         return Task(name, "workflow", "sim.child", input={"n": 1}, retry=retry, timeout=timeout)
     if kind < 0.66:
         action = rng.choice(["core.noop", "core.sleep", "core.fail"])
         return Task(name, action=action, input={"seconds": 3} if action == "core.sleep" else {})
+    if kind < 0.7:
+        method = rng.choice(["GET", "POST"])
+        return Task(name, action="core.http", input={"url": "http://sim/", "method": method}, retry=retry)
     return Task(name, action="core.shell", input={"command": "true"}, retry=retry)
 
 

@@ -1,119 +1,39 @@
-"""The real engine against random workflows, orders, duplicates, losses, cancels. A failing seed is printed."""
+"""The real engine against random workflows and all that goes wrong with them; `simulate.py` runs it alone."""
 
 from __future__ import annotations
 
-import os
+import re
+import subprocess
 import sys
 from pathlib import Path
-from random import Random
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from random_workflows import workflow
+import schedule
+import simulate
+from schedule import plan_of, run_in_peace
 from world import World
 
-from app.compiler.build import build
-from app.compiler.plan import Plan
-from app.engine.again import BROKEN
-from app.engine.events import JobResolved
-from app.engine.status import UNKNOWN
-
-SEEDS = int(os.environ.get("MUSTER_TEST_SEEDS", "3000"))
-STEPS = 2000
+PARTS = 10
+EACH = 5_000
+IN_ORDER = 1500
+HERE = Path(__file__).parent
 
 
-def run(seed: int, *, order: int, disturb: bool) -> World:
-    """One schedule: `seed` gives the workflow and what each job comes to, `order` what happens when."""
-    plan = Plan.from_json(build(workflow(Random(seed))).to_json())
-    world = World(plan, {"flag": Random(seed).random() < 0.6})
-    when = Random(seed * 1000 + order)
-    world.submit()
-    retries = when.choice([0, 0, 1, 2]) if disturb else 0
-    for _ in range(STEPS):
-        if world.over and retries:
-            retries -= 1
-            _again(world, when)
-        elif world.over:
-            return world
-        else:
-            _something(world, seed, when, disturb=disturb)
-    raise AssertionError("it never ended")
-
-
-def _something(world: World, seed: int, when: Random, *, disturb: bool) -> None:
-    if disturb and when.random() < 0.03:
-        world.cancel(forced=when.random() < 0.3)
-        return
-    on_nodes = sorted(id_ for id_, job in world.jobs.items() if job.node)
-    if disturb and when.random() < 0.1 and on_nodes:
-        world.come_to(when.choice(on_nodes), "succeeded") if when.random() < 0.3 else _repeat(world, when)
-        return
-    paused = world.execution.intent == "pause"
-    if disturb and when.random() < (0.2 if paused else 0.04):
-        world.resume() if paused else world.pause()
-        return
-    jobs = [id_ for id_ in world.open_jobs if world.jobs[id_].status != "queued"]
-    choices = [("job", id_) for id_ in jobs] + [("timer", key) for key in world.due_timers]
-    choices += [("ask", id_) for id_ in world.asks] + [("child", id_) for id_ in world.children]
-    if not choices and paused:
-        world.resume()
-        return
-    kind, what = when.choice(choices)
-    if kind == "timer":
-        world.fire_timer(what)
-    elif kind == "ask":
-        world.decide(what, "rejected" if _fate(world, seed, what) == "failed" else "approved")
-    elif kind == "child":
-        world.end_child(what, "failed" if _fate(world, seed, what) == "failed" else "completed", {"n": 1})
-    elif world.jobs[what].status == UNKNOWN:
-        outcome = when.choice(["succeeded", "failed", "again"])
-        world.deliver(JobResolved(what, outcome, "seen", "ada"))
-    elif disturb and when.random() < 0.1:
-        world.lose(what)
-    else:
-        world.come_to(what, _fate(world, seed, what))
-
-
-def _again(world: World, when: Random) -> None:
-    """R1: kept tasks keep their results, reset ones run again, and it ends like any other execution."""
-    top = [name for name, task in world.plan.tasks.items() if task.parent is None and not task.is_finally]
-    from_ = tuple(when.sample(top, 1)) if when.random() < 0.5 else ()
-    failed = [name for name in top if world.tasks[name].status in BROKEN]
-    mark_ok = {when.choice(failed): {"marked": True}} if failed and when.random() < 0.3 else {}
-    world.stopped.clear()
-    world.retry(from_=from_, mark_ok=mark_ok, reset=when.random() < 0.3)
-    assert all(world.tasks[name].status == "succeeded" for name in mark_ok)
-
-
-def _repeat(world: World, when: Random) -> None:
-    """A message that comes again after its job is over."""
-    over = [id_ for id_, job in world.jobs.items() if job.settled]
-    if over:
-        world.come_to(when.choice(over), "failed")
-
-
-def _fate(world: World, seed: int, job: str) -> str:
-    """What a job comes to: the same in every order; a job that was told to stop is cancelled."""
-    if job in world.stopped:
-        return "cancelled"
-    return Random(f"{seed}{job}").choices(["succeeded", "failed", "timed_out"], [6, 3, 1])[0]
-
-
-@pytest.mark.parametrize("part", range(6))
+@pytest.mark.parametrize("part", range(PARTS))
 def test_every_execution_ends_and_keeps_the_invariants(part: int) -> None:
-    for seed in range(part, SEEDS, 6):
-        try:
-            run(seed, order=1, disturb=True)
-        except Exception as error:
-            raise AssertionError(f"seed {seed}: {error}") from error
+    tally = simulate.simulate(range(part * EACH, (part + 1) * EACH), most=1)
+    assert not tally.violations, tally.violations[0]
+    assert tally.schedules == EACH
 
 
 def test_the_order_of_completion_changes_nothing() -> None:
     """Without cancels, losses or a halt: the same tasks run and end alike, whatever ends first."""
-    for seed in range(SEEDS // 3):
-        plan = build(workflow(Random(seed)))
+    compared = 0
+    for seed in range(IN_ORDER):
+        plan, _ = plan_of(seed)
         if plan.fail_fast or any(task.fail_fast or task.join == "any" for task in plan.tasks.values()):
             continue
         if any(
@@ -124,12 +44,67 @@ def test_the_order_of_completion_changes_nothing() -> None:
             for task in plan.tasks.values()
         ):
             continue
-        worlds = [run(seed, order=order, disturb=False) for order in range(3)]
-        assert len({str(sorted(world.statuses().items())) for world in worlds}) == 1, f"seed {seed}"
-        assert len({world.execution.status for world in worlds}) == 1, f"seed {seed}"
+        worlds = [run_in_peace(seed, order) for order in range(3)]
+        assert len({str(sorted(world.statuses().items())) for world in worlds}) == 1, f"workflow {seed}"
+        assert len({world.execution.status for world in worlds}) == 1, f"workflow {seed}"
+        compared += 1
+    assert compared > 100
 
 
 def test_a_slice_is_enough() -> None:
     """The engine asks for what it needs, and never for the whole execution."""
-    world = run(7, order=1, disturb=False)
-    assert world.needs > 0
+    worlds = [run_in_peace(seed, order=0) for seed in range(20)]
+    assert all(world.is_narrow for world in worlds)
+    assert sum(world.needs for world in worlds) > 0
+
+
+def test_the_events_alone_say_what_became_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without what the steps read from elsewhere, the replay comes to something else, and that is seen."""
+    monkeypatch.setattr(schedule, "data_of", _without_facts)
+    numbers = range(0, 50 * schedule.REPLAYED, schedule.REPLAYED)
+    worlds = [
+        schedule.Schedule(number // schedule.SCHEDULES, number, fates=number).play() for number in numbers
+    ]
+    seen = 0
+    for world in worlds:
+        try:
+            schedule.check_replay(world)
+        except (AssertionError, ValueError):
+            seen += 1
+    assert seen > 25
+
+
+def _without_facts(*given: object) -> dict[str, object]:
+    data = DATA_OF(*given)  # type: ignore[arg-type]
+    return {name: data[name] for name in ("input", "log")}
+
+
+DATA_OF = schedule.data_of
+
+
+def test_a_violation_says_how_to_play_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And it is played exactly as it was."""
+    monkeypatch.setattr(World, "fire_timer", _broken)
+    tally = simulate.simulate(range(1000), most=1)
+    found = re.search(r"python (tests/engine/simulate.py) --replay ([0-9]+)", tally.violations[0])
+    assert found
+    monkeypatch.undo()
+    command = [sys.executable, str(HERE / "simulate.py"), "--replay", found[2]]
+    first, second = (subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(2))
+    assert first.stdout == second.stdout
+    assert f"schedule {found[2]} keeps every invariant" in first.stdout
+
+
+def _broken(world: World, key: object) -> None:
+    raise AssertionError(f"{key} came")
+
+
+def test_the_last_line_of_a_run_by_the_clock() -> None:
+    ran = subprocess.run(
+        [sys.executable, str(HERE / "simulate.py"), "--seconds", "1", "--first", "100000"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    line = ran.stdout.splitlines()[-1]
+    assert re.fullmatch(r"simulate: schedules=[1-9][0-9]* per_second=[1-9][0-9]* violations=0", line)

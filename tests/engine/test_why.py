@@ -9,11 +9,14 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from test_simulate import run
+from schedule import Schedule
 from world import World
 
 from app.compiler.graph import FAIL, edges
+from app.compiler.plan import Plan
 from app.engine.edges import FIRED, OPEN, states
+from app.engine.events import Event
+from app.engine.state import Step
 from app.engine.status import NOT_REACHED, PENDING, SKIPPED, TASK_OVER
 from app.engine.why import DID_NOT_RUN, NEVER, RAN, Story, explain
 
@@ -61,25 +64,26 @@ def check_words(world: World, was: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("disturb", [False, True])
 def test_what_is_told_is_what_happened(monkeypatch: pytest.MonkeyPatch, disturb: bool) -> None:
-    plain, again = World.check, World.retry
+    plain, again = World.deliver, World.retry
 
-    def check(world: World) -> None:
-        plain(world)
+    def deliver(world: World, event: Event, plan: Plan | None = None) -> Step:
+        step = plain(world, event, plan)
         check_edges(world)
         check_words(world, world.verdicts)
+        return step
 
-    def retry(world: World, **what: object) -> None:
+    def retry(world: World, plan: Plan | None = None, **what: object) -> None:
         world.retried = True
         world.verdicts = {}
-        again(world, **what)
+        again(world, plan, **what)
         world.verdicts = {}
 
     monkeypatch.setattr(World, "retried", False, raising=False)
-    monkeypatch.setattr(World, "check", check)
+    monkeypatch.setattr(World, "deliver", deliver)
     monkeypatch.setattr(World, "retry", retry)
     for seed in range(SEEDS):
         monkeypatch.setattr(World, "verdicts", {}, raising=False)
         try:
-            run(seed, order=2, disturb=disturb)
+            Schedule(seed, seed, fates=seed, is_stormy=disturb).play()
         except Exception as error:
             raise AssertionError(f"seed {seed}: {error!r}") from error

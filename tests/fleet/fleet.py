@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 import signal
 import socket
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fleet_database import Database
 from fleet_processes import BIN, Broker, Keeper, Part, kill_all_with, wait_until
-from sqlalchemy import URL, Engine, create_engine, insert, make_url, select
+from rabbit import ON_RABBIT, Rabbit, rabbitmqctl
+from sqlalchemy import insert, select
 
 from app.compiler.build import build
 from app.engine.status import EXECUTION_OVER, UNKNOWN
@@ -29,7 +30,7 @@ from app.language.parse import load_or_raise
 from app.node import endpoint
 from app.node.identity import KEY_FILE, write_identity
 from app.services import cancel as cancelling
-from app.services import installation
+from app.services import installation, replay, rotation
 from app.services.control import Control
 from app.services.submit import Submission, submit
 from app.settings import Settings
@@ -59,7 +60,8 @@ QUICK = {
 class Fleet:
     """`with Fleet(...) as fleet`. `tcp`: workers reach Redis by a port, so that MONITOR can tell them apart.
 
-    `redis_url`, set before it starts, makes the URL that workers are given, to put a proxy in between.
+    `redis_url`, set before it starts, makes the URL that workers are given, to put a proxy in between; `own` says what
+    else a process sees, by its name: `api` is who submits.
     """
 
     def __init__(
@@ -80,9 +82,12 @@ class Fleet:
         self._environment = {**QUICK, **environment}
         self._port = free_port() if tcp else 0
         self.broker = Broker(self.directory, self._port)
-        self.url = f"redis+socket://{self.broker.socket}"
-        self._workers_url = f"redis://127.0.0.1:{self._port}/0" if tcp else self.url
+        self.rabbit = Rabbit() if ON_RABBIT else None
+        self.url = self.rabbit.url if self.rabbit else f"redis+socket://{self.broker.socket}"
+        self._redis = f"redis+socket://{self.broker.socket}"
+        self._workers_url = f"redis://127.0.0.1:{self._port}/0" if tcp else self._redis
         self.redis_url: Callable[[Path], str] | None = None
+        self.own: Callable[[str], dict[str, str]] = lambda _: {}
         self._database = Database(self.directory, postgres)
         self._app: Any = None
 
@@ -94,20 +99,24 @@ class Fleet:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, problem: object, *_: object) -> None:
+        self.close(replays=problem is None)
 
     def _start(self) -> None:
         self.keeper.add(self.broker.part)
+        if self.rabbit:
+            self.rabbit.make()
         self.store = Store(self._database.make())
         migrate.upgrade(self.store)
         installed = installation.ensure(self.store, str(self.directory), time.time())
+        rotation.ensure(Control(Settings(data_dir=str(self.directory)), self.store))
         for name in self.names:
             self._enrol(name, installed)
         wait_until(self.broker.answers, what="redis-server")
         if self.redis_url is not None:
             self._workers_url = self.redis_url(self.directory)
-        self._app = make_celery("sender", broker_url=self.url, name="cli")
+        broker = self.own("api").get("CELERY_BROKER_URL", self.url)
+        self._app = make_celery("sender", broker_url=broker, name="cli")
         self.sender = Sender(self._app)
         self.control = Control(self.settings(), self.store, nudge=self.sender.settle)
         if self.has_control:
@@ -138,6 +147,7 @@ class Fleet:
         return {
             **{name: value for name, value in os.environ.items() if not name.startswith(ours)},
             "REDIS_URL": self._workers_url,
+            **({"CELERY_BROKER_URL": self.url} if self.rabbit else {}),
             "MUSTER_DATA_DIR": str(self.directory),
             "DATABASE_URL": self.store.url.render_as_string(False),
             **self._environment,
@@ -147,7 +157,12 @@ class Fleet:
     def _celery(self, name: str, app: str, *words: str, **environment: str) -> Part:
         command = [str(BIN / "celery"), "-A", app, *words]
         return self.keeper.add(
-            Part(name, command, self.environment(**environment), self.directory / f"{name}.log")
+            Part(
+                name,
+                command,
+                self.environment(**environment, **self.own(name)),
+                self.directory / f"{name}.log",
+            )
         )
 
     def _path(self, name: str) -> str:
@@ -171,17 +186,30 @@ class Fleet:
         """Nodes without a heartbeat since a Unix time."""
         return [row.name for row in self.nodes() if not row.last_seen or row.last_seen <= since]
 
-    def close(self) -> None:
+    def close(self, *, replays: bool = False) -> None:
+        """Stops everything. With `replays`, every execution that is left is made again from its events."""
         self.keeper.close("redis")
         self._stop_runners()
         kill_all_with(str(self.directory))
         self.broker.close()
         if self._app is not None:
             self._app.close()
+        odd: list[str] = []
+        if self.rabbit:
+            self.rabbit.drop()
         if hasattr(self, "store"):
+            odd = list(self._replayed_otherwise()) if replays else []
             self.store.close()
         self._database.drop()
         shutil.rmtree(self.directory, ignore_errors=True)
+        assert not odd, "the replay of its events comes to something else: " + "; ".join(odd[:10])
+
+    def _replayed_otherwise(self) -> Iterator[str]:
+        """Every execution that is left, made again from its events."""
+        with self.store.read() as connection:
+            for execution in connection.execute(select(executions.c.id)).scalars().all():
+                found = replay.replayed(connection, execution)
+                yield from (f"{execution}: {one}" for one in found.differences)
 
     def _stop_runners(self) -> None:
         for name in self.names:
@@ -200,10 +228,13 @@ class Fleet:
 
     def second_control(self) -> None:
         part = self._celery("control-2", "workers.control", "worker", MUSTER_CONTROL_NAME="control-2")
-        names = self.broker.client.client_list
-        wait_until(
-            lambda: any("control-2" in row["name"] for row in names()), 60, lambda: self.log(part.name)
-        )
+        wait_until(lambda: self._is_connected("control-2"), 60, lambda: self.log(part.name))
+
+    def _is_connected(self, worker: str) -> bool:
+        """Whether a worker of this name talks to the broker."""
+        if self.rabbit:
+            return f"muster:control:{worker}" in rabbitmqctl("list_connections", "client_properties")
+        return any(worker in row["name"] for row in self.broker.client.client_list())
 
     def worker_of_calls(self) -> Part:
         """Starts `io`, which makes the calls of `core.http` and `core.celery`: most tests need none."""
@@ -335,7 +366,9 @@ class Fleet:
         with self.store.read() as connection:
             query = select(events).where(events.c.execution == execution).order_by(events.c.seq)
             lines += [f"  {e.at:.2f} {json.dumps(e.data)[:300]}" for e in connection.execute(query)]
-        if self.broker.answers():
+        if self.rabbit:
+            lines.append(f"  queues {self.rabbit.contents()}")
+        elif self.broker.answers():
             client = self.broker.client
             lists = [key for key in client.scan_iter() if client.type(key) == b"list"]
             lines.append(f"  queues {[(key, client.llen(key)) for key in lists]}")
@@ -344,40 +377,6 @@ class Fleet:
     def log(self, name: str, last: int = 3000) -> str:
         path = self.directory / f"{name}.log"
         return path.read_text(errors="replace")[-last:] if path.exists() else f"no {path}"
-
-
-class Database:
-    """SQLite in the fleet's directory, or a PostgreSQL database of the fleet's own.
-
-    `postgres` is the server's URL. MUSTER_TEST_FLEET=postgres puts every fleet on MUSTER_TEST_DATABASE_URL.
-    """
-
-    def __init__(self, directory: Path, postgres: str) -> None:
-        everywhere = os.environ.get("MUSTER_TEST_FLEET") == "postgres"
-        given = postgres or (os.environ["MUSTER_TEST_DATABASE_URL"] if everywhere else "")
-        self._server: URL | None = make_url(given) if given else None
-        self._sqlite = f"sqlite:///{directory / 'muster.db'}"
-        self._name = f"muster_fleet_{secrets.token_hex(6)}"
-
-    def make(self) -> str:
-        if self._server is None:
-            return self._sqlite
-        self._administrate(f"CREATE DATABASE {self._name}")
-        return self._server.set(database=self._name).render_as_string(hide_password=False)
-
-    def drop(self) -> None:
-        if self._server is not None:
-            self._administrate(f"DROP DATABASE IF EXISTS {self._name} WITH (FORCE)")
-
-    def _administrate(self, statement: str) -> None:
-        assert self._server is not None
-        url = self._server
-        if url.drivername in ("postgresql", "postgres"):
-            url = url.set(drivername="postgresql+psycopg")
-        engine: Engine = create_engine(url, isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.exec_driver_sql(statement)
-        engine.dispose()
 
 
 def free_port() -> int:

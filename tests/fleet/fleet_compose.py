@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from fleet import Database
+from fleet_database import Database
 from fleet_processes import BIN, ROOT, Keeper, Part, kill_all_with, wait_until
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

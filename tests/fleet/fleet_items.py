@@ -47,11 +47,6 @@ def message(
     }
 
 
-def push(fleet: Fleet, queue: str, item: Any) -> None:
-    """Puts an item where it is taken next."""
-    fleet.broker.client.rpush(queue, item if isinstance(item, bytes | str) else json.dumps(item))
-
-
 def changed(item: bytes, **parts: Any) -> dict[str, Any]:
     """A genuine item with parts of it replaced: `embed` and `args` in the body, anything else in the headers."""
     found: dict[str, Any] = json.loads(item)
@@ -91,9 +86,3 @@ def pushes(seen: list[tuple[str, str]]) -> list[str]:
     """The lists that anything was pushed to, but for what a fleet at rest says."""
     keys = [command.split()[1] for _, command in seen if command.split()[0].upper() in ("LPUSH", "RPUSH")]
     return [key for key in keys if key not in ("tick", "heartbeats", "dead")]
-
-
-def at_rest(fleet: Fleet) -> bool:
-    """Nothing lies in a queue or is at work in control."""
-    client = fleet.broker.client
-    return not any(client.llen(key) for key in ("results", "control")) and not client.hlen("unacked:control")

@@ -46,6 +46,7 @@ def calling(tmp_path_factory: pytest.TempPathFactory, server: OddServer) -> Iter
             '[gone]\nbroker = "redis://:hidden@127.0.0.1:1/0"\nbackend = "redis://:hidden@127.0.0.1:1/0"\n'
         )
         environment = fleet.environment(FOREIGN_REDIS=url, PYTHONPATH=str(Path(__file__).parent))
+        environment.pop("CELERY_BROKER_URL", None)
         command = [
             str(BIN / "celery"),
             "-A",

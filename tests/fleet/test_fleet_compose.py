@@ -42,7 +42,7 @@ tasks:
 
 @pytest.fixture(scope="module")
 def containers() -> Iterator[Containers]:
-    with Containers("") as running:
+    with Containers(os.environ.get("MUSTER_TEST_DATABASE_URL", "")) as running:
         wait_until(lambda: online(running) == NODES, 60, lambda: "\n".join(map(running.log, sorted(NODES))))
         yield running
 

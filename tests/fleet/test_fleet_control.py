@@ -8,7 +8,7 @@ from fleet_processes import wait_until
 
 from app.engine.status import COMPLETED, FAILED, PAUSED
 from app.errors import Conflict
-from app.services import again, hold
+from app.services import again, hold, library
 
 pytestmark = pytest.mark.fleet
 
@@ -99,3 +99,18 @@ def test_a_task_marked_as_succeeded_is_not_run_again(fleet: Fleet) -> None:
     assert fleet.wait_for(execution).status == COMPLETED, fleet.story(execution)
     assert fleet.ran_tasks(execution)[-1] == "last"
     assert len(fleet.jobs(execution, "each")) == 3
+
+
+def test_a_retry_by_the_newest_version_runs_what_was_mended(fleet: Fleet) -> None:
+    broken = BROKEN.lstrip().replace("test -e {{ parameters.mended }}", "exit 4")
+    first = f"ref: control.mended\n{broken}"
+    library.store_workflow(fleet.control, "control", first, "ada")
+    execution = fleet.submit(first, mended="")
+    assert fleet.wait_for(execution).status == FAILED
+    library.store_workflow(fleet.control, "control", first.replace("exit 4", "exit 0"), "ada")
+    again.retry(fleet.control, execution, "ada", again.Wanted(version="latest"))
+    row = fleet.wait_for(execution)
+    assert (row.status, row.output) == (COMPLETED, {"units": ["succeeded"] * 3, "last": "one"}), fleet.story(
+        execution
+    )
+    assert fleet.ran_tasks(execution) == ["first", "each", "each", "each", "each", "last"]

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from fleet import Fleet
-from fleet_items import at_rest
 from fleet_processes import ROOT, wait_until
+from fleet_queues import at_rest
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(900)]
 

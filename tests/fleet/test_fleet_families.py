@@ -10,6 +10,8 @@ from fleet_processes import wait_until
 from sqlalchemy import select
 
 from app.engine.status import CANCELLED, COMPLETED, FAILED, PAUSED
+from app.ids import span_of, traceparent
+from app.logs import scope
 from app.services import again, hold, library
 from app.store.tables import Execution, table
 
@@ -104,17 +106,19 @@ def test_what_cannot_be_called_fails_the_task(fleet: Fleet) -> None:
     assert fleet.tasks(execution)["a"].error["type"] == "child"
 
 
-def test_circles_end_at_the_depth_that_is_allowed(fleet: Fleet) -> None:
-    for one, other in (("left", "right"), ("right", "left")):
-        text = f"ref: calls.{one}\ntasks: [{{name: a, type: workflow, action: calls.{other}}}]"
+def test_children_of_children_end_at_the_depth_that_is_allowed(fleet: Fleet) -> None:
+    for depth in range(1, 13):
+        task = f"type: workflow, action: calls.deep{depth + 1}" if depth < 12 else "action: core.noop"
+        text = f"ref: calls.deep{depth}\ntasks: [{{name: a, {task}}}]"
         library.store_workflow(fleet.control, "calls", text, "ada")
-    execution = fleet.submit("tasks: [{name: a, type: workflow, action: calls.left}]")
+    execution = fleet.submit("tasks: [{name: a, type: workflow, action: calls.deep1}]")
     assert fleet.wait_for(execution, 60).status == FAILED
+    deep = executions.c.workflow_ref.startswith("calls.deep")
     with fleet.store.read() as connection:
-        depths = select(executions.c.depth).where(
-            executions.c.workflow_ref.in_(("calls.left", "calls.right"))
-        )
-        assert sorted(connection.execute(depths).scalars()) == list(range(1, 11))
+        found = list(connection.execute(select(executions.c.id, executions.c.depth).where(deep)))
+    by_depth = {row.depth: row.id for row in found}
+    assert sorted(row.depth for row in found) == list(range(1, 11))
+    assert "11 deep, 10 is allowed" in fleet.tasks(by_depth[10])["a"].error["message"]
 
 
 def test_pause_resume_and_cancel_reach_the_child(fleet: Fleet) -> None:
@@ -136,3 +140,31 @@ def test_pause_resume_and_cancel_reach_the_child(fleet: Fleet) -> None:
     fleet.cancel(execution)
     assert fleet.wait_for(execution).status == CANCELLED
     assert fleet.wait_for(called.id).status == CANCELLED
+
+
+def test_one_trace_from_the_request_to_the_script_of_a_child(fleet: Fleet) -> None:
+    text = """
+ref: calls.traced
+tasks:
+  - name: work
+    action: core.shell
+    delegate_to: web-1
+    input: {command: 'echo "$MUSTER_TRACE_ID $TRACEPARENT $MUSTER_JOB"'}
+output_map: {said: "{{ task.work.result.stdout }}"}
+"""
+    library.store_workflow(fleet.control, "calls", text, "ada")
+    trace, span = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    scope.begin(trace_id=trace, parent_span=span)
+    try:
+        execution = fleet.submit(
+            "tasks: [{name: a, type: workflow, action: calls.traced}]\n"
+            'output_map: {said: "{{ task.a.result.said }}"}'
+        )
+    finally:
+        scope.begin()
+    row = fleet.wait_for(execution)
+    assert (row.trace_id, row.parent_span) == (trace, span)
+    (called,) = children(fleet, execution)
+    assert (called.trace_id, called.parent_span) == (trace, span_of(f"{execution}.a.0.1"))
+    said, header, job = row.output["said"].split()
+    assert (said, header) == (trace, traceparent(trace, job))

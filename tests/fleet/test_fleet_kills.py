@@ -5,39 +5,19 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterable
 
 import pytest
 from fleet import Fleet
 from fleet_items import shell
+from fleet_mixed import JOBS, MIXED, all_ran_once, until_ran
 from fleet_processes import after, processes_with, wait_until
 from fleet_proxy import Proxy
+from fleet_queues import purge
+from rabbit import redis_broker_only
 
 from app.services.resolve import resolve
 
 pytestmark = pytest.mark.fleet
-
-MIXED = """\
-parameters: {effects: {type: string, required: true}}
-tasks:
-  - {name: a, action: core.shell, delegate_to: web-1, on_success: b,
-     input: {command: 'echo $MUSTER_JOB >> {{ parameters.effects }}; sleep 0.1'}}
-  - {name: b, action: core.shell, delegate_to: web-2, on_success: f,
-     input: {command: 'echo $MUSTER_JOB >> {{ parameters.effects }}'}}
-  - {name: f, type: distributed_shell, on_success: p,
-     input: {nodes: [web-1, web-2, web-3], command: 'echo $MUSTER_JOB >> {{ parameters.effects }}; sleep 0.1'}}
-  - name: p
-    type: parallel
-    on_success: z
-    tasks:
-      - {name: x, action: core.shell, delegate_to: web-2,
-         input: {command: 'echo $MUSTER_JOB >> {{ parameters.effects }}'}}
-      - {name: y, action: core.shell, delegate_to: web-3, retry: {count: 1, delay: 0.1},
-         input: {command: 'echo $MUSTER_JOB >> {{ parameters.effects }}; test "${MUSTER_JOB##*.}" = 2'}}
-  - {name: z, action: core.shell, input: {command: 'echo $MUSTER_JOB >> {{ parameters.effects }}'}}
-"""
-JOBS = 9
-"""What one execution of `MIXED` runs: a, b, f on three nodes, x, y twice, z."""
 
 GATED = """\
 echo $MUSTER_JOB >> {{ parameters.effects }}
@@ -55,31 +35,13 @@ def _whole(rough: Fleet) -> None:
     rough.wait_ready()
 
 
-def all_ran_once(fleet: Fleet, ids: Iterable[str], each: int = JOBS) -> None:
-    ran = fleet.ran()
-    doubled = {job: count for job, count in ran.items() if count > 1}
-    assert doubled == {}
-    for execution in ids:
-        mine = [job for job in ran if job.startswith(execution)]
-        assert len(mine) == each, f"{mine}\n{fleet.story(execution)}"
-
-
 def test_control_is_killed_in_mid_flight(rough: Fleet) -> None:
     ids = [rough.submit(MIXED) for _ in range(8)]
     for done in (5, 25, 45):
-        _until_ran(rough, ids, done)
+        until_ran(rough, ids, done)
         rough.kill("control")
     assert Counter(rough.wait_all(ids).values()) == {"completed": 8}
     all_ran_once(rough, ids)
-
-
-def _until_ran(fleet: Fleet, ids: list[str], count: int) -> None:
-    """Waits until so many scripts of these executions had their effect."""
-
-    def ran() -> bool:
-        return sum(job.partition(".")[0] in ids for job in fleet.ran()) >= count
-
-    wait_until(ran, what=lambda: fleet.story(ids[0]))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -157,7 +119,7 @@ def test_worker_and_runner_are_killed_together(rough: Fleet) -> None:
 def test_redis_is_killed_and_comes_back_with_its_log(rough: Fleet) -> None:
     ids = [rough.submit(MIXED) for _ in range(6)]
     for done in (6, 30):
-        _until_ran(rough, ids, done)
+        until_ran(rough, ids, done)
         rough.kill("redis")
         wait_until(rough.broker.answers, what="Redis")
     assert Counter(rough.wait_all(ids, 90).values()) == {"completed": 6}
@@ -167,7 +129,7 @@ def test_redis_is_killed_and_comes_back_with_its_log(rough: Fleet) -> None:
 def test_everything_in_redis_is_wiped_under_twenty_executions(rough: Fleet) -> None:
     ids = [rough.submit(MIXED) for _ in range(20)]
     for done in (15, 60, 110):
-        _until_ran(rough, ids, done)
+        until_ran(rough, ids, done)
         rough.broker.client.flushall()
     assert Counter(rough.wait_all(ids, 90).values()) == {"completed": 20}
     all_ran_once(rough, ids)
@@ -177,12 +139,12 @@ def test_redis_stands_still_and_then_is_full(rough: Fleet) -> None:
     """No answer for some seconds, then an error to every write: all waits as rows and in journals."""
     client = rough.broker.client
     ids = [rough.submit(MIXED) for _ in range(4)]
-    _until_ran(rough, ids, 4)
+    until_ran(rough, ids, 4)
     rough.keeper.send("redis", signal.SIGSTOP)
     ids += [rough.submit_quietly(MIXED) for _ in range(2)]
     wait_until(after(3.0))
     rough.keeper.send("redis", signal.SIGCONT)
-    _until_ran(rough, ids, 12)
+    until_ran(rough, ids, 12)
     client.config_set("maxmemory", "1")
     ids += [rough.submit_quietly(MIXED) for _ in range(2)]
     wait_until(after(3.0))
@@ -223,7 +185,7 @@ def test_one_of_two_control_workers_is_gone_for_good(rough: Fleet) -> None:
     rough.second_control()
     try:
         ids = [rough.submit(MIXED) for _ in range(6)]
-        _until_ran(rough, ids, 10)
+        until_ran(rough, ids, 10)
         rough.keeper.take_down("control")
         assert Counter(rough.wait_all(ids).values()) == {"completed": 6}
         all_ran_once(rough, ids)
@@ -272,7 +234,7 @@ def test_a_cancel_of_a_job_whose_order_was_lost(rough: Fleet) -> None:
     """The node never saw the job and never will: the cancel has to end all the same."""
     rough.keeper.take_down("web-3")
     lost = rough.submit(shell("echo $MUSTER_JOB >> {{ parameters.effects }}", "web-3"))
-    wait_until(lambda: rough.broker.client.delete("node.web-3"), what=lambda: rough.story(lost))
+    wait_until(lambda: purge(rough, "node.web-3"), what=lambda: rough.story(lost))
     rough.cancel(lost)
     rough.keeper.bring_up("web-3")
     assert rough.wait_for(lost, 20).status == "cancelled"
@@ -309,6 +271,7 @@ def test_a_lost_journal_is_a_new_epoch_and_unknown_jobs(rough: Fleet) -> None:
     all_ran_once(rough, [execution, after], 1)
 
 
+@redis_broker_only("the copies are made between the workers and Redis, of its commands")
 def test_every_order_and_every_outcome_comes_three_times() -> None:
     made: list[Proxy] = []
     fleet = Fleet()

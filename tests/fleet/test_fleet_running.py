@@ -15,6 +15,7 @@ import pytest
 from fleet import Fleet
 from fleet_items import monitored, shell
 from fleet_processes import BIN, ROOT, processes_with, wait_until
+from rabbit import redis_broker_only
 
 from app.errors import Conflict
 
@@ -144,6 +145,7 @@ def test_finally_runs_after_a_cancel_and_not_after_a_forced_one(fleet: Fleet, en
     assert statuses == {"a": "cancelled", "b": "not_reached", "f": "cancelled", "g": "not_reached"}
 
 
+@redis_broker_only("what is seen are commands of Redis; on RabbitMQ the rights of users forbid the same")
 def test_a_job_for_one_node_is_never_touched_by_another(fleet: Fleet) -> None:
     text = (
         "parameters: {effects: {type: string, required: true}}\ntasks:\n"

@@ -18,29 +18,53 @@ from repository import ROOT, modules, named, tree
 from app.allow import reading, toml
 from app.allow.policy import Asked
 from app.api import create_app
+from app.cli.folder import known_in
 from app.cli.main import cli
 from app.compiler.build import build
 from app.compiler.explain import render
 from app.engine import events, status
-from app.language import allowlist, grammar
+from app.language import allowlist, grammar, pack_tables
 from app.language.fields import Table
 from app.language.filters import FILTERS
 from app.language.not_yet import NOT_YET
+from app.language.parameters import TYPES
 from app.language.parse import load
 from app.language.predicates import TESTS
 from app.services.measures import MEASURES
 from app.settings import Settings, environment_name
 
+SHIPPED = known_in([ROOT / "config" / "packs"])
 YAML_BLOCKS = [block for block in blocks() if block.info.split(" ")[:1] == ["yaml"]]
 WORKFLOWS = [block for block in YAML_BLOCKS if block.info == "yaml"]
 
 
 @pytest.mark.parametrize("block", WORKFLOWS, ids=lambda block: block.where)
 def test_workflows_in_documents_compile(block: Block) -> None:
-    loaded = load(block.text, block.where)
+    loaded = load(block.text, block.where, known=SHIPPED)
     assert not loaded.problems
     assert loaded.workflow is not None
     assert render(build(loaded.workflow))
+
+
+def test_the_complete_example_has_every_key() -> None:
+    """And every type of a parameter; it compiles without a warning."""
+    path = ROOT / "docs" / "examples" / "complete-workflow.yaml"
+    loaded = load(path.read_text(), path.name, known=SHIPPED)
+    assert loaded.problems == ()
+    data = yaml.safe_load(path.read_text())
+    tables = ((grammar.WORKFLOW, "workflow"), (grammar.TASK, "task"), (RETRY, "retry"))
+    wanted = {name for table, place in tables for name in names_of(table, place)}
+    assert wanted - set(keys_used(data)) == set()
+    assert {one["type"] for one in data["parameters"].values()} | {"float"} == set(TYPES)
+
+
+GUIDE_OF_PACKS = "docs/user/guides/packs.md"
+
+
+def test_every_key_of_a_pack_is_told() -> None:
+    told = ticked(GUIDE_OF_PACKS)
+    for table in (pack_tables.PACK, pack_tables.SETTING, pack_tables.ACTION):
+        assert {key.name for key in table.keys} - told == set()
 
 
 @pytest.mark.parametrize("block", YAML_BLOCKS, ids=lambda block: block.where)

@@ -16,10 +16,13 @@ from typing import Any
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 from repository import ROOT
 
-from app.cli.main import COMMANDS
+from app.cli.main import COMMANDS, main
 from app.compiler.build import build
+from app.language import pack_tables
+from app.language.actions import ACTIONS
 from app.language.parse import load
 from app.language.schema import workflow_schema
 from app.settings import Settings, environment_name
@@ -121,6 +124,60 @@ def test_the_dockerfile_copies_what_is_there() -> None:
 def test_the_published_schema_is_the_loaders() -> None:
     """`make schema` writes it."""
     assert json.loads((ROOT / "config" / "workflow.schema.json").read_text()) == workflow_schema()
+
+
+@pytest.mark.parametrize("name", ["pack", "pack-config", "action"])
+def test_the_published_schemas_of_packs_are_the_readers(name: str) -> None:
+    published = json.loads((ROOT / "config" / f"{name}.schema.json").read_text())
+    assert published == pack_tables.schemas()[name.removeprefix("pack-")]
+
+
+def test_the_pack_core_tells_of_every_core_action() -> None:
+    """It is for reading: what runs is the table."""
+    told = {}
+    for path in (ROOT / "config" / "packs" / "core" / "actions").glob("*.yaml"):
+        data = yaml.safe_load(path.read_text())
+        given = data.get("parameters", {})
+        told[f"core.{data['name']}"] = [
+            (name, one.get("required", False), one["description"]) for name, one in given.items()
+        ]
+    assert told == {
+        ref: [(key.name, key.required, key.doc) for key in table.keys] for ref, table in ACTIONS.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("pack", "config/packs/*/pack.yaml"),
+        ("pack-config", "config/packs/*/config.yaml"),
+        ("action", "config/packs/*/actions/*.yaml"),
+    ],
+)
+def test_what_is_shipped_fits_the_published_schemas_of_packs(name: str, files: str) -> None:
+    schema = json.loads((ROOT / "config" / f"{name}.schema.json").read_text())
+    Draft202012Validator.check_schema(schema)
+    paths = sorted(ROOT.glob(files))
+    assert paths
+    for path in paths:
+        assert not list(Draft202012Validator(schema).iter_errors(yaml.safe_load(path.read_text()))), path
+    assert list(Draft202012Validator(schema).iter_errors({"Nobody": ["knows", "this"]}))
+
+
+PACKS = sorted(path.parent for path in (ROOT / "config" / "packs").glob("*/pack.yaml"))
+
+
+def test_the_packs_that_are_shipped_are_good_and_their_tests_pass(capsys: pytest.CaptureFixture[str]) -> None:
+    assert {path.name for path in PACKS} == {"core", "my_pack", "docker", "kubernetes", "http", "slack"}
+    assert main(["pack", "check", "--strict", *map(str, PACKS)]) == 0, capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "warning" not in out
+    assert "edges 13/13 of my_pack.deploy_application" in out
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("config/packs/*/actions/*.sh")), ids=lambda path: path.stem)
+def test_shell_scripts_of_packs_are_read_by_a_shell(path: Path) -> None:
+    assert subprocess.run(["sh", "-n", str(path)], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

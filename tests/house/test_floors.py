@@ -7,20 +7,22 @@ from pathlib import Path
 from repository import ROOT, imported, modules, named
 
 PURE = {"allow", "language", "compiler", "engine"}
-PLAIN = {"errors", "ids", "logs", "settings"}
+PLAIN = {"errors", "ids", "logs", "marks", "masking", "settings"}
 BELOW = PURE | PLAIN
 SERVER = {"store", "transport", "services", "node"}
 
 MAY_IMPORT = {
     "errors": set(),
     "ids": set(),
+    "marks": set(),
+    "masking": set(),
     "settings": {"errors"},
     "logs": {"errors", "settings"},
     "allow": {"errors"},
-    "language": {"allow", "errors"},
-    "compiler": {"language", "errors"},
-    "engine": {"compiler", "language", "errors"},
-    "rehearse": {"engine", "compiler", "language", "errors"},
+    "language": {"allow", "errors", "marks"},
+    "compiler": {"language", "errors", "marks"},
+    "engine": {"compiler", "language", "errors", "marks"},
+    "rehearse": {"engine", "compiler", "language", "errors", "marks"},
     "store": BELOW,
     "transport": PLAIN,
     "services": BELOW | {"store", "transport"},
@@ -33,9 +35,11 @@ MAY_IMPORT = {
 SERVER_SIDE_OF_CLI = {
     "prepare": "up, demo, setup",
     "setup": "setup",
+    "rotate": "secret rotate",
     "runners": "up, demo",
     "enroll": "node enroll",
     "own_node": "node enroll, up, demo",
+    "rabbit_check": "doctor",
 }
 """Modules of the command line that are a server's side, not a client's, and the verbs that they serve."""
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from app.language import expressions
 from app.language.expressions import TemplateError
+from app.language.opaque import Handle
 
 CASES = Path(__file__).parent.parent / "cases" / "templates"
 
@@ -46,7 +47,7 @@ SCOPE: dict[str, Any] = {
     "parameters": {"app": "web", "count": 3, "ratio": 1.5, "flag": True, "region": None},
     "pack": {"config": {"base": "http://r"}},
     "system": {"execution_id": "01J"},
-    "kv": {"get": {"a.b": 5}, "get_secret": {"token": "secretref:token@v3"}},
+    "kv": {"get": {"a.b": 5}, "get_secret": {"token": Handle("secret:token")}},
     "item": {"name": "x", "n": 1},
     "index": 4,
 }
@@ -67,7 +68,7 @@ def test_hostile_or_wrong_template_is_refused_before_it_is_compiled(case: dict[s
     assert problems, "was accepted"
     first = problems[0]
     assert case["code"] in {problem.code for problem in problems}
-    assert (first.line, first.column) == (case.get("line", 1), case.get("column", first.column))
+    assert (first.line, first.column) == (case.get("line", 1), case["column"])
     assert case.get("hint", first.hint) == first.hint
     assert expressions.references(case["text"]) == frozenset()
     with pytest.raises(TemplateError):
@@ -87,7 +88,11 @@ def test_failing_template_says_what_is_wrong_quickly_and_without_memory(case: di
     assert case["says"] in f"{error.message} {error.hint}"
     assert error.code == "template"
     assert error.expression == case["text"]
-    assert (error.line, error.column) == (case.get("line", error.line), case.get("column", error.column))
+    assert (error.line, error.column) == (case.get("line", 1), case["column"])
+
+
+def test_there_are_cases_enough() -> None:
+    assert len({str(case.values[0]["text"]) for name in ("refused", "fails") for case in cases(name)}) >= 230
 
 
 def nested(opening: str, inner: str, closing: str, times: int) -> str:

@@ -71,18 +71,30 @@ BOMBS = {
     ),
     "too many tasks": (
         "tasks:\n" + "".join(f"- {{name: t{n}, action: core.noop}}\n" for n in range(2001)),
-        "out-of-range",
+        "too-many-tasks",
     ),
     "too many children": (
         "tasks:\n- name: p\n  type: parallel\n  tasks:\n"
         + "".join(f"  - {{name: t{n}, action: core.noop}}\n" for n in range(501)),
-        "out-of-range",
+        "too-many-tasks",
     ),
     "too many nodes of the fleet": (
         "tasks: [{name: f, type: distributed_shell, input: {command: ls, nodes: ["
         + ",".join(f"n{n}" for n in range(10_001))
         + "]}}]\n",
         "out-of-range",
+    ),
+    "a schema too deep": (
+        TASK + "output_map: {}\noutput: " + "{items: " * 16 + "{}" + "}" * 16 + "\n",
+        "schema-too-large",
+    ),
+    "a schema too wide": (
+        TASK + "output_map: {}\noutput: {anyOf: [" + "{}, " * 501 + "{}]}\n",
+        "schema-too-large",
+    ),
+    "a schema of options of options": (
+        TASK + "output_map: {}\noutput: " + "{anyOf: [{}, " * 15 + "{}" + "]}" * 15 + "\nno: 1\n",
+        "unknown-key",
     ),
     "one byte too many": (TASK + "#" * (source.MOST_BYTES - len(TASK) + 1), "too-large"),
     "a megabyte": ("a: [" * 250_000, "too-large"),

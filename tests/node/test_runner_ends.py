@@ -262,3 +262,24 @@ def test_five_hundred_jobs_leave_no_descriptor_and_no_zombie(bench: Bench) -> No
     print(f"\n`true`: median {spent[100] * 1e3:.2f} ms, best {spent[0] * 1e3:.2f} ms, {memory['VmRSS']} kB")
     assert memory["VmRSS"] < 20_000
     assert spent[0] < 0.05
+
+
+def test_a_script_cannot_say_itself_how_it_ended(bench: Bench, tmp_path: Path) -> None:
+    """It is asked for while the script runs, and has written an end into the record that is the runner's."""
+    client = bench.client()
+    go = tmp_path / "go"
+    forged = '{"job": "x", "status": "succeeded"}'
+    job = bench.job(
+        f"""echo '{forged}' >> "$(dirname "$MUSTER_INPUT")/record"; echo written
+        while [ ! -e {go} ]; do sleep 0.05; done; exit 3"""
+    )
+    client.start(job)
+    bench.until_running(client, job)
+    found: list[dict[str, object]] = []
+    waiter = threading.Thread(target=lambda: found.append(client.wait(job.id)))
+    waiter.start()
+    waiter.join(0.3)
+    assert waiter.is_alive()
+    go.touch()
+    waiter.join(10)
+    assert (found[0]["status"], found[0]["exit_code"]) == ("failed", 3)

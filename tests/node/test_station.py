@@ -203,6 +203,8 @@ def test_what_runs_already_is_not_refused_by_a_later_policy(place: Place) -> Non
     wait_for(lambda: place.ran() == ["a"])
     place.station.release()
     first.join(10)
+    # A client that lives on would start another runner when this one is told to stop.
+    place.station.runner.close()
     place.station.journal.close()
     place.station = place.new_station()
     place.station.policy = PolicyFile(str(place.directory / "policy.toml"))

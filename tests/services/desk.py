@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import os
+import secrets
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +14,8 @@ from pathlib import Path
 from typing import Any
 from typing import cast as typed
 
-from sqlalchemy import String, cast, event, insert, select, update
+import pytest
+from sqlalchemy import String, cast, create_engine, event, insert, make_url, select, text, update
 
 from app.compiler.build import build
 from app.language.parse import load_or_raise
@@ -25,13 +30,47 @@ from app.store.db import Store
 from app.store.tables import Execution, Job, Node, Task, table
 from app.transport.canvas import Member
 from app.transport.keys import KeyPair, Public
-from app.transport.messages import Outcome
+from app.transport.messages import Outcome, Stream
 from app.transport.output import OutputReader
 from app.transport.sealing import open_order, seal_outcome
 
 EPOCH = "0123456789ABCDEFGHJKMNPQRS"
 
 executions, jobs, nodes, tasks = table(Execution), table(Job), table(Node), table(Task)
+
+
+BOTH = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
+"""The databases that a test may ask for by name."""
+
+
+@contextmanager
+def office_on(database: str, directory: Path, names: Sequence[str], slots: int = 8) -> Iterator[Office]:
+    """An office on a database of its own, of one of the kinds in `BOTH`."""
+    with _empty(database) as url:
+        made = Office(directory, names, slots, url)
+        try:
+            yield made
+        finally:
+            made.store.close()
+
+
+@contextmanager
+def _empty(database: str) -> Iterator[str]:
+    """The URL of an empty database of PostgreSQL, "" for SQLite, which needs none."""
+    if database == "sqlite":
+        yield ""
+        return
+    server = make_url(os.environ["MUSTER_TEST_DATABASE_URL"]).set(drivername="postgresql+psycopg")
+    name = f"muster_desk_{secrets.token_hex(4)}"
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    try:
+        yield server.set(database=name).render_as_string(hide_password=False)
+    finally:
+        with engine.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        engine.dispose()
 
 
 class Clock:
@@ -66,12 +105,15 @@ class Step:
 
 
 class Office:
-    """`sent` are the lines that left, each with its sealed order; `statements` counts what went to the database."""
+    """`sent` are the lines that left, each with its sealed order; `statements` counts what went to the database.
 
-    def __init__(self, directory: Path, names: Sequence[str], slots: int = 8) -> None:
+    On SQLite in `directory`, unless `url` names an empty database.
+    """
+
+    def __init__(self, directory: Path, names: Sequence[str], slots: int = 8, url: str = "") -> None:
         self.clock = Clock()
         settings = Settings(data_dir=str(directory))
-        self.store = Store(f"sqlite:///{directory / 'muster.db'}")
+        self.store = Store(url or f"sqlite:///{directory / 'muster.db'}")
         migrate.upgrade(self.store)
         self.keys = {name: KeyPair.generate() for name in names}
         self.installed = installation.ensure(self.store, settings.data_dir, self.clock.now)
@@ -120,13 +162,16 @@ class Office:
     ) -> Step:
         """The node's answer to an order comes in with its canvas; what control then does."""
         step = sent if isinstance(sent, Step) else Step(sent[0], 0, sent[1])
-        token = self.answer(step.node, step.token, status)
-        canvas = collect.Canvas(step.rest, step.member.body, step.member.group_id)
-        collected = collect.collect(self.desk, token, canvas, redelivered=redelivered)
+        collected = self.hear_of(step, self.answer(step.node, step.token, status), redelivered=redelivered)
         return Step(step.member, step.position + 1, collected.order or "", collected)
 
-    def answer(self, node: str, token: str, status: str) -> str:
-        """What the node says of the job that it was ordered to run."""
+    def hear_of(self, step: Step, answer: str, *, redelivered: bool = False) -> collect.Collected:
+        """An answer comes in with the canvas of its step."""
+        canvas = collect.Canvas(step.rest, step.member.body, step.member.group_id)
+        return collect.collect(self.desk, answer, canvas, redelivered=redelivered)
+
+    def answer(self, node: str, token: str, status: str, output: bytes = b"") -> str:
+        """What the node says of the job that it was ordered to run, which wrote `output`."""
         keys = self.keys[node]
         order = open_order(
             token,
@@ -140,9 +185,14 @@ class Office:
         job, now = order.jobs[0], self.clock.now
         code = {"succeeded": 0, "failed": 1}.get(status)
         problem = None if code == 0 else {"type": status, "message": "made up"}
-        outcome = Outcome(
-            job.id, job.digest, self.installed.id, node, EPOCH, status, code, error=problem, ended_at=now
+        about = (job.id, job.digest, self.installed.id, node, EPOCH)
+        wrote = Stream(
+            len(output),
+            len(output),
+            hashlib.sha256(output).hexdigest(),
+            head=base64.b64encode(output).decode(),
         )
+        outcome = Outcome(*about, status, code, error=problem, ended_at=now, stdout=wrote)
         return seal_outcome(outcome, keys, self.public)
 
     def job(self, job: str) -> Any:

@@ -72,6 +72,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
+    def answer_slow_charset(self, *_: Any) -> None:
+        self.give(200, b"-" + b"b" * 200_000, "text/plain; charset=punycode")
+
     def raw(self, data: bytes) -> None:
         with suppress(OSError):
             self.wfile.write(data)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from desk import jobs, tasks
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -163,6 +163,17 @@ def test_the_tasks_timeout_runs_from_dispatch(exchange: Exchange) -> None:
     assert (exchange.job(execution).status, exchange.job(execution).effect_unknown) == ("timed_out", False)
     calling.look(exchange.caller, f"{execution}.a.0.1")
     assert not exchange.server.asked
+
+
+def test_a_call_that_cannot_end_stops_time_for_no_other(
+    exchange: Exchange, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, sound = (exchange.submit(http("/plain", ", timeout: 5")) for _ in range(2))
+    with exchange.office.store.write() as connection:
+        connection.execute(delete(tasks).where(tasks.c.execution == broken))
+    exchange.tick(6)
+    assert exchange.job(sound).status == "timed_out"
+    assert broken in caplog.text
 
 
 def test_the_tasks_timeout_ends_a_request(exchange: Exchange) -> None:

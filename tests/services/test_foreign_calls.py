@@ -21,7 +21,7 @@ from odd_server import odd_server
 
 from app.errors import InvalidInput
 from app.services import calling
-from app.transport.foreign import Foreign, read_connections
+from app.transport.foreign import Connection, Foreign, read_connections
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +92,31 @@ def test_a_broker_that_hangs_up(tmp_path: Path, broker: Broker, extra: str, beco
             assert exchange.status(execution) == "completed"
         exchange.caller.foreign.close()
         exchange.office.store.close()
+
+
+@pytest.mark.parametrize("result", ["1e999", '{"a": [-1e999]}', "NaN", "[" * 5000])
+def test_a_result_that_cannot_be_kept(broker: Broker, result: str) -> None:
+    broker.client.set("celery-task-meta-odd", f'{{"status": "SUCCESS", "result": {result}}}')
+    at = Connection("default", "", f"redis+socket://{broker.socket}")
+    foreign = Foreign("")
+    ended = foreign.ended(at, "odd", 10_000)
+    foreign.close()
+    assert ended is not None
+    assert ended.error == {"type": "celery", "message": "the result is no JSON"}
+
+
+def test_a_call_goes_to_the_broker_that_is_named_and_not_to_ours(
+    tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Celery prefers the broker of its environment, which is where ours is set."""
+    broker.client.flushall()
+    monkeypatch.setenv("CELERY_BROKER_URL", "redis://127.0.0.1:1/0")
+    path = tmp_path / "connections.toml"
+    path.write_text(f'[theirs]\nbroker = "redis+socket://{broker.socket}"\n')
+    foreign = Foreign(str(path))
+    foreign.send(foreign.connection("theirs"), "j1", "sums.add", [1], {}, "")
+    assert broker.client.llen("celery") == 1
+    foreign.close()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import ssl
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ def call(case: dict[str, Any], port: int) -> tuple[bool, dict[str, Any]]:
         given["body"] = "x" * case["generate"]
     asked = call_input.read(given, seconds=case.get("seconds", 5.0), limit=limit)
     policy = Policy.read(case.get("private", False), case.get("allow", "127.0.0.1/32"))
-    response = fetch(asked.request, policy=policy, seconds=asked.seconds, limit=limit)
+    request = replace(asked.request, confidential=case.get("confidential", False))
+    response = fetch(request, policy=policy, seconds=asked.seconds, limit=limit)
     return response.status in asked.expected, call_input.result_of(response)
 
 

@@ -45,9 +45,7 @@ def control(tmp_path: Path) -> Iterator[Control]:
 
 def execute(control: Control, *, key: str = "") -> str:
     plan = build(load_or_raise(WORKFLOW))
-    return submit(
-        control, Submission(plan, WORKFLOW, "ada", {}, idempotency_key=key, request_sha256="x")
-    ).execution
+    return submit(control, Submission(plan, WORKFLOW, "ada", {}, idempotency_key=key, request="x")).execution
 
 
 def end(control: Control, execution: str, at: float) -> None:

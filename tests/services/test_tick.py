@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from desk import Office, jobs, tasks
+from desk import BOTH, Office, Step, jobs, office_on, tasks
 from sqlalchemy import insert, update
 
-from app.services import tick
+from app.services import cancel, collect, hold, tick
 from app.store.tables import Timer, table
 
 timers = table(Timer)
@@ -55,3 +55,111 @@ def test_an_execution_that_cannot_go_on_stops_time_for_no_other(
 def test_a_second_worker_does_not_tick(office: Office) -> None:
     assert tick.tick(office.desk, "control-1")
     assert not tick.tick(office.desk, "control-2")
+
+
+@pytest.fixture(params=BOTH)
+def small(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Office]:
+    """Its node has one slot, and so room for two orders."""
+    with office_on(request.param, tmp_path, ["web-1"], slots=1) as made:
+        yield made
+
+
+def time_passes(office: Office, seconds: float, *, online: bool = True) -> None:
+    """So many seconds, with a tick in each few of them."""
+    end = office.clock.now + seconds
+    while office.clock.now < end:
+        office.clock.now = min(end, office.clock.now + 9)
+        if online:
+            office.hear("web-1", last_seen=office.clock.now)
+        assert tick.tick(office.desk, "here")
+
+
+SOON = RUNS.replace("input:", "queue_timeout: 60, input:")
+
+
+def test_a_job_whose_node_goes_while_it_waits_for_room_is_given_up(small: Office) -> None:
+    for _ in range(2):
+        small.submit(RUNS)
+    third = small.submit(SOON)
+    time_passes(small, 120)
+    assert small.statuses(jobs, third) == {"a.0": "queued"}
+    time_passes(small, 120, online=False)
+    job = small.job(f"{third}.a.0.1")
+    assert job.status == "failed"
+    assert job.error == {
+        "type": "node_offline",
+        "message": "node web-1 was offline for as long as queue_timeout allows",
+    }
+
+
+def test_the_time_that_a_job_may_wait_ends_with_the_nodes_return(small: Office) -> None:
+    small.hear("web-1", last_seen=None)
+    waits = small.submit(SOON)
+    time_passes(small, 45, online=False)
+    assert small.job(f"{waits}.a.0.1").give_up_at is not None
+    small.hear("web-1", last_seen=small.clock.now, slots=0)
+    time_passes(small, 600)
+    assert small.statuses(jobs, waits) == {"a.0": "queued"}
+    assert small.statuses(tasks, waits) == {"a": "running"}
+    small.hear("web-1", slots=1)
+    time_passes(small, 9)
+    assert small.statuses(jobs, waits) == {"a.0": "dispatched"}
+
+
+def test_a_drained_node_is_not_called_offline(small: Office) -> None:
+    small.hear("web-1", state="draining")
+    waits = small.submit(SOON)
+    time_passes(small, 90)
+    message = "node web-1 was draining for as long as queue_timeout allows"
+    assert small.job(f"{waits}.a.0.1").error == {"type": "node_offline", "message": message}
+
+
+def test_a_paused_execution_is_not_settled_in_each_tick(small: Office) -> None:
+    for _ in range(2):
+        small.submit(RUNS)
+    third = small.submit(SOON)
+    hold.pause(small.control, third, "ada")
+    time_passes(small, 300, online=False)
+    assert small.statuses(jobs, third) == {"a.0": "queued"}
+    hold.resume(small.control, third, "ada")
+    time_passes(small, 90, online=False)
+    assert small.statuses(jobs, third) == {"a.0": "failed"}
+
+
+DEADLINE = RUNS.replace("input:", "timeout: 20, idempotent: true, retry: {count: 1}, input:")
+
+
+def running(office: Office) -> str:
+    """An execution whose job runs, with a timeout, on a node that is well."""
+    assert tick.tick(office.desk, "here")
+    execution = office.submit(DEADLINE)
+    with office.store.write() as connection:
+        columns = {"status": "running", "backstop_at": office.clock.now + 60}
+        connection.execute(update(jobs).where(jobs.c.execution == execution).values(columns))
+    return execution
+
+
+def test_what_came_while_nobody_listened_is_heard_before_anything_is_given_up(small: Office) -> None:
+    execution = running(small)
+    member, order = small.sent[0]
+    answer = small.answer("web-1", order, "succeeded")
+    # No control worker for an hour. What the node said in the meantime waits in the queues.
+    small.clock.now += 3600
+    assert tick.tick(small.desk, "here")
+    assert small.statuses(jobs, execution) == {"a.0": "running"}
+    small.hear_of(Step(member, 0, order), answer)
+    assert small.execution(execution).status == "completed"
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_node_that_stays_silent_is_given_up_later(small: Office, asked: bool) -> None:
+    execution = running(small)
+    small.clock.now += 3600
+    if asked:
+        cancel.cancel(small.control, execution, "ada")
+        collect.settle(small.desk, execution)
+    time_passes(small, 25, online=False)
+    assert small.statuses(jobs, execution) == {"a.0": "running"}
+    time_passes(small, 36, online=False)
+    ended = small.job(f"{execution}.a.0.1")
+    assert ended.status == ("cancelled" if asked else "failed")

@@ -47,10 +47,11 @@ def _words(told: str) -> list[str]:
 def test_again_changes_nothing(store: Store) -> None:
     migrate.upgrade(store)
     with store.write() as connection:
-        connection.execute(text("INSERT INTO packs (ref, label, created_at) VALUES ('a', '', '2026-01-01')"))
+        names, values = "digest, plan_version, body, source, used_at", "'a', 1, '', '', '2026-01-01'"
+        connection.execute(text(f"INSERT INTO plans ({names}) VALUES ({values})"))
     migrate.upgrade(store)
     with store.read() as connection:
-        assert connection.execute(text("SELECT count(*) FROM packs")).scalar() == 1
+        assert connection.execute(text("SELECT count(*) FROM plans")).scalar() == 1
 
 
 def test_many_at_once(store: Store) -> None:

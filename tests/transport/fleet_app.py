@@ -15,10 +15,11 @@ from app.transport.gate import canvas_digest, next_link, restore_chord, take_can
 DIRECTORY = Path(os.environ["FLEET_DIRECTORY"])
 ROLE = os.environ["FLEET_ROLE"]
 BROKER = os.environ["FLEET_BROKER"]
+BACKEND = os.environ.get("FLEET_BACKEND") or (BROKER if BROKER.startswith("redis") else None)
 celery = make_celery(
     ROLE,  # type: ignore[arg-type]
     broker_url=BROKER,
-    backend_url=BROKER if ROLE == "control" and BROKER.startswith("redis") else None,
+    backend_url=BACKEND if ROLE == "control" else None,
     name=os.environ["FLEET_NAME"],
     queues=os.environ["FLEET_QUEUES"].split(","),
     concurrency=3,

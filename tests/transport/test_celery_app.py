@@ -12,7 +12,7 @@ from typing import Any, get_args
 import pytest
 
 from app.errors import Conflict, InvalidInput, NotAllowed
-from app.transport import queues
+from app.transport import queues, rabbit
 from app.transport.celery_app import Role, make_celery
 from app.transport.channel import Transport
 from app.transport.restore import hold_name, own_keys
@@ -49,10 +49,23 @@ def test_every_role_on_every_redis(role: Role, url: str) -> None:
 
 def test_rabbitmq_gets_none_of_the_options_of_redis() -> None:
     app = make_celery("control", broker_url="amqp://u:p@h:5672/v", name="w1", queues=["control"])
-    assert app.conf.broker_transport_options == {"confirm_publish": True}
+    options = app.conf.broker_transport_options
+    assert options == {
+        "confirm_publish": True,
+        "client_properties": {"connection_name": "muster:control:w1"},
+    }
     assert app.conf.broker_heartbeat == 10
-    assert app.connection_for_read().get_transport_cls().driver_type == "amqp"
+    assert app.connection_for_read().get_transport_cls() is rabbit.Transport
+    tls = make_celery("node", broker_url="amqps://u:p@h/v", name="n", queues=["node.n"])
+    assert tls.connection_for_read().get_transport_cls() is rabbit.SSLTransport
+    exchanges = {queue.name: (queue.exchange.name, queue.no_declare) for queue in tls.amqp.queues.values()}
+    assert exchanges == {
+        "node.n": ("", None),
+        queues.RESULTS: (queues.FROM_NODES, True),
+        queues.HEARTBEATS: (queues.FROM_NODES, True),
+    }
     app.close()
+    tls.close()
 
 
 def test_what_is_no_broker_or_no_node(tmp_path: Path) -> None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import kombu
 import pytest
 import redis
+from rabbit import Rabbit
 from real_fleet import Broker
 
 from app.transport import publisher, queues
@@ -188,15 +187,11 @@ def test_redis_goes_away_and_comes_back(tmp_path_factory: pytest.TempPathFactory
         second.stop()
 
 
-AMQP_URL = os.environ.get("MUSTER_TEST_AMQP_URL", "")
-
-
-@pytest.mark.skipif(not AMQP_URL, reason="MUSTER_TEST_AMQP_URL names no RabbitMQ")
 @pytest.mark.parametrize("name", MESSAGES)
-def test_on_rabbitmq_too_a_message_is_what_celery_sends(name: str) -> None:
+def test_on_rabbitmq_too_a_message_is_what_celery_sends(rabbit: Rabbit, name: str) -> None:
     # A queue for each: Celery's pool outlives the app, and remembers what it declared.
     queue = f"wire-test-{name.replace(' ', '-')}"
-    app = make_celery("control", broker_url=AMQP_URL, name="c1", queues=[queue])
+    app = make_celery("control", broker_url=rabbit.url, name="c1", queues=[queue])
     message = MESSAGES[name]
     changed = Message(
         queue,
@@ -208,13 +203,10 @@ def test_on_rabbitmq_too_a_message_is_what_celery_sends(name: str) -> None:
         message.group_id,
         message.group_index,
     )
-    with kombu.Connection(AMQP_URL) as connection:
-        channel = connection.default_channel
-        channel.queue_delete(queue)
-        send_task(app, changed)
-        app.publisher.send([changed])
+    send_task(app, changed)
+    app.publisher.send([changed])
+    with rabbit.channel() as channel:
         found = [channel.basic_get(queue, no_ack=True) for _ in range(2)]
-        channel.queue_delete(queue)
     theirs, ours = (_shape(each) for each in found)
     assert ours == theirs
     app.close()

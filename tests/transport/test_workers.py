@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import kombu
 import pytest
+from rabbit import Rabbit
 from real_fleet import ROOT, Broker, Workers, wait_for
 from real_messages import GOOD, dead, message, notes, push
 
@@ -316,12 +315,8 @@ def test_flower_sees_a_task_from_its_start_to_its_end(
     watcher.close()
 
 
-AMQP_URL = os.environ.get("MUSTER_TEST_AMQP_URL", "")
-
-
-@pytest.mark.skipif(not AMQP_URL, reason="MUSTER_TEST_AMQP_URL names no RabbitMQ")
-def test_rabbitmq_is_no_way_around(broker: Broker, workers: Workers) -> None:
-    worker, log = workers.ready("control", "control-1", "results", FLEET_BROKER=AMQP_URL)
+def test_rabbitmq_is_no_way_around(rabbit: Rabbit, workers: Workers) -> None:
+    worker, log = workers.ready("control", "control-1", "results", FLEET_BROKER=rabbit.url)
     good = json.dumps([["good"], {}, {}])
     right = {"task": queues.COLLECT, "id": "j1"}
     wrong: list[tuple[str, str, dict[str, Any]]] = [
@@ -337,10 +332,7 @@ def test_rabbitmq_is_no_way_around(broker: Broker, workers: Workers) -> None:
         (good, "application/json", {**right, "task": queues.SETTLE}),
         (json.dumps([["good"], {}, {"callbacks": [EVIL], "chain": 5}]), "application/json", right),
     ]
-    with kombu.Connection(AMQP_URL) as connection:
-        channel = connection.default_channel
-        for name in ("dead", "node.web-9"):
-            channel.queue_delete(name)
+    with rabbit.channel() as channel:
         for body, kind, headers in [*wrong, (good, "application/json", right)]:
             made = channel.prepare_message(body, content_type=kind, content_encoding="utf-8", headers=headers)
             channel.basic_publish(made, exchange="", routing_key=queues.RESULTS)

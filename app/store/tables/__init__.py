@@ -1,11 +1,19 @@
 """The tables, by what they are about. Names are plural; `*_at` are moments in UTC."""
 
 from app.store.tables.approvals import Approval, Decision
-from app.store.tables.executions import Event, Execution, Job, Output, Task, Timer, Variable
+from app.store.tables.executions import Event, Execution, Job, Output, Pin, Task, Timer, Variable
 from app.store.tables.fleet import EnrolmentToken, Installation, Node
-from app.store.tables.library import Pack, StoredPlan, WorkflowDefinition, WorkflowVersion
+from app.store.tables.library import (
+    Pack,
+    PackAction,
+    PackFile,
+    StoredPlan,
+    WorkflowDefinition,
+    WorkflowVersion,
+)
 from app.store.tables.people import AuditEntry, DeadLetter, IdempotencyKey, Token, User
 from app.store.tables.root import Base, table
+from app.store.tables.vault import KeyValue, Secret, SecretParameter
 
 __all__ = [
     "Approval",
@@ -19,9 +27,15 @@ __all__ = [
     "IdempotencyKey",
     "Installation",
     "Job",
+    "KeyValue",
     "Node",
     "Output",
     "Pack",
+    "PackAction",
+    "PackFile",
+    "Pin",
+    "Secret",
+    "SecretParameter",
     "StoredPlan",
     "Task",
     "Timer",

@@ -35,6 +35,7 @@ class Execution(Base):
     origin: Mapped[str] = mapped_column(String(8), default="stored")
     guard: Mapped[str] = mapped_column(String(8), default="")
     trace_id: Mapped[str] = mapped_column(String(32))
+    parent_span: Mapped[str] = mapped_column(String(16), default="")
     parent: Mapped[str | None] = mapped_column(String(26), index=True)
     parent_job: Mapped[str | None] = mapped_column(String(200), unique=True)
     depth: Mapped[int] = mapped_column(default=0)
@@ -46,12 +47,14 @@ class Execution(Base):
     waiting: Mapped[int] = mapped_column(default=0)
     unhandled: Mapped[int] = mapped_column(default=0)
     handled: Mapped[int] = mapped_column(default=0)
-    ended_badly: Mapped[str] = mapped_column(String(16), default="")
+    ended_badly: Mapped[str] = mapped_column(String(32), default="")
     error_message: Mapped[str] = mapped_column(Text, default="")
     finally_at: Mapped[int] = mapped_column(default=-1)
     var_seq: Mapped[int] = mapped_column(default=0)
+    var_bytes: Mapped[int] = mapped_column(default=0)
     event_seq: Mapped[int] = mapped_column(default=0)
     parameters: Mapped[Any] = mapped_column(Json, default=dict)
+    config: Mapped[Any] = mapped_column(Json, default=dict)
     output: Mapped[Any] = mapped_column(Json, nullable=True)
     degraded: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[float] = mapped_column(Instant)
@@ -104,8 +107,8 @@ class Job(Base):
     __tablename__ = "jobs"
     __table_args__ = (
         _one_of("status", JOB_STATUSES),
-        Index("ix_jobs_execution_task", "execution", "task"),
-        Index("ix_jobs_node_status", "node", "status"),
+        Index("ix_jobs_execution_task", "execution", "task", "status", "unit"),
+        Index("ix_jobs_node_status", "node", "status", "created_at", "id"),
         Index("ix_jobs_settled_status", "settled", "status"),
     )
 
@@ -184,6 +187,16 @@ class Event(Base):
     kind: Mapped[str] = mapped_column(String(32))
     at: Mapped[float] = mapped_column(Instant)
     data: Mapped[Any] = mapped_column(Json, default=dict)
+
+
+class Pin(Base):
+    """Which plan held from which event on. Only executions whose plan was changed have any, the first for event 1."""
+
+    __tablename__ = "pins"
+
+    execution: Mapped[str] = mapped_column(ForeignKey("executions.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    plan_digest: Mapped[str] = mapped_column(ForeignKey("plans.digest"))
 
 
 class Output(Base):

@@ -21,6 +21,7 @@ class Installation(Base):
     created_at: Mapped[float] = mapped_column(Instant)
     tick_holder: Mapped[str] = mapped_column(String(64), default="")
     tick_until: Mapped[float | None] = mapped_column(Instant)
+    tick_since: Mapped[float | None] = mapped_column(Instant)
     pruned_at: Mapped[float | None] = mapped_column(Instant)
 
 

@@ -12,16 +12,57 @@ from app.store.types import Instant, Json
 
 
 class Pack(Base):
+    """A pack by its name. `revision` counts its registrations that changed something; 0: none was ever registered.
+
+    `config_schema` are the keys of its configuration as config.yaml declares them, `config` the values that were set.
+    """
+
     __tablename__ = "packs"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     ref: Mapped[str] = mapped_column(String(64), unique=True)
     label: Mapped[str] = mapped_column(String(255), default="")
+    description: Mapped[str] = mapped_column(Text, default="")
+    version: Mapped[str] = mapped_column(String(50), default="")
+    author: Mapped[str] = mapped_column(String(255), default="")
+    tags: Mapped[Any] = mapped_column(Json, default=list)
+    revision: Mapped[int] = mapped_column(default=0)
+    config_schema: Mapped[Any] = mapped_column(Json, nullable=True)
+    config: Mapped[Any] = mapped_column(Json, default=dict)
     created_at: Mapped[float] = mapped_column(Instant)
+    updated_at: Mapped[float] = mapped_column(Instant)
+
+
+class PackFile(Base):
+    """One file of a registered pack, as it was registered last."""
+
+    __tablename__ = "pack_files"
+
+    pack_id: Mapped[int] = mapped_column(ForeignKey("packs.id", ondelete="CASCADE"), primary_key=True)
+    path: Mapped[str] = mapped_column(String(200), primary_key=True)
+    bytes: Mapped[int]
+    sha256: Mapped[str] = mapped_column(String(64))
+    content: Mapped[str] = mapped_column(Text)
+
+
+class PackAction(Base):
+    """An action of a pack as it is now; plans hold it as it was. `digest` is over what it does, `body` is all of it."""
+
+    __tablename__ = "pack_actions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    ref: Mapped[str] = mapped_column(String(129), unique=True)
+    pack_id: Mapped[int] = mapped_column(ForeignKey("packs.id", ondelete="CASCADE"), index=True)
+    revision: Mapped[int]
+    digest: Mapped[str] = mapped_column(String(64))
+    body: Mapped[Any] = mapped_column(Json)
+    enabled: Mapped[bool] = mapped_column(default=True)
+    created_at: Mapped[float] = mapped_column(Instant)
+    updated_at: Mapped[float] = mapped_column(Instant)
 
 
 class WorkflowDefinition(Base):
-    """A workflow by its reference; what it says is in its versions."""
+    """A workflow by its reference; what it says is in its versions. `registered`: it came with its pack's folder."""
 
     __tablename__ = "workflow_definitions"
 
@@ -37,6 +78,7 @@ class WorkflowDefinition(Base):
     param_schema: Mapped[Any] = mapped_column(Json, default=list)
     out_schema: Mapped[Any] = mapped_column(Json, nullable=True)
     enabled: Mapped[bool] = mapped_column(default=True)
+    registered: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[float] = mapped_column(Instant)
     updated_at: Mapped[float] = mapped_column(Instant)
 

@@ -43,7 +43,7 @@ class IdempotencyKey(Base):
 
     person: Mapped[str] = mapped_column(String(64), primary_key=True)
     key: Mapped[str] = mapped_column(String(128), primary_key=True)
-    request_sha256: Mapped[str] = mapped_column(String(64))
+    request_digest: Mapped[str] = mapped_column(String(64))
     execution: Mapped[str] = mapped_column(String(26))
     created_at: Mapped[float] = mapped_column(Instant, index=True)
 

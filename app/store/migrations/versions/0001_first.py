@@ -70,13 +70,15 @@ def upgrade() -> None:
     _jobs()
     _history()
     _approvals()
+    _vault()
 
 
 def downgrade() -> None:
     for table in (
-        "approval_decisions", "approvals", "outputs", "events", "timers", "variables", "jobs", "tasks",
-        "executions", "workflow_versions",
-        "workflow_definitions", "plans", "packs", "enrolment_tokens", "nodes", "installation",
+        "secret_parameters", "secrets", "kv",
+        "approval_decisions", "approvals", "outputs", "pins", "events", "timers", "variables", "jobs", "tasks",
+        "executions", "workflow_versions", "workflow_definitions", "plans", "pack_actions", "pack_files",
+        "packs", "enrolment_tokens", "nodes", "installation",
         "dead_letters", "audit_entries", "idempotency_keys", "tokens", "users",
     ):  # fmt: skip
         op.drop_table(table)
@@ -117,7 +119,7 @@ def _audit() -> None:
         "idempotency_keys",
         *_texts(64, "person"),
         *_texts(128, "key"),
-        *_texts(64, "request_sha256"),
+        *_texts(64, "request_digest"),
         *_texts(26, "execution"),
         *_moments("created_at"),
         sa.PrimaryKeyConstraint("person", "key", name=op.f("pk_idempotency_keys")),
@@ -157,7 +159,7 @@ def _fleet() -> None:
         *_json("control_keys"),
         *_moments("created_at"),
         *_texts(64, "tick_holder"),
-        *_moments("tick_until", "pruned_at", null=True),
+        *_moments("tick_until", "tick_since", "pruned_at", null=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_installation")),
     )
     op.create_table(
@@ -198,10 +200,45 @@ def _library() -> None:
         *_numbers("id"),
         *_texts(64, "ref"),
         *_texts(255, "label"),
-        *_moments("created_at"),
+        *_texts(None, "description"),
+        *_texts(50, "version"),
+        *_texts(255, "author"),
+        *_json("tags"),
+        *_numbers("revision"),
+        *_json("config_schema", null=True),
+        *_json("config"),
+        *_moments("created_at", "updated_at"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_packs")),
         sa.UniqueConstraint("ref", name=op.f("uq_packs_ref")),
     )
+    op.create_table(
+        "pack_files",
+        *_numbers("pack_id"),
+        *_texts(200, "path"),
+        *_numbers("bytes"),
+        *_texts(64, "sha256"),
+        *_texts(None, "content"),
+        sa.ForeignKeyConstraint(
+            ["pack_id"], ["packs.id"], name=op.f("fk_pack_files_pack_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("pack_id", "path", name=op.f("pk_pack_files")),
+    )
+    op.create_table(
+        "pack_actions",
+        *_numbers("id"),
+        *_texts(129, "ref"),
+        *_numbers("pack_id", "revision"),
+        *_texts(64, "digest"),
+        *_json("body"),
+        *_flags("enabled"),
+        *_moments("created_at", "updated_at"),
+        sa.ForeignKeyConstraint(
+            ["pack_id"], ["packs.id"], name=op.f("fk_pack_actions_pack_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_pack_actions")),
+        sa.UniqueConstraint("ref", name=op.f("uq_pack_actions_ref")),
+    )
+    op.create_index(op.f("ix_pack_actions_pack_id"), "pack_actions", ["pack_id"])
     op.create_table(
         "plans",
         *_texts(64, "digest"),
@@ -223,7 +260,7 @@ def _library() -> None:
         *_numbers("revision"),
         *_json("tags", "param_schema"),
         *_json("out_schema", null=True),
-        *_flags("enabled"),
+        *_flags("enabled", "registered"),
         *_moments("created_at", "updated_at"),
         sa.ForeignKeyConstraint(
             ["pack_id"], ["packs.id"], name=op.f("fk_workflow_definitions_pack_id"), ondelete="CASCADE"
@@ -264,6 +301,7 @@ def _executions() -> None:
         *_numbers("workflow_revision", null=True),
         *_texts(64, "plan_digest", "requester"),
         *_texts(32, "trace_id"),
+        *_texts(16, "parent_span"),
         *_columns(sa.String(26), ("parent",), True),
         *_columns(sa.String(200), ("parent_job",), True),
         *_numbers("depth"),
@@ -272,10 +310,10 @@ def _executions() -> None:
         *_texts(8, "origin", "guard", "intent"),
         *_texts(16, "halt"),
         *_numbers("live", "waiting", "unhandled", "handled"),
-        *_texts(16, "ended_badly"),
+        *_texts(32, "ended_badly"),
         *_texts(None, "error_message"),
-        *_numbers("finally_at", "var_seq", "event_seq"),
-        *_json("parameters"),
+        *_numbers("finally_at", "var_seq", "var_bytes", "event_seq"),
+        *_json("parameters", "config"),
         *_json("output", null=True),
         *_flags("degraded"),
         *_moments("created_at"),
@@ -349,8 +387,8 @@ def _jobs() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
     )
-    op.create_index("ix_jobs_execution_task", "jobs", ["execution", "task"])
-    op.create_index("ix_jobs_node_status", "jobs", ["node", "status"])
+    op.create_index("ix_jobs_execution_task", "jobs", ["execution", "task", "status", "unit"])
+    op.create_index("ix_jobs_node_status", "jobs", ["node", "status", "created_at", "id"])
     op.create_index("ix_jobs_settled_status", "jobs", ["settled", "status"])
 
 
@@ -394,6 +432,17 @@ def _history() -> None:
             ["execution"], ["executions.id"], name=op.f("fk_events_execution"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("execution", "seq", name=op.f("pk_events")),
+    )
+    op.create_table(
+        "pins",
+        *_texts(26, "execution"),
+        *_numbers("seq"),
+        *_texts(64, "plan_digest"),
+        sa.ForeignKeyConstraint(
+            ["execution"], ["executions.id"], name=op.f("fk_pins_execution"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(["plan_digest"], ["plans.digest"], name=op.f("fk_pins_plan_digest")),
+        sa.PrimaryKeyConstraint("execution", "seq", name=op.f("pk_pins")),
     )
     op.create_table(
         "outputs",
@@ -448,3 +497,43 @@ def _approvals() -> None:
         ),
         sa.PrimaryKeyConstraint("approval", "person", name=op.f("pk_approval_decisions")),
     )
+
+
+def _vault() -> None:
+    """What workflows read while they run."""
+    op.create_table(
+        "kv",
+        *_texts(255, "key"),
+        *_json("value", null=True),
+        *_numbers("revision"),
+        *_texts(64, "updated_by"),
+        *_moments("updated_at"),
+        *_moments("expires_at", null=True),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_kv")),
+    )
+    op.create_index(op.f("ix_kv_expires_at"), "kv", ["expires_at"])
+    op.create_table(
+        "secrets",
+        *_texts(255, "name"),
+        *_texts(None, "ciphertext"),
+        *_texts(16, "key_id"),
+        *_numbers("version"),
+        *_json("users"),
+        *_texts(64, "updated_by"),
+        *_moments("created_at", "updated_at"),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_secrets")),
+    )
+    op.create_index(op.f("ix_secrets_key_id"), "secrets", ["key_id"])
+    op.create_table(
+        "secret_parameters",
+        *_texts(26, "execution"),
+        *_texts(64, "name"),
+        *_texts(None, "ciphertext"),
+        *_texts(16, "key_id"),
+        *_texts(255, "secret"),
+        sa.ForeignKeyConstraint(
+            ["execution"], ["executions.id"], name=op.f("fk_secret_parameters_execution"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("execution", "name", name=op.f("pk_secret_parameters")),
+    )
+    op.create_index(op.f("ix_secret_parameters_key_id"), "secret_parameters", ["key_id"])

@@ -1,0 +1,117 @@
+"""What a node is to be told of a job: built from its rows, judged by the allowlist, with the secrets that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sqlalchemy import Connection
+
+from app import marks
+from app.compiler.plan import Plan
+from app.engine.state import JobState
+from app.engine.status import QUEUED
+from app.errors import InvalidInput, NotAllowed, TooLarge
+from app.services import guard, vault
+from app.services.control import Control
+from app.services.lost import fail
+from app.services.orders import build_job
+from app.services.run import Run
+from app.services.vault import Asked, Opened, SecretRefused
+from app.transport.messages import Job
+
+JOB_BYTES = 1_000_000
+"""What a job may be as JSON, with its secrets: sealed and signed it must fit the 2 MB of an order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a node is to be told of a job, its digest, and the values of the marks in it."""
+
+    message: Job
+    digest: str
+    opened: Opened = field(repr=False)
+
+    @property
+    def placed(self) -> Job:
+        """The message as its process will have it, to be judged: a variable may be what decides which program runs."""
+        if not self.opened.values:
+            return self.message
+        return replace(self.message, env=marks.put(self.message.env, self.opened.values))
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """Whose job it is: what the execution's row says."""
+
+    execution: str
+    requester: str
+    guard: str
+    trace_id: str
+
+
+def of_run(run: Run) -> About:
+    return About(run.execution, run.head.requester, run.head.guard, run.head.trace_id)
+
+
+def tell(run: Run, job: JobState) -> Told | None:
+    """What the node is to be told. A job that cannot be told fails here and now, before anything is sent."""
+    about = of_run(run)
+    try:
+        return judged(run.control, run.connection, about, run.plan, job, run.given_to(job))
+    except SecretRefused as problem:
+        vault.refuse(run.control, run.connection, _asked(about, run.plan, job), problem)
+        fail(run, job.id, QUEUED, {"type": "secret", "message": problem.message})
+    except InvalidInput as problem:
+        fail(run, job.id, QUEUED, {"type": "input", "message": problem.message})
+    except TooLarge as problem:
+        fail(run, job.id, QUEUED, {"type": "too_large", "message": problem.message})
+    except NotAllowed as problem:
+        guard.refuse(run.control, run.connection, run.head.requester, job.id, problem)
+        fail(run, job.id, QUEUED, {"type": "not_allowed", "message": problem.message})
+    return None
+
+
+def judged(
+    control: Control,
+    connection: Connection,
+    about: About,
+    plan: Plan,
+    job: JobState,
+    given: tuple[Mapping[str, Any], float | None],
+) -> Told:
+    """What a node is to be told for the first time. `given` is the rendered input, and the timeout in seconds.
+
+    Raises NotAllowed for what may not run, TooLarge for what no order could carry, SecretRefused, InvalidInput.
+    """
+    told = again(control, connection, about, plan, job, given)
+    guard.check(control, about.guard, told.placed)
+    size = told.message.size + told.opened.size
+    if size > JOB_BYTES:
+        raise TooLarge(f"input and script are {size} bytes, a job may have {JOB_BYTES}")
+    guard.note(control, connection, about.guard, about.requester, told.placed)
+    return told
+
+
+def again(
+    control: Control,
+    connection: Connection,
+    about: About,
+    plan: Plan,
+    job: JobState,
+    given: tuple[Mapping[str, Any], float | None],
+) -> Told:
+    """The same for a job that was judged before. Raises SecretRefused, InvalidInput."""
+    more: dict[str, Any] = {"plan": plan, "guard": about.guard, "trace_id": about.trace_id}
+    task = plan.tasks[job.task]
+    message = build_job(about.execution, task, *given, job, control.settings, **more)
+    opened = Opened()
+    if task.secrets:
+        opened = vault.for_order(control, connection, _asked(about, plan, job), message)
+    return Told(message, message.digest, opened)
+
+
+def _asked(about: About, plan: Plan, job: JobState) -> Asked:
+    task = plan.tasks[job.task]
+    return Asked(about.execution, task.name, job.id, about.requester, task.secrets)
