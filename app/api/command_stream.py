@@ -88,8 +88,9 @@ class CommandFollower:
             state = self._look(lambda connection: queries.state(connection, self.execution))
             if state.over:
                 give_up = give_up or time.monotonic() + PATIENCE
-                yield from self._rest()
+                # The result first: output that is stored between the two looks is told as well.
                 now = self._look(lambda connection: adhoc.result(connection, self.execution, self.node))
+                yield from self._rest()
                 if now.complete or time.monotonic() > give_up:
                     yield self._numbered("result", _shown.dump(now.shown))
                     yield frame("end", {"status": state.status, "degraded": state.degraded})

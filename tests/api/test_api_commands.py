@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 from api_world import World
-from sqlalchemy import select, update
+from sqlalchemy import Connection, select, update
 from werkzeug.test import TestResponse
 
 from app.engine.status import JOB_OVER
+from app.services import history
 from app.store.tables import Job, Output, StoredPlan, table
 from app.transport.ends import Ends
 from app.transport.output import OutputWriter, connect
@@ -357,6 +358,27 @@ def test_output_that_is_not_stored_yet_is_waited_for(live: World, redis_url: str
     stream.until(1)
     set_verified(live, job)
     messages = stream.end()
+    assert [event for event, _, _ in messages] == ["started", "stdout", "result", "end"]
+    assert messages[2][2]["truncated"] is False
+
+
+def test_output_that_is_stored_between_two_looks_is_told_before_the_result(
+    live: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execution = start(live, {"command": ["id"]})
+    (job,) = live.open_jobs(execution)
+    live.end(execution, job, stdout=b"late\n")
+    set_verified(live, job, verified=False)
+    look = history.kept_output
+
+    def overtaken(connection: Connection, of: str) -> history.Kept:
+        found = look(connection, of)
+        connection.rollback()
+        set_verified(live, job)
+        return found
+
+    monkeypatch.setattr(history, "kept_output", overtaken)
+    messages = coming_back(live, f"/api/v1{EXECUTE}/{execution}", "0-0-0").end()
     assert [event for event, _, _ in messages] == ["started", "stdout", "result", "end"]
     assert messages[2][2]["truncated"] is False
 
