@@ -154,7 +154,8 @@ class Plan:
     `vars_kv` are the keys that `vars` read, `output_kv` those of `output_map`.
     `actions` are the actions of packs that it uses, as they were when it was compiled: what `action_to_json` gives,
     with `revision` and `digest`. `config_refs` are the keys of its pack's configuration that its templates read, "*"
-    for all; `secret_config` those keys of it that name secrets.
+    for all; `secret_config` those keys of it that name secrets. `gate` is the approval that an execution waits for
+    before any task is born, as the input of `core.approval` (prompt, approvers, quorum, expires_in, on_expire).
     """
 
     ref: str
@@ -174,6 +175,7 @@ class Plan:
     actions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     config_refs: tuple[str, ...] = ()
     secret_config: tuple[str, ...] = ()
+    gate: Mapping[str, Any] | None = None
 
     @property
     def secret_parameters(self) -> frozenset[str]:
@@ -189,7 +191,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         data = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "tasks"}
-        data = {name: value for name, value in data.items() if value or name not in _OF_PACKS}
+        data = {name: value for name, value in data.items() if value or name not in _SELDOM}
         return {"plan_version": PLAN_VERSION, **data, "tasks": [_slim(task) for task in self.tasks.values()]}
 
     def dump(self) -> str:
@@ -230,7 +232,7 @@ class Plan:
 
 
 _DERIVED = frozenset({"index", "line", "incoming", "then", "boundary"})
-_OF_PACKS = frozenset({"actions", "config_refs", "secret_config"})
+_SELDOM = frozenset({"actions", "config_refs", "secret_config", "gate"})
 """Left out of the text of a plan that has none: most have none."""
 
 _DEFAULTS = {one.name: one for one in fields(PlanTask)}

@@ -1,6 +1,7 @@
 """The tables, by what they are about. Names are plural; `*_at` are moments in UTC."""
 
 from app.store.tables.approvals import Approval, Decision
+from app.store.tables.automation import Script, ScriptVersion
 from app.store.tables.executions import Event, Execution, Job, Output, Pin, Task, Timer, Variable
 from app.store.tables.fleet import EnrolmentToken, Installation, Node
 from app.store.tables.library import (
@@ -34,6 +35,8 @@ __all__ = [
     "PackAction",
     "PackFile",
     "Pin",
+    "Script",
+    "ScriptVersion",
     "Secret",
     "SecretParameter",
     "StoredPlan",

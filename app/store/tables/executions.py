@@ -19,17 +19,28 @@ def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
 
 
 class Execution(Base):
+    """`kind` is workflow, script (a saved one: `script` is its id, kept when it is deleted) or adhoc.
+
+    `gate` is where the approval is that it waits for before any task is born: pending, approved, rejected or expired;
+    empty where it needs none.
+    """
+
     __tablename__ = "executions"
     __table_args__ = (
         _one_of("status", EXECUTION_STATUSES),
         Index("ix_executions_status_id", "status", "id"),
         Index("ix_executions_workflow_ref_id", "workflow_ref", "id"),
         Index("ix_executions_ended_at", "ended_at"),
+        Index("ix_executions_kind_id", "kind", "id"),
+        Index("ix_executions_script_id", "script", "id"),
     )
 
     id: Mapped[str] = mapped_column(String(26), primary_key=True)
     workflow_ref: Mapped[str] = mapped_column(String(129))
     workflow_revision: Mapped[int | None]
+    kind: Mapped[str] = mapped_column(String(8), default="workflow")
+    script: Mapped[str] = mapped_column(String(26), default="")
+    script_version: Mapped[int] = mapped_column(default=0)
     plan_digest: Mapped[str] = mapped_column(ForeignKey("plans.digest"))
     requester: Mapped[str] = mapped_column(String(64))
     origin: Mapped[str] = mapped_column(String(8), default="stored")
@@ -42,6 +53,7 @@ class Execution(Base):
     held: Mapped[bool] = mapped_column(default=False)
     status: Mapped[str] = mapped_column(String(16))
     intent: Mapped[str] = mapped_column(String(8), default="run")
+    gate: Mapped[str] = mapped_column(String(8), default="")
     halt: Mapped[str] = mapped_column(String(16), default="")
     live: Mapped[int] = mapped_column(default=0)
     waiting: Mapped[int] = mapped_column(default=0)

@@ -71,10 +71,12 @@ def upgrade() -> None:
     _history()
     _approvals()
     _vault()
+    _automation()
 
 
 def downgrade() -> None:
     for table in (
+        "script_versions", "scripts",
         "secret_parameters", "secrets", "kv",
         "approval_decisions", "approvals", "outputs", "pins", "events", "timers", "variables", "jobs", "tasks",
         "executions", "workflow_versions", "workflow_definitions", "plans", "pack_actions", "pack_files",
@@ -299,6 +301,8 @@ def _executions() -> None:
         *_texts(26, "id"),
         *_texts(129, "workflow_ref"),
         *_numbers("workflow_revision", null=True),
+        *_texts(26, "script"),
+        *_numbers("script_version"),
         *_texts(64, "plan_digest", "requester"),
         *_texts(32, "trace_id"),
         *_texts(16, "parent_span"),
@@ -307,7 +311,7 @@ def _executions() -> None:
         *_numbers("depth"),
         *_flags("held"),
         *_texts(16, "status"),
-        *_texts(8, "origin", "guard", "intent"),
+        *_texts(8, "kind", "origin", "guard", "intent", "gate"),
         *_texts(16, "halt"),
         *_numbers("live", "waiting", "unhandled", "handled"),
         *_texts(32, "ended_badly"),
@@ -325,6 +329,8 @@ def _executions() -> None:
     )
     op.create_index(op.f("ix_executions_parent"), "executions", ["parent"])
     op.create_index("ix_executions_ended_at", "executions", ["ended_at"])
+    op.create_index("ix_executions_kind_id", "executions", ["kind", "id"])
+    op.create_index("ix_executions_script_id", "executions", ["script", "id"])
     op.create_index("ix_executions_status_id", "executions", ["status", "id"])
     op.create_index("ix_executions_workflow_ref_id", "executions", ["workflow_ref", "id"])
 
@@ -537,3 +543,38 @@ def _vault() -> None:
         sa.PrimaryKeyConstraint("execution", "name", name=op.f("pk_secret_parameters")),
     )
     op.create_index(op.f("ix_secret_parameters_key_id"), "secret_parameters", ["key_id"])
+
+
+def _automation() -> None:
+    """Saved scripts."""
+    op.create_table(
+        "scripts",
+        *_texts(26, "id"),
+        *_texts(64, "name"),
+        *_texts(None, "description"),
+        *_json("tags"),
+        *_numbers("version"),
+        *_doubles("timeout"),
+        *_flags("requires_approval"),
+        *_json("approval"),
+        *_numbers("revision"),
+        *_texts(64, "updated_by"),
+        *_moments("created_at", "updated_at"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_scripts")),
+        sa.UniqueConstraint("name", name=op.f("uq_scripts_name")),
+    )
+    op.create_table(
+        "script_versions",
+        *_texts(26, "script_id"),
+        *_numbers("version"),
+        *_texts(32, "shell"),
+        *_texts(None, "body"),
+        *_json("parameters"),
+        *_texts(8, "substitution"),
+        *_texts(64, "digest", "author"),
+        *_moments("created_at"),
+        sa.ForeignKeyConstraint(
+            ["script_id"], ["scripts.id"], name=op.f("fk_script_versions_script_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("script_id", "version", name=op.f("pk_script_versions")),
+    )
