@@ -64,6 +64,13 @@ class TooLarge(MusterError):
     status = 413
 
 
+class FeatureOff(MusterError):
+    """A part of Muster that is switched off in this installation; its code is the feature's."""
+
+    code = "feature-off"
+    status = 402
+
+
 class Unavailable(MusterError):
     code = "unavailable"
     status = 503

@@ -41,6 +41,12 @@ class Settings:
     flower_bind: str = "127.0.0.1:5555"
     flower_auth: str = ""
 
+    # features of the automation engine
+    automation_script_library: bool = True
+    automation_script_exec: bool = True
+    automation_script_schedule: bool = True
+    automation_script_approval: bool = True
+
     # control
     control_name: str = "control"
     control_concurrency: int = 4

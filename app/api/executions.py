@@ -16,7 +16,7 @@ from app.services import again, hold, queries
 from app.services.cancel import cancel as ask_to_cancel
 from app.services.guard import STORED, Origin
 from app.services.resolve import resolve as resolve_job
-from app.services.runnable import Runnable, inline
+from app.services.runnable import Runnable, inline, kind_of
 from app.services.runnable import runnable as stored
 from app.services.submit import Accepted, Submission, submit
 
@@ -100,6 +100,9 @@ def submission(
         idempotency_key=key,
         request=json.dumps(asked_for, sort_keys=True, separators=(",", ":")) if key else "",
         origin=origin,
+        kind=kind_of(runnable, origin),
+        script=runnable.script,
+        script_version=runnable.script_version,
     )
 
 

@@ -18,6 +18,7 @@ from app.language.parse import load_or_raise
 from app.language.problems import InvalidWorkflow
 from app.services import limits
 from app.services.control import Control
+from app.services.guard import Origin
 from app.store import executions as rows
 from app.store.prepared import Query
 from app.store.tables import Pack, PackAction, WorkflowDefinition, WorkflowVersion, table
@@ -38,11 +39,18 @@ _COMPILED_KEPT: Final = 128
 
 @dataclass(frozen=True, slots=True)
 class Runnable:
-    """What an execution pins."""
+    """What an execution pins. `script` is the id of the saved script that it was made from, if it was."""
 
     plan: Plan
     source: str
     revision: int | None
+    script: str = ""
+    script_version: int = 0
+
+
+def kind_of(found: Runnable, origin: Origin) -> str:
+    """What an execution of it is called: script, adhoc or workflow."""
+    return "script" if found.script else "adhoc" if origin == "adhoc" else "workflow"
 
 
 def known_to(connection: Connection, *texts: str) -> Known:

@@ -49,7 +49,7 @@ class Submission:
     """What is asked for, by whom. `request` is what must be the same where the key comes again.
 
     `given_on` are the secret parameters that the parent gives on, as references. What does not come from the library
-    (`origin`) is held to the allowlist.
+    (`origin`) is held to the allowlist. `kind` is workflow, script (with the id and version of the saved one) or adhoc.
     """
 
     plan: Plan
@@ -60,6 +60,9 @@ class Submission:
     idempotency_key: str = ""
     request: str = field(default="", repr=False)
     origin: guard.Origin = guard.STORED
+    kind: str = "workflow"
+    script: str = ""
+    script_version: int = 0
     parent: Parent | None = None
     given_on: Mapping[str, str] = field(default_factory=dict)
 
@@ -106,6 +109,9 @@ def submit(control: Control, submission: Submission) -> Accepted:
             "workflow_ref": plan.ref,
             "workflow_revision": submission.revision,
             "plan_digest": digest,
+            "kind": submission.kind,
+            "script": submission.script,
+            "script_version": submission.script_version,
             "requester": submission.requester,
             "origin": submission.origin,
             "guard": examined.guard,
