@@ -1,4 +1,4 @@
-"""Lint of scripts of PowerShell and cmd, which do not tell capitals from small letters: where a parameter is no data."""
+"""Lint of scripts of PowerShell and cmd, which know no capitals: where a parameter is no data to them."""
 
 from __future__ import annotations
 
