@@ -103,11 +103,7 @@ def is_reserved(name: str, shell: str) -> bool:
     if shell not in ("powershell", "cmd"):
         return False
     folded = name.lower()
-    if (
-        folded in _FOLDED
-        or folded.upper().startswith(PREFIXES)
-        or folded.startswith(_WINDOWS_PREFIXES)
-    ):
+    if folded in _FOLDED or folded.upper().startswith(PREFIXES) or folded.startswith(_WINDOWS_PREFIXES):
         return True
     if shell == "cmd":
         return folded in IN_CMD
