@@ -45,7 +45,10 @@ _USAGE = "muster script run deploy --on web-1,web-2 -p target=/srv/www"
 @click.option("--reason", default="", help="Why, for the audit trail.")
 @click.option("--follow/--no-follow", "following", default=True, help="Show it live until it is over.")
 @click.option(
-    "--fold/--no-fold", "folding", default=True, help="Say at the end which nodes answered the same."
+    "--fold/--no-fold",
+    "folding",
+    default=None,
+    help="Say at the end which nodes answered the same; not with --json if not said.",
 )
 @calls_api
 def run(call: Call, name: str, nodes: Sequence[str], labels: Sequence[str], **options: Any) -> int:
@@ -101,7 +104,7 @@ def _values(pairs: Sequence[str], file: str | None) -> dict[str, Any]:
     return found
 
 
-def _follow(call: Call, execution: str, *, folding: bool) -> int:
+def _follow(call: Call, execution: str, *, folding: bool | None) -> int:
     screen = Screen()
     printer = Printer(screen, is_told=False)
     state: dict[str, Any] = {}
@@ -119,16 +122,19 @@ def _follow(call: Call, execution: str, *, folding: bool) -> int:
     return INTERRUPTED if was_cancelled else exit_code_of(hosts, failed=state.get("status") != "completed")
 
 
-def _shown(call: Call, screen: Screen, execution: str, *, folding: bool, texts: bool) -> Mapping[str, Any]:
+def _shown(
+    call: Call, screen: Screen, execution: str, *, folding: bool | None, texts: bool
+) -> Mapping[str, Any]:
     """Prints what became of an execution, with what its nodes wrote if `texts`; the execution."""
-    fold = "output" if folding else None
+    is_folded = not call.json if folding is None else folding
+    fold = "output" if is_folded else None
     found = call.client.get(api("automation", "executions", execution), fold=fold)
     if call.json:
         click.echo(as_json(found))
         return found
     hosts = found.get("hosts") or ()
     if texts:
-        for one in found.get("groups") or () if folding else hosts:
+        for one in found.get("groups") or () if is_folded else hosts:
             _text(screen, one)
     screen.line("")
     screen.table(_HOSTS, [_row(host) for host in hosts])
@@ -190,9 +196,14 @@ def _listed(item: Mapping[str, Any]) -> list[Any]:
 
 @click.command("results", short_help="Show what each node answered.")
 @click.argument("execution", metavar="EXECUTION")
-@click.option("--fold/--no-fold", "folding", default=True, help="Tell outputs that are the same once.")
+@click.option(
+    "--fold/--no-fold",
+    "folding",
+    default=None,
+    help="Tell outputs that are the same once; not with --json if not said.",
+)
 @calls_api
-def results(call: Call, execution: str, folding: bool) -> None:
+def results(call: Call, execution: str, folding: bool | None) -> None:
     """Show what became of a script on each node, and what it wrote there."""
     _shown(call, Screen(), execution, folding=folding, texts=True)
 
@@ -208,4 +219,4 @@ def retry(call: Call, execution: str, reason: str, following: bool) -> int:
     if not following:
         call.show(answer, lambda one: f"execution={safe(execution)} status={safe(str(one.get('status')))}")
         return 0
-    return _follow(call, execution, folding=True)
+    return _follow(call, execution, folding=None)
