@@ -73,7 +73,9 @@ def _start(
     origin: Origin,
 ) -> Response:
     wanted = submission(runnable, values, key or "", asked_for, origin)
-    accepted = submit(control(), replace(wanted, reason=asked_for["reason"]))
+    # A gate is there at once: who asks is told that somebody has to decide.
+    is_put_off = runnable.plan.gate is None
+    accepted = submit(control(), replace(wanted, reason=asked_for["reason"], is_put_off=is_put_off))
     finished = bool(wait) and held.until_over(accepted.execution, wait)
     return _answer(accepted, goes_on=bool(wait) and not finished)
 
