@@ -50,6 +50,7 @@ class Submission:
 
     `given_on` are the secret parameters that the parent gives on, as references. What does not come from the library
     (`origin`) is held to the allowlist. `kind` is workflow, script (with the id and version of the saved one) or adhoc.
+    `reason` is for the audit trail.
     """
 
     plan: Plan
@@ -63,6 +64,7 @@ class Submission:
     kind: str = "workflow"
     script: str = ""
     script_version: int = 0
+    reason: str = ""
     parent: Parent | None = None
     given_on: Mapping[str, str] = field(default_factory=dict)
 
@@ -178,6 +180,10 @@ def _keep_in_audit(
     """With the execution itself, so that nothing runs that is not in the trail."""
     detail = {"workflow": submission.plan.ref, "revision": submission.revision, "origin": submission.origin}
     detail |= examined.detail
+    if submission.script:
+        detail |= {"script": submission.script, "version": submission.script_version}
+    if submission.reason:
+        detail["reason"] = submission.reason
     person = submission.requester
     audit.record(connection, person, "execution.submit", execution, audit.ACCEPTED, detail, at=now)
     if examined.problems:
