@@ -16,7 +16,7 @@ from app.compiler import canvas
 from app.compiler.plan import IO, Plan
 from app.engine.events import NodeAway
 from app.engine.state import JobState
-from app.engine.status import DISPATCHED, JOB_OUT, QUEUED, RUN
+from app.engine.status import DISPATCHED, GATE_PENDING, JOB_OUT, QUEUED, RUN
 from app.errors import InvalidInput, NotAllowed, TooLarge
 from app.services import calls, telling
 from app.services.control import Control
@@ -319,7 +319,8 @@ def _loaded() -> Any:
 
 def _waiting(node: str) -> Any:
     runs = (executions.c.intent == RUN) | tasks.c.is_finally
-    return _loaded().where(jobs.c.node == node, jobs.c.status == QUEUED, runs)
+    may = executions.c.gate != GATE_PENDING
+    return _loaded().where(jobs.c.node == node, jobs.c.status == QUEUED, runs, may)
 
 
 def _send_alone(

@@ -184,8 +184,9 @@ class Run:
         if submitted:
             self.load_tasks(self.plan.tasks)
             return
-        touched = getattr(event, "task", None) or (self.slice.jobs[job_id].task if job_id else None)
-        if touched is not None:
+        # The question of a gate has no job's row, and its timer no task.
+        touched = getattr(event, "task", None) or (job_id in self.slice.jobs and self.slice.jobs[job_id].task)
+        if touched:
             self.load_tasks(self._neighbours(touched))
 
     def _neighbours(self, name: str) -> set[str]:

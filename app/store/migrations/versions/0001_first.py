@@ -313,7 +313,7 @@ def _executions() -> None:
         *_texts(16, "status"),
         *_texts(8, "kind", "origin", "guard", "intent", "gate"),
         *_texts(16, "halt"),
-        *_numbers("live", "waiting", "unhandled", "handled"),
+        *_numbers("gates", "live", "waiting", "unhandled", "handled"),
         *_texts(32, "ended_badly"),
         *_texts(None, "error_message"),
         *_numbers("finally_at", "var_seq", "var_bytes", "event_seq"),
