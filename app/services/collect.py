@@ -30,6 +30,7 @@ from app.engine.status import (
 )
 from app.logs import scope
 from app.services import calls, families, handover, outcomes, telling
+from app.services.approved import NotApproved
 from app.services.control import Control
 from app.services.handover import Parcel
 from app.services.lost import lose
@@ -265,7 +266,7 @@ def _again(run: Run, rest: Sequence[Signature]) -> tuple[Told, Recipient] | None
         about, given = telling.of_run(run), run.given_to(state)
         told = telling.again(run.control, run.connection, about, run.plan, state, given)
         return told, place.recipient
-    except SecretRefused:
+    except (SecretRefused, NotApproved):
         # As where an order is sent again: it waits until the one that was sent has expired.
         return None
 
