@@ -17,6 +17,7 @@ from app.engine.status import (
     ACCEPTED,
     CANCELLED,
     EXECUTION_OVER,
+    GATE_PENDING,
     JOB_HELD,
     JOB_OUT,
     JOB_OVER,
@@ -204,7 +205,7 @@ def _held_up(desk: Desk) -> None:
         .join(executions, executions.c.id == jobs.c.execution)
         .where(jobs.c.status == QUEUED)
         .where(or_(is_here & jobs.c.give_up_at.is_not(None), ~is_here & jobs.c.give_up_at.is_(None)))
-        .where(or_(is_here, executions.c.intent != PAUSE))
+        .where(or_(is_here, executions.c.intent != PAUSE), executions.c.gate != GATE_PENDING)
     )
     found = _rows(desk, query)
 

@@ -12,6 +12,7 @@ from app.store.tables.library import (
     WorkflowDefinition,
     WorkflowVersion,
 )
+from app.store.tables.notifications import Notification
 from app.store.tables.people import AuditEntry, DeadLetter, IdempotencyKey, Token, User
 from app.store.tables.root import Base, table
 from app.store.tables.vault import KeyValue, Secret, SecretParameter
@@ -30,6 +31,7 @@ __all__ = [
     "Job",
     "KeyValue",
     "Node",
+    "Notification",
     "Output",
     "Pack",
     "PackAction",

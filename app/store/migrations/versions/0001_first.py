@@ -70,6 +70,7 @@ def upgrade() -> None:
     _jobs()
     _history()
     _approvals()
+    _notifications()
     _vault()
     _automation()
 
@@ -78,6 +79,7 @@ def downgrade() -> None:
     for table in (
         "script_versions", "scripts",
         "secret_parameters", "secrets", "kv",
+        "notifications",
         "approval_decisions", "approvals", "outputs", "pins", "events", "timers", "variables", "jobs", "tasks",
         "executions", "workflow_versions", "workflow_definitions", "plans", "pack_actions", "pack_files",
         "packs", "enrolment_tokens", "nodes", "installation",
@@ -313,7 +315,7 @@ def _executions() -> None:
         *_texts(16, "status"),
         *_texts(8, "kind", "origin", "guard", "intent", "gate"),
         *_texts(16, "halt"),
-        *_numbers("live", "waiting", "unhandled", "handled"),
+        *_numbers("gates", "live", "waiting", "unhandled", "handled"),
         *_texts(32, "ended_badly"),
         *_texts(None, "error_message"),
         *_numbers("finally_at", "var_seq", "var_bytes", "event_seq"),
@@ -478,6 +480,7 @@ def _approvals() -> None:
         *_json("approvers"),
         *_numbers("quorum"),
         *_json("answer_schema", null=True),
+        *_texts(None, "subject"),
         *_texts(64, "digest", "requester"),
         *_texts(16, "status"),
         *_json("answer", null=True),
@@ -503,6 +506,25 @@ def _approvals() -> None:
         ),
         sa.PrimaryKeyConstraint("approval", "person", name=op.f("pk_approval_decisions")),
     )
+
+
+def _notifications() -> None:
+    """Words to people outside."""
+    op.create_table(
+        "notifications",
+        *_texts(26, "id"),
+        *_texts(64, "kind"),
+        *_texts(255, "subject"),
+        *_json("data"),
+        *_texts(16, "status"),
+        *_json("ways", null=True),
+        *_numbers("attempts"),
+        *_texts(None, "error"),
+        *_moments("created_at", "due_at"),
+        *_moments("sent_at", null=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_notifications")),
+    )
+    op.create_index("ix_notifications_status_due_at", "notifications", ["status", "due_at"])
 
 
 def _vault() -> None:
