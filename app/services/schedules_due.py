@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
-from sqlalchemy import select, update
+from sqlalchemy import Connection, select, update
 
 from app.logs import scope
+from app.services import script_results
 from app.services.apart import apart
 from app.services.collect import Desk
 from app.services.control import Control
 from app.services.cron import Cron
 from app.services.measures import SCHEDULE_TICKS
 from app.services.misfires import Policy, Tick, divided, next_tick, pending
+from app.services.schedule_targets import SCRIPT
 from app.services.schedule_ticks import MISSED, Due, Overtaken, move, open_executions, see_to, write_tick
 from app.store.tables import Execution, Schedule, table
 
@@ -89,16 +91,22 @@ def _miss(control: Control, due: Due, missed: list[tuple[Tick, str]]) -> None:
 def _follow(control: Control) -> None:
     """What schedules say of their last executions, where these stand otherwise by now."""
     query = (
-        select(schedules.c.id, schedules.c.last_execution, executions.c.status)
+        select(schedules.c.id, schedules.c.kind, schedules.c.last_execution, executions.c.status)
         .join(executions, executions.c.id == schedules.c.last_execution)
         .where(executions.c.status != schedules.c.seen)
     )
     with control.store.read() as connection:
         found = list(connection.execute(query.limit(AT_ONCE)))
+        words = {row.id: _word(connection, row) for row in found}
     if not found:
         return
     with control.store.write() as connection:
         for row in found:
-            told = {"last_status": row.status, "last_reason": "", "seen": row.status}
+            told = {"last_status": words[row.id], "last_reason": "", "seen": row.status}
             mine = (schedules.c.id == row.id, schedules.c.last_execution == row.last_execution)
             connection.execute(update(schedules).where(*mine).values(told))
+
+
+def _word(connection: Connection, row: Any) -> str:
+    """What an execution's state is called: of a script in one word for all its nodes."""
+    return script_results.word(connection, row.last_execution) if row.kind == SCRIPT else str(row.status)

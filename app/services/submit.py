@@ -51,6 +51,7 @@ class Submission:
     `given_on` are the secret parameters that the parent gives on, as references. What does not come from the library
     (`origin`) is held to the allowlist. `kind` is workflow, script (with the id and version of the saved one) or adhoc.
     `schedule` is the id of the one whose time has come; its secrets are in `given_on` as well, by their names.
+    `reason` is for the audit trail.
     """
 
     plan: Plan
@@ -65,6 +66,7 @@ class Submission:
     script: str = ""
     script_version: int = 0
     schedule: str = ""
+    reason: str = ""
     parent: Parent | None = None
     given_on: Mapping[str, str] = field(default_factory=dict)
 
@@ -198,6 +200,10 @@ def _keep_in_audit(
     detail = {"workflow": submission.plan.ref, "revision": submission.revision, "origin": submission.origin}
     detail |= examined.detail
     detail |= {"schedule": submission.schedule} if submission.schedule else {}
+    if submission.script:
+        detail |= {"script": submission.script, "version": submission.script_version}
+    if submission.reason:
+        detail["reason"] = submission.reason
     person = submission.requester
     audit.record(connection, person, "execution.submit", execution, audit.ACCEPTED, detail, at=now)
     if examined.problems:

@@ -7,7 +7,7 @@ from pathlib import Path
 from repository import ROOT, imported, modules, named
 
 PURE = {"allow", "language", "compiler", "engine"}
-PLAIN = {"errors", "ids", "logs", "marks", "masking", "settings"}
+PLAIN = {"errors", "ids", "logs", "marks", "masking", "powershell", "settings"}
 BELOW = PURE | PLAIN
 SERVER = {"store", "transport", "services", "node"}
 
@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "ids": set(),
     "marks": set(),
     "masking": set(),
+    "powershell": set(),
     "settings": {"errors"},
     "logs": {"errors", "settings"},
     "allow": {"errors"},
