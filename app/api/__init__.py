@@ -10,6 +10,7 @@ from app import settings as environment
 from app.api import gate, paths, problems, shown, tracing, wiring
 from app.api.approvals import approvals
 from app.api.commands import commands
+from app.api.deploy_plans import deploy_plans
 from app.api.executions import executions
 from app.api.graphs import graphs
 from app.api.history import history
@@ -84,6 +85,7 @@ def _add_routes(app: Flask) -> None:
         executions,
         graphs,
         history,
+        deploy_plans,
         approvals,
         nodes,
         commands,
