@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from bare_path import KSH, path_without
 from fleet_processes import wait_until
-from running import SOON, WEB, Running
+from guide import Example, examples, gist, sessions
+from running import GUIDE, SOON, WEB, Running
 
 from app.node.identity import load_identity
 from app.transport.sealing import open_order
@@ -22,6 +23,7 @@ from app.transport.sealing import open_order
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(180)]
 
 NODE = "shell-1"
+SHELLS_GUIDE = GUIDE.with_name("shells.md")
 SHELLS = {"bash": "bash", "sh": "sh", "zsh": "zsh", "ksh": "ksh", "powershell": "pwsh", "cmd": "cmd.exe"}
 """The seed's shells, and the program that is each of them on a node."""
 TELLS = """#!/bin/sh
@@ -198,3 +200,29 @@ def test_S2_23_a_program_is_a_plan_without_files(running: Running) -> None:
     plan = plan_of(running, answer.data["execution"])
     assert (plan["files"], [one["argv"] for one in plan["commands"]]) == ([], [["printf", "%s", "; reboot"]])
     assert os.listdir(running.home(NODE) / "jobs" / plan["job"] / "work") == []
+
+
+# The guide
+
+
+@pytest.mark.parametrize("session", sessions(SHELLS_GUIDE), ids=lambda session: " ".join(session[0])[:40])
+def test_S2_21_the_guide_to_shells_shows_what_comes(
+    running: Running, session: tuple[list[str], list[str]]
+) -> None:
+    words, lines = session
+    shell = words[words.index("--shell") + 1]
+    if shutil.which(shell) is None:
+        assert not os.environ.get("CI"), f"{shell} must be there in CI"
+        pytest.skip(f"{shell} is not installed")
+    done = running.muster(*words, role="operator")
+    assert (done.stdout + done.stderr).splitlines() == lines
+
+
+@pytest.mark.parametrize("example", examples(SHELLS_GUIDE), ids=lambda example: example.ref)
+def test_S2_22_the_workflows_of_the_guide_to_shells(running: Running, example: Example) -> None:
+    file = running.directory / f"{example.ref}.yaml"
+    file.write_text(example.source)
+    done = running.muster("run", str(file))
+    assert (done.returncode, "status=completed" in done.stdout) == (0, True), done.stdout + done.stderr
+    if example.shown:
+        assert gist(done.stdout) == gist(example.shown)
