@@ -37,7 +37,7 @@ NEEDED = {
         GET /api/v1/workflow-executions/<>/graph /api/v1/workflow-executions/<>/explain
         GET /api/v1/workflow-executions/<>/tasks/<>/explain /api/v1/workflows/<>/graph
         GET /api/v1/workflow-executions/<>/jobs/<>/output/<> /api/v1/nodes /api/v1/nodes/<>
-        GET /api/v1/nodes/<>/execute/<>
+        GET /api/v1/nodes/<>/execute/<> /api/v1/workflow-executions/<>/jobs/<>/plan
         GET /api/v1/automation/approvals /api/v1/automation/approvals/<>
         GET /api/v1/kv /api/v1/kv/<>
         GET /api/v1/packs/<> /api/v1/packs/<>/files/<> /api/v1/packs/<>/config
