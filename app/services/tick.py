@@ -42,6 +42,9 @@ executions, installations, outputs = table(Execution), table(Installation), tabl
 _ends_something = not_(or_(timers.c.kind == "delay", timers.c.kind.startswith("retry.")))
 """In a pause only these timers fire: sleeps, timeouts, expiries."""
 
+_is_timeout = timers.c.kind.startswith("timeout")
+"""Those of blocks and of workflows that are called: what is in them may have ended, and nobody has heard of it yet."""
+
 AT_ONCE = 500
 """Rows that one part of one tick takes on, so that a tick stays short."""
 
@@ -143,6 +146,8 @@ def _timers(desk: Desk) -> None:
         .order_by(timers.c.due_at)
     )
     due = _rows(desk, query)
+    if any(row.kind.startswith("timeout") for row in due) and not _has_listened(desk):
+        due = _rows(desk, query.where(not_(_is_timeout)))
 
     def fire(run: Run) -> None:
         for row in due:
