@@ -17,6 +17,7 @@ from app.store.tables import (
     IdempotencyKey,
     Installation,
     KeyValue,
+    Notification,
     Output,
     Pin,
     StoredPlan,
@@ -26,6 +27,7 @@ from app.store.tables import (
 
 executions, outputs, plans = table(Execution), table(Output), table(StoredPlan)
 kv = table(KeyValue)
+notifications = table(Notification)
 keys, letters, tokens = table(IdempotencyKey), table(DeadLetter), table(EnrolmentToken)
 versions, installations, pins = table(WorkflowVersion), table(Installation), table(Pin)
 
@@ -87,6 +89,7 @@ def _rest(now: float, before: float) -> list[Any]:
         delete(keys).where(keys.c.created_at < now - KEY_LIFETIME),
         delete(kv).where(kv.c.expires_at < now),
         delete(letters).where(letters.c.at < before),
+        delete(notifications).where(notifications.c.created_at < before),
         delete(tokens).where(tokens.c.expires_at < now - DAY),
         delete(plans).where(plans.c.used_at < now - DAY, unused),
     ]
