@@ -17,8 +17,9 @@ from app.api.live import PATIENCE
 from app.api.strict import Parser
 from app.api.wiring import control, reading, wiring
 from app.services import adhoc
-from app.services.adhoc import Command, Result, Targets
+from app.services.adhoc import Command, Result
 from app.services.submit import Accepted, submit
+from app.services.targets import Targets
 
 commands = Blueprint("commands", __name__, description="Commands on nodes, outside of workflows.")
 commands.ARGUMENTS_PARSER = Parser()

@@ -43,6 +43,12 @@ class JobId(Pattern):
     regex = "[A-Za-z0-9_.-]{1,200}"
 
 
+class Script(Pattern):
+    """A saved script by its id or its name."""
+
+    regex = f"(?:{Ulid.regex}|{_NAME})"
+
+
 class Stream(Pattern):
     regex = "stdout|stderr"
 
@@ -55,6 +61,7 @@ _CONVERTERS = {
     "key": Key,
     "node": NodeName,
     "job": JobId,
+    "script": Script,
     "stream": Stream,
 }
 

@@ -33,7 +33,7 @@ def retry(draft: Draft, event: RetryAsked) -> None:
     """
     plan, earlier = draft.plan, draft.given.earlier
     draft.reopening = True
-    named = {*event.from_, *event.mark_ok}
+    named = {*event.from_, *event.mark_ok, *event.units}
     pulled: set[str] = set()
     if earlier is not None:
         pulled = replan.pulled(earlier, plan, replan.take_over(draft, earlier, event.config), named)

@@ -45,7 +45,8 @@ _ENDS_AGAIN = ("output", "output_too_large")
 class Wanted:
     """`from_`: tasks to run again beside those that failed. `mark_ok`: failed tasks, and the result each is to have.
 
-    `reset`: loops, fan-outs and blocks that failed run again as a whole. `version`: the newest one of its workflow
+    `units`: fan-outs that put up with failures, whose failed nodes are to run again. `reset`: loops, fan-outs and
+    blocks that failed run again as a whole. `version`: the newest one of its workflow
     takes the place of the one that is pinned; None leaves that.
     """
 
@@ -54,6 +55,7 @@ class Wanted:
     reset: bool = False
     reason: str = ""
     version: Literal["latest"] | None = None
+    units: tuple[str, ...] = ()
 
 
 def retry(
@@ -74,7 +76,12 @@ def retry(
         before = run.head.plan_digest
         newest = _newest(run) if wanted.version == LATEST else None
         event = RetryAsked(
-            wanted.from_, dict(wanted.mark_ok), wanted.reset, reason=wanted.reason, person=person
+            wanted.from_,
+            dict(wanted.mark_ok),
+            wanted.reset,
+            reason=wanted.reason,
+            person=person,
+            units=wanted.units,
         )
         if newest is not None:
             config = pack_config.for_execution(connection, newest.plan)
@@ -149,7 +156,8 @@ def _check(run: Run, event: RetryAsked, plan: Plan) -> None:
             raise InvalidInput(message, code="not-failed")
     ends_again = bool(event.plan) and run.head.state.ended_badly in _ENDS_AGAIN
     refused = run.head.state.gate in NOT_OPENED
-    if not (failed or event.from_ or ends_again or refused or top - run.plan.tasks.keys()):
+    asked = failed or event.from_ or event.units or ends_again or refused
+    if not (asked or top - run.plan.tasks.keys()):
         hint = "name the tasks to run again with `from`"
         message = f"nothing of execution {run.execution} failed"
         raise Conflict(message, hint=hint, code="nothing-to-retry")

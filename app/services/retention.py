@@ -20,14 +20,14 @@ from app.store.tables import (
     Notification,
     Output,
     Pin,
+    ScheduleTick,
     StoredPlan,
     WorkflowVersion,
     table,
 )
 
 executions, outputs, plans = table(Execution), table(Output), table(StoredPlan)
-kv = table(KeyValue)
-notifications = table(Notification)
+kv, ticks, notifications = table(KeyValue), table(ScheduleTick), table(Notification)
 keys, letters, tokens = table(IdempotencyKey), table(DeadLetter), table(EnrolmentToken)
 versions, installations, pins = table(WorkflowVersion), table(Installation), table(Pin)
 
@@ -88,6 +88,7 @@ def _rest(now: float, before: float) -> list[Any]:
     return [
         delete(keys).where(keys.c.created_at < now - KEY_LIFETIME),
         delete(kv).where(kv.c.expires_at < now),
+        delete(ticks).where(ticks.c.at < before, ticks.c.status != "queued"),
         delete(letters).where(letters.c.at < before),
         delete(notifications).where(notifications.c.created_at < before),
         delete(tokens).where(tokens.c.expires_at < now - DAY),

@@ -13,6 +13,7 @@ from app.compiler.plan import Plan
 from app.engine.state import JobState
 from app.engine.status import QUEUED
 from app.errors import InvalidInput, NotAllowed, TooLarge
+from app.language import shell_values
 from app.services import approved, guard, vault
 from app.services.approved import NotApproved
 from app.services.control import Control
@@ -92,6 +93,7 @@ def judged(
     Raises NotAllowed for what may not run, TooLarge for what no order could carry, SecretRefused, InvalidInput.
     """
     told = again(control, connection, about, plan, job, given)
+    shell_values.check(told.message.shell, told.placed.env)
     guard.check(control, about.guard, told.placed)
     size = told.message.size + told.opened.size
     if size > JOB_BYTES:

@@ -28,7 +28,7 @@ from app.engine.status import (
     TIMED_OUT,
     UNKNOWN,
 )
-from app.services import calls_due, collect, courier, families, lost, output, retention
+from app.services import calls_due, collect, courier, families, lost, output, retention, schedules_due
 from app.services.apart import apart
 from app.services.collect import Desk
 from app.services.installation import LEASE
@@ -64,6 +64,7 @@ def tick(desk: Desk, holder: str) -> bool:
         _held_up,
         *(_OF_SILENCE if _has_listened(desk) else ()),
         calls_due.look,
+        schedules_due.look,
         collect.send_stops,
         _unverified,
         _notify,

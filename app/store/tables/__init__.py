@@ -15,6 +15,7 @@ from app.store.tables.library import (
 from app.store.tables.notifications import Notification
 from app.store.tables.people import AuditEntry, DeadLetter, IdempotencyKey, Token, User
 from app.store.tables.root import Base, table
+from app.store.tables.schedules import Schedule, ScheduleTick
 from app.store.tables.vault import KeyValue, Secret, SecretParameter
 
 __all__ = [
@@ -37,6 +38,8 @@ __all__ = [
     "PackAction",
     "PackFile",
     "Pin",
+    "Schedule",
+    "ScheduleTick",
     "Script",
     "ScriptVersion",
     "Secret",
