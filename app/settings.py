@@ -85,6 +85,20 @@ class Settings:
     celery_connections: str = ""
     celery_timeout: float = 86400.0
 
+    # words to people outside
+    notify_webhook_url: str = ""
+    notify_webhook_secret: str = field(default="", repr=False)
+    notify_webhook_in_clear: bool = False
+    notify_allow: str = ""
+    notify_smtp_url: str = field(default="", repr=False)
+    notify_smtp_tls: str = "starttls"
+    notify_smtp_roots: str = ""
+    notify_mail_from: str = ""
+    notify_mail_to: str = ""
+    notify_link: str = ""
+    notify_tries: int = 8
+    notify_timeout: float = 10.0
+
     # api
     api_bind: str = "127.0.0.1:8088"
     api_threads: int = 16

@@ -17,6 +17,7 @@ from app.api.graphs import graphs
 from app.api.history import history
 from app.api.kept import kept
 from app.api.nodes import nodes
+from app.api.notifications import notifications
 from app.api.packs import packs
 from app.api.people import people
 from app.api.strict import StrictJson
@@ -88,6 +89,7 @@ def _add_routes(app: Flask) -> None:
         history,
         deploy_plans,
         approvals,
+        notifications,
         automation,
         nodes,
         commands,

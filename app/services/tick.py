@@ -28,7 +28,7 @@ from app.engine.status import (
     TIMED_OUT,
     UNKNOWN,
 )
-from app.services import calls_due, collect, families, lost, output, retention, schedules_due
+from app.services import calls_due, collect, courier, families, lost, output, retention, schedules_due
 from app.services.apart import apart
 from app.services.collect import Desk
 from app.services.installation import LEASE
@@ -70,6 +70,7 @@ def tick(desk: Desk, holder: str) -> bool:
         schedules_due.look,
         collect.send_stops,
         _unverified,
+        _notify,
         _prune,
     )
     with desk.control.tally.timed(TICK_SECONDS):
@@ -84,6 +85,12 @@ def _has_listened(desk: Desk) -> bool:
     with desk.control.store.read() as connection:
         since = connection.execute(select(installations.c.tick_since)).scalar()
     return since is None or since <= desk.control.clock() - desk.control.settings.offline_after
+
+
+def _notify(desk: Desk) -> None:
+    """Notifications that are due are sent beside the tick."""
+    if courier.is_due(desk.control):
+        desk.notify()
 
 
 def _prune(desk: Desk) -> None:

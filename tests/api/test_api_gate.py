@@ -58,6 +58,7 @@ NEEDED = {
         PUT /api/v1/workflows/<> /api/v1/packs/<>/config /api/v1/kv/<> /api/v1/secrets/<>
         DELETE /api/v1/workflows/<> /api/v1/packs/<> /api/v1/kv/<> /api/v1/secrets/<>""",
     "admin": """
+        GET /api/v1/automation/notifications
         POST /api/v1/users /api/v1/tokens /api/v1/nodes/tokens
         GET /api/v1/users /api/v1/tokens /api/v1/audit
         POST /api/v1/prune
