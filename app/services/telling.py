@@ -13,7 +13,7 @@ from app.compiler.plan import Plan
 from app.engine.state import JobState
 from app.engine.status import QUEUED
 from app.errors import InvalidInput, NotAllowed, TooLarge
-from app.services import guard, vault
+from app.services import guard, scope, vault
 from app.services.control import Control
 from app.services.lost import fail
 from app.services.orders import build_job
@@ -83,8 +83,10 @@ def judged(
 ) -> Told:
     """What a node is to be told for the first time. `given` is the rendered input, and the timeout in seconds.
 
-    Raises NotAllowed for what may not run, TooLarge for what no order could carry, SecretRefused, InvalidInput.
+    Raises NotAllowed for what may not run, or not there; TooLarge for what no order could carry; SecretRefused,
+    InvalidInput.
     """
+    scope.check_job(control, connection, about.requester, plan.ref, job.node)
     told = again(control, connection, about, plan, job, given)
     guard.check(control, about.guard, told.placed)
     size = told.message.size + told.opened.size

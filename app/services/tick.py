@@ -27,7 +27,7 @@ from app.engine.status import (
     TIMED_OUT,
     UNKNOWN,
 )
-from app.services import calls_due, collect, families, lost, output, retention
+from app.services import calls_due, chain, collect, families, lost, output, retention
 from app.services.apart import apart
 from app.services.collect import Desk
 from app.services.installation import LEASE
@@ -65,6 +65,7 @@ def tick(desk: Desk, holder: str) -> bool:
         calls_due.look,
         collect.send_stops,
         _unverified,
+        _sealed,
         _prune,
     )
     with desk.control.tally.timed(TICK_SECONDS):
@@ -83,6 +84,12 @@ def _has_listened(desk: Desk) -> bool:
 
 def _prune(desk: Desk) -> None:
     retention.hourly(desk.control)
+
+
+def _sealed(desk: Desk) -> None:
+    """What was written to the audit trail gets its place in the chain."""
+    chain.seal(desk.control)
+    chain.note_head(desk.control)
 
 
 def _unverified(desk: Desk) -> None:

@@ -12,12 +12,13 @@ from app.store.tables.library import (
     WorkflowDefinition,
     WorkflowVersion,
 )
-from app.store.tables.people import AuditEntry, DeadLetter, IdempotencyKey, Token, User
+from app.store.tables.people import AuditChain, AuditEntry, DeadLetter, IdempotencyKey, Token, User
 from app.store.tables.root import Base, table
 from app.store.tables.vault import KeyValue, Secret, SecretParameter
 
 __all__ = [
     "Approval",
+    "AuditChain",
     "AuditEntry",
     "Base",
     "DeadLetter",
