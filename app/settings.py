@@ -70,6 +70,7 @@ class Settings:
     resend_after: float = 5.0
     retention: float = 90 * 86400.0
     output_retention: float = 30 * 86400.0
+    audit_retention: float = 0.0
     local_node: bool = True
     allowlist: str = ""
     allowlist_mode: str = ""

@@ -17,7 +17,7 @@ from app.engine.status import EXECUTION_OVER, GATE_CLOSED, GATE_EXPIRED, GATE_RE
 from app.errors import Conflict, InvalidInput
 from app.language.expressions import TemplateError
 from app.language.parameters import bind
-from app.services import audit, kv, pack_config
+from app.services import audit, kv, pack_config, scope
 from app.services.control import Control
 from app.services.guard import STORED
 from app.services.run import Run
@@ -63,12 +63,15 @@ def retry(
 ) -> str:
     """Reset and go on. Returns the status after it. `parent_job` is the job that it answers to from now on.
 
-    Raises UnknownExecution, InvalidInput (a name that is no task of it) and Conflict where the execution is not over,
-    has nothing to try again, or is the child of a job that does not wait for it any more; with a version
+    Raises UnknownExecution, InvalidInput (a name that is no task of it), NotAllowed (another's, and the person is held
+    to nodes) and Conflict where the execution is not over, has nothing to try again, or is the child of a job that does
+    not wait for it any more; with a version
     also NotFound, and Conflict where what is kept, or the parameters, do not go with it.
     """
     with control.store.write() as connection:
         run = Run.lock(control, connection, execution)
+        if parent_job is None:
+            scope.check_again(control, connection, person, run.head.requester)
         state = run.head.state
         if state.status not in EXECUTION_OVER:
             message = f"execution {run.execution} is {state.status}: only one that is over can be tried again"

@@ -28,7 +28,7 @@ from app.engine.status import (
     TIMED_OUT,
     UNKNOWN,
 )
-from app.services import calls_due, collect, courier, families, lost, output, retention, schedules_due
+from app.services import calls_due, chain, collect, courier, families, lost, output, retention, schedules_due
 from app.services.apart import apart
 from app.services.collect import Desk
 from app.services.installation import LEASE
@@ -71,6 +71,7 @@ def tick(desk: Desk, holder: str) -> bool:
         collect.send_stops,
         _unverified,
         _notify,
+        _sealed,
         _prune,
     )
     with desk.control.tally.timed(TICK_SECONDS):
@@ -95,6 +96,12 @@ def _notify(desk: Desk) -> None:
 
 def _prune(desk: Desk) -> None:
     retention.hourly(desk.control)
+
+
+def _sealed(desk: Desk) -> None:
+    """What was written to the audit trail gets its place in the chain."""
+    chain.seal(desk.control)
+    chain.note_head(desk.control)
 
 
 def _unverified(desk: Desk) -> None:
