@@ -122,10 +122,11 @@ def list_executions(
     before: str | None = None,
     words: Sequence[str] = (),
     script: str | None = None,
+    within: ColumnElement[bool] | None = None,
 ) -> list[dict[str, Any]]:
     """Executions of scripts, the newest first, those with an id less than `before`; `words` are of the roll-up.
 
-    `script` is the id or the name of a saved one, also of one that was deleted.
+    `script` is the id or the name of a saved one, also of one that was deleted. `within` bounds what is found.
     """
     query = _select().order_by(executions.c.id.desc()).limit(limit)
     if before is not None:
@@ -133,6 +134,8 @@ def list_executions(
     if script is not None:
         named = executions.c.workflow_ref == f"{PACK}.{script}"
         query = query.where(executions.c.script != "", or_(executions.c.script == script, named))
+    if within is not None:
+        query = query.where(within)
     if words:
         query = query.where(_WORD.in_(list(words)))
         if _OPEN_WORDS.issuperset(words):

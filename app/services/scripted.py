@@ -8,7 +8,7 @@ by templates that name the parameters: the plan holds no value, and a secret goe
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,9 +54,16 @@ class Prepared:
 
 
 def saved(
-    control: Control, script: str, version: int | None, targets: Targets, given: Mapping[str, Any]
+    control: Control,
+    script: str,
+    version: int | None,
+    targets: Targets,
+    given: Mapping[str, Any],
+    kept: Collection[str] = (),
 ) -> Prepared:
     """A saved script by its id or name, in its newest version unless another is wanted, on these nodes.
+
+    The secret parameters in `kept` are given as names of kept secrets: nobody looks at their values here.
 
     Raises FeatureOff (also where it would need an approval and those are switched off), NotFound (the script, or the
     version), InvalidInput (nodes, labels, values; with pointers) and TooLarge.
@@ -69,7 +76,12 @@ def saved(
     if found.requires_approval:
         features.need(control.settings, features.APPROVAL)
     declared = tuple(script_parameters.from_json(one) for one in found.parameters)
-    values = script_parameters.bind(declared, given, shell=found.shell)
+    named = {one.name for one in declared if one.type == "secret" and one.name in kept}
+    values = script_parameters.bind(
+        [one for one in declared if one.name not in named],
+        {name: value for name, value in given.items() if name not in named},
+        shell=found.shell,
+    )
     nodes = resolve(control, targets, _HOSTS)
     text, env = found.body, {one.name: f"{{{{ parameters.{one.name} }}}}" for one in declared}
     if found.substitution != BOUND:
