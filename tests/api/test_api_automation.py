@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import script_shop
 from api_world import World, build
-from script_shop import BODY, EXECUTE, GOOD
+from script_shop import BODY, EXECUTE, GOOD, TARGET
 from sqlalchemy import delete, event, select, update
 
 from app.engine.rollup import LOST_OR_FAILED, WORDS
@@ -237,6 +237,36 @@ def test_a_secret_is_in_no_plan_and_in_no_answer(fleet: World) -> None:
         ]
         assert connection.execute(select(secrets.c.name)).scalars().all() == ["token"]
     assert not any("hunter2" in row for row in whole)
+
+
+def test_text_is_put_in_once_where_the_author_asked_for_it(fleet: World) -> None:
+    declared = [{**one, "name": name} for name, one in (("a", TARGET), ("b", TARGET))]
+    script_shop.put(fleet, "paste", "echo ${a} ${b} ${c} $a\n", declared, substitution="text")
+    body = {"host_ids": ["web-1"], "parameter_values": {"a": "${b}", "b": "two"}}
+    found = start(fleet, body, "/automation/scripts/paste/execute")
+    assert found["body"] == "echo ${b} two ${c} $a\n"
+
+
+def test_a_script_that_requires_an_approval_waits_for_it(fleet: World) -> None:
+    script_shop.put(fleet, "wipe", "true\n", requires_approval=True, approval={"quorum": 1})
+    answer = fleet.post("/automation/scripts/wipe/execute", {"labels": {"role": "web"}}, "operator")
+    id_ = answer.get_json()["id"]
+    found = shown(fleet, id_)
+    assert found == answer.get_json()
+    assert (found["status"], found["gate"], found["requires_approval"]) == (
+        "pending_approval",
+        "pending",
+        True,
+    )
+    assert {host["status"] for host in found["hosts"]} == {"queued"}
+    assert listed(fleet, "?status=pending_approval") == [(id_, "pending_approval")]
+    (asked,) = fleet.get("/automation/approvals?status=pending")["items"]
+    assert asked["prompt"] == "Run the script wipe, version 1, on 3 nodes?"
+    assert fleet.open_jobs(id_) == []
+    path = f"/automation/approvals/{asked['id']}"
+    assert fleet.post(f"{path}/approve", {}, "admin").status_code in (200, 202)
+    assert shown(fleet, id_)["status"] == "queued"
+    assert len(fleet.open_jobs(id_)) == 3
 
 
 def test_the_same_key_is_the_same_execution(fleet: World) -> None:
