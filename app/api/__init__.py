@@ -9,6 +9,7 @@ from flask import Flask, Response
 from app import settings as environment
 from app.api import gate, paths, problems, shown, tracing, wiring
 from app.api.approvals import approvals
+from app.api.automation import automation
 from app.api.commands import commands
 from app.api.executions import executions
 from app.api.graphs import graphs
@@ -85,6 +86,7 @@ def _add_routes(app: Flask) -> None:
         graphs,
         history,
         approvals,
+        automation,
         nodes,
         commands,
         kept,

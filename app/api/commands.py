@@ -11,14 +11,15 @@ from flask_smorest import Blueprint
 
 from app.api import asked, asked_commands, held, shown, within
 from app.api.command_stream import CommandFollower, Place
-from app.api.executions import STARTED, start, submission
-from app.api.gate import needs, person
+from app.api.executions import STARTED, check_nodes, start, submission
+from app.api.gate import needs
 from app.api.live import PATIENCE
 from app.api.strict import Parser
 from app.api.wiring import control, reading, wiring
 from app.services import adhoc, scope
-from app.services.adhoc import Command, Result, Targets
+from app.services.adhoc import Command, Result
 from app.services.submit import Accepted, submit
+from app.services.targets import Targets
 
 commands = Blueprint("commands", __name__, description="Commands on nodes, outside of workflows.")
 commands.ARGUMENTS_PARSER = Parser()
@@ -100,10 +101,7 @@ def execute_on_many(body: dict[str, Any], query: dict[str, Any], headers: dict[s
     targets = Targets(
         body.get("nodes"), body.get("labels"), body["batch"], body["max_failures"], body["allow_unknown"]
     )
-    with reading() as connection:
-        scope.check_nodes(
-            control(), connection, person(), targets.names or (), scope.pack_of(adhoc.REF), "/nodes"
-        )
+    check_nodes(targets.names, scope.pack_of(adhoc.REF), "/nodes")
     runnable = adhoc.on_nodes(control(), targets, _command(body))
     return start(runnable, {}, headers["key"] or "", body, query["wait"], origin="adhoc")
 

@@ -47,6 +47,12 @@ class JobId(Pattern):
     regex = "[A-Za-z0-9_.-]{1,200}"
 
 
+class Script(Pattern):
+    """A saved script by its id or its name."""
+
+    regex = f"(?:{Ulid.regex}|{_NAME})"
+
+
 class Stream(Pattern):
     regex = "stdout|stderr"
 
@@ -60,6 +66,7 @@ _CONVERTERS = {
     "node": NodeName,
     "login": Login,
     "job": JobId,
+    "script": Script,
     "stream": Stream,
 }
 

@@ -45,6 +45,12 @@ def resume_asked(draft: Draft, event: Event) -> None:
     if draft.execution.intent != PAUSE:
         return
     draft.execution.intent = RUN
+    if not draft.held:
+        go_on(draft)
+
+
+def go_on(draft: Draft) -> None:
+    """What was held back starts."""
     draft.work.extend(_pending(draft))
     _go_on(draft)
 

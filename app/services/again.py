@@ -13,7 +13,7 @@ from app.engine import replan
 from app.engine.context import first_scopes
 from app.engine.events import ResumeAsked, RetryAsked
 from app.engine.reach import broken
-from app.engine.status import EXECUTION_OVER, REJECTED, RUNNING
+from app.engine.status import EXECUTION_OVER, GATE_CLOSED, GATE_EXPIRED, GATE_REJECTED, RUNNING
 from app.errors import Conflict, InvalidInput
 from app.language.expressions import TemplateError
 from app.language.parameters import bind
@@ -34,6 +34,9 @@ LATEST: Final = "latest"
 MOST_TOLD = 20
 """Tasks that are named as reasons against a newer version."""
 
+NOT_OPENED: Final = (GATE_REJECTED, GATE_EXPIRED, GATE_CLOSED)
+"""Where the gate of an execution was that people, or a cancel, ended before it began: a retry asks anew."""
+
 _ENDS_AGAIN = ("output", "output_too_large")
 """What fails an execution without a task: a newer version may mend it though there is no task to run again."""
 
@@ -42,7 +45,8 @@ _ENDS_AGAIN = ("output", "output_too_large")
 class Wanted:
     """`from_`: tasks to run again beside those that failed. `mark_ok`: failed tasks, and the result each is to have.
 
-    `reset`: loops, fan-outs and blocks that failed run again as a whole. `version`: the newest one of its workflow
+    `units`: fan-outs that put up with failures, whose failed nodes are to run again. `reset`: loops, fan-outs and
+    blocks that failed run again as a whole. `version`: the newest one of its workflow
     takes the place of the one that is pinned; None leaves that.
     """
 
@@ -51,6 +55,7 @@ class Wanted:
     reset: bool = False
     reason: str = ""
     version: Literal["latest"] | None = None
+    units: tuple[str, ...] = ()
 
 
 def retry(
@@ -59,8 +64,8 @@ def retry(
     """Reset and go on. Returns the status after it. `parent_job` is the job that it answers to from now on.
 
     Raises UnknownExecution, InvalidInput (a name that is no task of it), NotAllowed (another's, and the person is held
-    to nodes) and Conflict where the execution is not over,
-    was rejected, has nothing to try again, or is the child of a job that does not wait for it any more; with a version
+    to nodes) and Conflict where the execution is not over, has nothing to try again, or is the child of a job that
+    does not wait for it any more; with a version
     also NotFound, and Conflict where what is kept, or the parameters, do not go with it.
     """
     with control.store.write() as connection:
@@ -68,13 +73,18 @@ def retry(
         if parent_job is None:
             scope.check_again(control, connection, person, run.head.requester)
         state = run.head.state
-        if state.status not in EXECUTION_OVER or state.status == REJECTED:
+        if state.status not in EXECUTION_OVER:
             message = f"execution {run.execution} is {state.status}: only one that is over can be tried again"
             raise Conflict(message, hint="cancel it first, or wait for its end", code="execution-not-over")
         before = run.head.plan_digest
         newest = _newest(run) if wanted.version == LATEST else None
         event = RetryAsked(
-            wanted.from_, dict(wanted.mark_ok), wanted.reset, reason=wanted.reason, person=person
+            wanted.from_,
+            dict(wanted.mark_ok),
+            wanted.reset,
+            reason=wanted.reason,
+            person=person,
+            units=wanted.units,
         )
         if newest is not None:
             config = pack_config.for_execution(connection, newest.plan)
@@ -148,7 +158,9 @@ def _check(run: Run, event: RetryAsked, plan: Plan) -> None:
             )
             raise InvalidInput(message, code="not-failed")
     ends_again = bool(event.plan) and run.head.state.ended_badly in _ENDS_AGAIN
-    if not (failed or event.from_ or ends_again or top - run.plan.tasks.keys()):
+    refused = run.head.state.gate in NOT_OPENED
+    asked = failed or event.from_ or event.units or ends_again or refused
+    if not (asked or top - run.plan.tasks.keys()):
         hint = "name the tasks to run again with `from`"
         message = f"nothing of execution {run.execution} failed"
         raise Conflict(message, hint=hint, code="nothing-to-retry")

@@ -61,6 +61,19 @@ REFUSED = Measure(
     "muster_refused_orders_total", "counter", ("node",), "Messages that nodes say they did not obey"
 )
 
+SCHEDULE_TICKS = Measure(
+    "muster_schedule_ticks_total",
+    "counter",
+    ("status",),
+    "Times of schedules that were seen to: fired, queued, skipped, missed",
+)
+SCHEDULE_ALARMS = Measure(
+    "muster_schedule_alarms_total", "counter", (), "Schedules that skipped three times in a row"
+)
+SCHEDULE_LAG = Measure(
+    "muster_schedule_lag_seconds", "histogram", (), "How much later than due a schedule fired", _LONG
+)
+
 EXECUTION_SECONDS = Measure(
     "muster_execution_duration_seconds",
     "histogram",

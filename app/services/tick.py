@@ -17,6 +17,7 @@ from app.engine.status import (
     ACCEPTED,
     CANCELLED,
     EXECUTION_OVER,
+    GATE_PENDING,
     JOB_HELD,
     JOB_OUT,
     JOB_OVER,
@@ -27,7 +28,7 @@ from app.engine.status import (
     TIMED_OUT,
     UNKNOWN,
 )
-from app.services import calls_due, chain, collect, families, lost, output, retention
+from app.services import calls_due, chain, collect, families, lost, output, retention, schedules_due
 from app.services.apart import apart
 from app.services.collect import Desk
 from app.services.installation import LEASE
@@ -63,6 +64,7 @@ def tick(desk: Desk, holder: str) -> bool:
         _held_up,
         *(_OF_SILENCE if _has_listened(desk) else ()),
         calls_due.look,
+        schedules_due.look,
         collect.send_stops,
         _unverified,
         _sealed,
@@ -211,7 +213,7 @@ def _held_up(desk: Desk) -> None:
         .join(executions, executions.c.id == jobs.c.execution)
         .where(jobs.c.status == QUEUED)
         .where(or_(is_here & jobs.c.give_up_at.is_not(None), ~is_here & jobs.c.give_up_at.is_(None)))
-        .where(or_(is_here, executions.c.intent != PAUSE))
+        .where(or_(is_here, executions.c.intent != PAUSE), executions.c.gate != GATE_PENDING)
     )
     found = _rows(desk, query)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import foreseen
+from watch_gate import GateWatch
 from watch_units import UnitWatch
 
 from app.engine.events import CancelAsked, Event, ResumeAsked, RetryAsked, Submitted, TimerDue
@@ -38,6 +39,7 @@ class Watch:
         self.sources = _sources(world.plan)
         self.top = (*self.sources, *world.plan.finally_)
         self.units = UnitWatch(world)
+        self.gate = GateWatch(world)
         self.fired: dict[str, frozenset[str]] = {}
         self.badly: set[str] = set()
         self.halted: set[str] = set()
@@ -59,11 +61,12 @@ class Watch:
 
     def close(self) -> None:
         """Let go of the world, so that it goes as soon as nobody wants it: collecting cycles costs a tenth."""
-        del self.world, self.units
+        del self.world, self.units, self.gate
 
     def begins(self, event: Event) -> None:
         run = self.world.execution
         self._halt, self._intent = run.halt, run.intent
+        self.gate.begins()
         if self.checks_slices:
             rows = (run, *self.world.tasks.values(), *self.world.jobs.values())
             self._before = [(row, dict(row.__dict__)) for row in rows]
@@ -81,6 +84,7 @@ class Watch:
             )
         if self._intent == "cancel" and not again:
             assert "intent" not in changes.execution, "a cancel was taken back"
+        self.gate.answered(event, step)
         self._ended, self._left = [], []
         for name, columns in changes.tasks.items():
             after = columns.get("status")
@@ -217,10 +221,10 @@ class Watch:
                 assert (row.open, row.fired) == (open_, fired), (
                     f"{name}: {row.open}, {row.fired} of its edges"
                 )
-        if run.intent == "pause" or run.halt or self.world.over:
+        if run.intent == "pause" or run.halt or self.world.over or self.gate.is_shut:
             return
         touched = {target for name in self._ended for target in plan[name].out}
-        for name in self.sources if isinstance(event, ResumeAsked) else touched:
+        for name in self.sources if isinstance(event, ResumeAsked) or self.gate.has_opened else touched:
             if tasks[name].status == PENDING:
                 into, (open_, fired) = len(self.sources[name]), self._edges(name)
                 stays = not (
@@ -295,7 +299,9 @@ class Watch:
         failed = [name for name in self.sources if tasks[name].status in foreseen.FAILURES]
         bad = [name for name in failed if not foreseen.is_handled(self.plan.tasks[name], tasks[name].status)]
         last = [tasks[name].status for name in self.plan.finally_]
-        if run.intent == "cancel":
+        if self.gate.is_refused:
+            wanted = "rejected"
+        elif run.intent == "cancel":
             wanted = "cancelled"
         else:
             is_bad = bad or self.badly or any(status in foreseen.FAILURES for status in last)
@@ -304,7 +310,7 @@ class Watch:
         assert run.degraded == (wanted == "completed" and bool(failed)), (
             f"degraded is {run.degraded} with {failed} failed"
         )
-        if run.halt != "forced":
+        if run.halt != "forced" and not self.gate.was_not_opened:
             assert "not_reached" not in last, "a task of `finally` did not run"
         if run.status == "completed" and self.plan.output_map:
             assert run.output == {"trail": world.vars["trail"]}, f"the output is {run.output}"
