@@ -40,7 +40,7 @@ def list_approvals(query: dict[str, Any]) -> Any:
 @needs("viewer", within.APPROVAL)
 @approvals.response(200, shown.ApprovalSchema)
 def get_approval(id: str) -> dict[str, Any]:
-    """One question with what was said to it."""
+    """One question: what would run where, and what was said to it."""
     with reading() as connection:
         return service.get(connection, id)
 
@@ -48,16 +48,17 @@ def get_approval(id: str) -> dict[str, Any]:
 @approvals.route("/automation/approvals/<ulid:id>/approve", methods=["POST"])
 @needs("approver", within.DECISION)
 @approvals.arguments(asked.ReasonSchema)
+@approvals.arguments(asked.DecisionQuery, location="query")
 @approvals.response(200, shown.ApprovalSchema)
-def approve(body: dict[str, Any], id: str) -> dict[str, Any]:
+def approve(body: dict[str, Any], query: dict[str, Any], id: str) -> dict[str, Any]:
     """Approve; with a quorum it goes on once so many people have."""
-    return service.decide(control(), id, Word(person().login, "approve", body["reason"]))
+    return service.decide(control(), id, Word(person().login, "approve", body["reason"] or query["reason"]))
 
 
 @approvals.route("/automation/approvals/<ulid:id>/reject", methods=["POST"])
 @needs("approver", within.DECISION)
 @approvals.arguments(asked.ReasonSchema)
-@approvals.arguments(asked.RejectQuery, location="query")
+@approvals.arguments(asked.DecisionQuery, location="query")
 @approvals.response(200, shown.ApprovalSchema)
 def reject(body: dict[str, Any], query: dict[str, Any], id: str) -> dict[str, Any]:
     """Reject; one person is enough. The reason may stand in the body or in the query."""

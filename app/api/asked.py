@@ -190,7 +190,7 @@ class ApprovalsQuery(PageQuery):
     status = fields.String(load_default=None, validate=validate.OneOf(STATUS_NAMES))
 
 
-class RejectQuery(Schema):
+class DecisionQuery(Schema):
     reason = _plain_text(1000, load_default="")
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from flask_smorest import Api
 from marshmallow import Schema, fields
 
+from app.api.shown_approvals import SubjectSchema
+
 
 class Moment(fields.Field):
     """Unix seconds inside, ISO 8601 outside."""
@@ -331,6 +333,7 @@ class ApprovalSummarySchema(Schema):
 
 class ApprovalSchema(ApprovalSummarySchema):
     decisions = fields.List(fields.Nested(DecisionSchema))
+    about = fields.Nested(SubjectSchema)
 
 
 class ApprovalsSchema(Schema):

@@ -14,7 +14,7 @@ from app.api.gate import needs, person
 from app.api.strict import Parser
 from app.api.unchanged import if_unchanged
 from app.api.wiring import control, reading
-from app.services import library, scope
+from app.services import library, pack_queries, scope
 
 workflows = Blueprint("workflows", __name__, description="Stored workflows.")
 workflows.ARGUMENTS_PARSER = Parser()
@@ -43,6 +43,8 @@ _shown = shown.WorkflowSchema()
 @workflows.response(200, shown.WorkflowsSchema)
 def list_of_pack(query: dict[str, Any], pack: str) -> Any:
     """The workflows of a pack by name."""
+    with reading() as connection:
+        pack_queries.require(connection, pack)
     return _list(query, pack)
 
 

@@ -12,7 +12,7 @@ from app.compiler.plan import PLAN_VERSION, Plan
 from app.engine import replan
 from app.engine.context import first_scopes
 from app.engine.events import ResumeAsked, RetryAsked
-from app.engine.reach import broken
+from app.engine.reach import broken, broken_at_the_end
 from app.engine.status import EXECUTION_OVER, GATE_CLOSED, GATE_EXPIRED, GATE_REJECTED, RUNNING
 from app.errors import Conflict, InvalidInput
 from app.language.expressions import TemplateError
@@ -145,7 +145,7 @@ def _check(run: Run, event: RetryAsked, plan: Plan) -> None:
     top = set(replan.top(plan))
     for name in (*event.from_, *event.mark_ok):
         if name not in top:
-            hint = "a block is tried again by its own name; `finally` tasks always run again"
+            hint = "a block is tried again by its own name; `finally` tasks run again by themselves"
             message = f"{name} is no task of {plan.ref} that can be tried again"
             raise InvalidInput(message, hint=hint, code="unknown-task")
     run.load_tasks(run.plan.tasks)
@@ -158,8 +158,9 @@ def _check(run: Run, event: RetryAsked, plan: Plan) -> None:
             )
             raise InvalidInput(message, code="not-failed")
     ends_again = bool(event.plan) and run.head.state.ended_badly in _ENDS_AGAIN
+    last = broken_at_the_end(run.plan, statuses, run.head.state.ended_badly)
     refused = run.head.state.gate in NOT_OPENED
-    asked = failed or event.from_ or event.units or ends_again or refused
+    asked = failed or last or event.from_ or event.units or ends_again or refused
     if not (asked or top - run.plan.tasks.keys()):
         hint = "name the tasks to run again with `from`"
         message = f"nothing of execution {run.execution} failed"

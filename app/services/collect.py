@@ -82,13 +82,17 @@ def uncalled(jobs: Iterable[str]) -> None:
     """For where nobody makes calls: the tick says it again."""
 
 
+def unsent() -> None:
+    """For where nobody sends notifications: their rows stay as they are."""
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
     """A control worker's place: it alone signs and sends.
 
     `send` takes lines with their sealed first orders, `send_ctl` a node's name and an order about jobs; neither
     raises for a broker that is away. `streams` reads live output. `tell_over` wakes those who wait for an execution's
-    end, `call` those who make calls from the control side.
+    end, `call` those who make calls from the control side, `notify` whoever sends notifications.
     """
 
     control: Control
@@ -99,6 +103,7 @@ class Desk:
     streams: OutputReader
     tell_over: Callable[[str], None] = untold
     call: Callable[[Iterable[str]], None] = uncalled
+    notify: Callable[[], None] = unsent
 
 
 @dataclass(frozen=True, slots=True)

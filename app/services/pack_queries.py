@@ -85,6 +85,12 @@ def get_pack(connection: Connection, ref: str) -> dict[str, Any]:
     }
 
 
+def require(connection: Connection, ref: str) -> None:
+    """That there is such a pack, `core` among them. Raises NotFound."""
+    if ref != CORE and connection.execute(select(packs.c.id).where(packs.c.ref == ref)).first() is None:
+        raise no_pack(ref)
+
+
 def get_file(connection: Connection, ref: str, path: str) -> str:
     """The text of one file of a pack, as it was registered last. Raises NotFound."""
     query = select(files.c.content).join(packs, packs.c.id == files.c.pack_id)

@@ -28,7 +28,7 @@ from app.engine.status import (
     TIMED_OUT,
     UNKNOWN,
 )
-from app.services import calls_due, chain, collect, families, lost, output, retention, schedules_due
+from app.services import calls_due, chain, collect, courier, families, lost, output, retention, schedules_due
 from app.services.apart import apart
 from app.services.collect import Desk
 from app.services.installation import LEASE
@@ -41,6 +41,9 @@ executions, installations, outputs = table(Execution), table(Installation), tabl
 
 _ends_something = not_(or_(timers.c.kind == "delay", timers.c.kind.startswith("retry.")))
 """In a pause only these timers fire: sleeps, timeouts, expiries."""
+
+_is_timeout = timers.c.kind.startswith("timeout")
+"""Those of blocks and of workflows that are called: what is in them may have ended, and nobody has heard of it yet."""
 
 AT_ONCE = 500
 """Rows that one part of one tick takes on, so that a tick stays short."""
@@ -67,6 +70,7 @@ def tick(desk: Desk, holder: str) -> bool:
         schedules_due.look,
         collect.send_stops,
         _unverified,
+        _notify,
         _sealed,
         _prune,
     )
@@ -82,6 +86,12 @@ def _has_listened(desk: Desk) -> bool:
     with desk.control.store.read() as connection:
         since = connection.execute(select(installations.c.tick_since)).scalar()
     return since is None or since <= desk.control.clock() - desk.control.settings.offline_after
+
+
+def _notify(desk: Desk) -> None:
+    """Notifications that are due are sent beside the tick."""
+    if courier.is_due(desk.control):
+        desk.notify()
 
 
 def _prune(desk: Desk) -> None:
@@ -150,6 +160,8 @@ def _timers(desk: Desk) -> None:
         .order_by(timers.c.due_at)
     )
     due = _rows(desk, query)
+    if any(row.kind.startswith("timeout") for row in due) and not _has_listened(desk):
+        due = _rows(desk, query.where(not_(_is_timeout)))
 
     def fire(run: Run) -> None:
         for row in due:

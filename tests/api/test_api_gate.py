@@ -38,7 +38,7 @@ NEEDED = {
         GET /api/v1/workflow-executions/<>/graph /api/v1/workflow-executions/<>/explain
         GET /api/v1/workflow-executions/<>/tasks/<>/explain /api/v1/workflows/<>/graph
         GET /api/v1/workflow-executions/<>/jobs/<>/output/<> /api/v1/nodes /api/v1/nodes/<>
-        GET /api/v1/nodes/<>/execute/<>
+        GET /api/v1/nodes/<>/execute/<> /api/v1/workflow-executions/<>/jobs/<>/plan
         GET /api/v1/automation/approvals /api/v1/automation/approvals/<>
         GET /api/v1/kv /api/v1/kv/<>
         GET /api/v1/packs/<> /api/v1/packs/<>/files/<> /api/v1/packs/<>/config
@@ -63,6 +63,7 @@ NEEDED = {
         PUT /api/v1/workflows/<> /api/v1/packs/<>/config /api/v1/kv/<> /api/v1/secrets/<>
         DELETE /api/v1/workflows/<> /api/v1/packs/<> /api/v1/kv/<> /api/v1/secrets/<>""",
     "admin": """
+        GET /api/v1/automation/notifications
         POST /api/v1/users /api/v1/tokens /api/v1/nodes/tokens
         GET /api/v1/users /api/v1/users/<> /api/v1/tokens
         GET /api/v1/audit /api/v1/audit/sealed /api/v1/audit/verify
