@@ -64,8 +64,8 @@ def retry(
     """Reset and go on. Returns the status after it. `parent_job` is the job that it answers to from now on.
 
     Raises UnknownExecution, InvalidInput (a name that is no task of it), NotAllowed (another's, and the person is held
-    to nodes) and Conflict where the execution is not over, has nothing to try again, or is the child of a job that
-    does not wait for it any more; with a version
+    to nodes) and Conflict where the execution is not over, has nothing to try again, or is the child of a job that does
+    not wait for it any more; with a version
     also NotFound, and Conflict where what is kept, or the parameters, do not go with it.
     """
     with control.store.write() as connection:

@@ -119,7 +119,7 @@ def _check_owner(connection: Connection, login: str) -> None:
     if row is None or not row.enabled:
         raise NotAllowed(f"{login}, who owns the schedule, is disabled", code="owner-disabled")
     if not roles.may(roles.kept(row.role, row.grants), "operator"):
-        raise NotAllowed(f"{login}, who owns the schedule, is no operator any more", code="owner-not-allowed")
+        raise NotAllowed(f"{login}, who owns the schedule, may run nothing by now", code="owner-not-allowed")
 
 
 def move(connection: Connection, due: Due, **columns: Any) -> None:
