@@ -76,8 +76,11 @@ def _start(
     origin: Origin,
 ) -> Response:
     wanted = submission(runnable, values, key or "", asked_for, origin)
+    # A gate is there at once: who asks is told that somebody has to decide.
+    is_put_off = runnable.plan.gate is None
+    wanted = replace(wanted, reason=asked_for["reason"], is_put_off=is_put_off)
     with audit.refusals(control(), wanted.requester, "execution.submit", runnable.plan.ref, (Conflict,)):
-        accepted = submit(control(), replace(wanted, reason=asked_for["reason"]))
+        accepted = submit(control(), wanted)
     finished = bool(wait) and held.until_over(accepted.execution, wait)
     return _answer(accepted, goes_on=bool(wait) and not finished)
 
@@ -145,8 +148,9 @@ def cancel(body: dict[str, Any], id: str) -> dict[str, str]:
 @automation.response(202, shown.StatusSchema)
 def retry(body: dict[str, Any], id: str) -> dict[str, str]:
     """Run a script that is over again on the nodes where it did not succeed; what succeeded keeps its result."""
-    with audit.refusals(control(), person().login, "execution.retry", id):
-        script_retry.retry(control(), id, person().login, body["reason"])
+    login = person().login
+    with audit.refusals(control(), login, "execution.retry", id):
+        script_retry.retry(control(), id, login, body["reason"])
     return _status(id)
 
 

@@ -32,6 +32,8 @@ def start(world: World, body: dict[str, Any], path: str = EXECUTE, **options: An
     assert answer.status_code == 201, answer.text
     assert answer.headers["Location"].endswith(f"/automation/executions/{answer.get_json()['id']}")
     found: dict[str, Any] = answer.get_json()
+    assert {host["status"] for host in found["hosts"]} == {"queued"}
+    script_shop.begin(world, found["id"])
     return found
 
 
@@ -98,12 +100,12 @@ def test_how_it_goes_and_what_the_hosts_say(fleet: World) -> None:
 def test_a_host_without_the_shell_is_skipped_with_the_reason(fleet: World) -> None:
     script_shop.put(fleet, "zeta", "print $1\n", shell="zsh")
     path = "/automation/scripts/zeta/execute"
-    found = start(fleet, {"host_ids": ["web-1", "web-3"]}, path)
+    found = shown(fleet, start(fleet, {"host_ids": ["web-1", "web-3"]}, path)["id"])
     assert found["skipped_hosts"] == [{"host_id": "web-3", "reason": "node web-3 has no zsh"}]
     end(fleet, found["id"], 1)
     assert shown(fleet, found["id"])["status"] == "succeeded"
     # All skipped is skipped, never succeeded.
-    found = start(fleet, {"host_ids": ["web-3"]}, path)
+    found = shown(fleet, start(fleet, {"host_ids": ["web-3"]}, path)["id"])
     assert (found["status"], found["skipped_count"]) == ("skipped", 1)
     assert listed(fleet, "?status=skipped") == [(found["id"], "skipped")]
 
@@ -179,6 +181,23 @@ def test_cancel(fleet: World) -> None:
     assert {host["status"] for host in found["hosts"]} == {"cancelled"}
     assert listed(fleet, "?status=cancelled") == [(id_, "cancelled")]
     assert fleet.post(f"/automation/executions/{id_}/cancel", {}, "operator").status_code == 409
+
+
+@pytest.mark.parametrize("first", ["cancel", "pause"])
+def test_who_is_faster_than_the_control_workers(fleet: World, first: str) -> None:
+    """The request has left the jobs to them: whatever is asked for in between comes after they were born."""
+    answer = fleet.post(EXECUTE, GOOD, "operator")
+    id_ = answer.get_json()["id"]
+    assert fleet.open_jobs(id_) == []
+    assert fleet.get(f"/workflow-executions/{id_}")["status"] == "scheduling"
+    assert fleet.post(f"/workflow-executions/{id_}/{first}", {}, "operator").status_code == 202
+    script_shop.begin(fleet, id_)
+    found = shown(fleet, id_)
+    assert found["status"] == ("cancelled" if first == "cancel" else "queued")
+    assert len(fleet.open_jobs(id_)) == (0 if first == "cancel" else 3)
+    kinds = [one["kind"] for one in fleet.get(f"/workflow-executions/{id_}/events")["items"]]
+    assert kinds[:2] == ["submitted", f"{first}.asked"]
+    assert kinds.count("submitted") == 1
 
 
 def test_versions_and_what_is_deleted(fleet: World) -> None:
