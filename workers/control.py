@@ -33,10 +33,12 @@ from app.transport.channel import dead_lettered
 from app.transport.ends import Ends
 from app.transport.output import OutputReader, connect
 from app.transport.send import Sender
+from workers import celerys
 
 settings = from_environment()
 configure(settings, process="control", worker=settings.control_name)
 setup_logging.connect(lambda **_: None, weak=False)  # so that Celery leaves it alone
+celerys.refuse_options()
 log = logging.getLogger(__name__)
 
 celery = make_celery(

@@ -11,6 +11,7 @@ from app.api import gate, paths, problems, shown, tracing, wiring
 from app.api.approvals import approvals
 from app.api.automation import automation
 from app.api.commands import commands
+from app.api.deploy_plans import deploy_plans
 from app.api.executions import executions
 from app.api.graphs import graphs
 from app.api.history import history
@@ -86,6 +87,7 @@ def _add_routes(app: Flask) -> None:
         executions,
         graphs,
         history,
+        deploy_plans,
         approvals,
         notifications,
         automation,

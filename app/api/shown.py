@@ -244,17 +244,6 @@ class NodeStateSchema(Schema):
     state = fields.String()
 
 
-class PersonSchema(Schema):
-    login = fields.String()
-    role = fields.String()
-    enabled = fields.Boolean()
-    created_at = Moment()
-
-
-class PeopleSchema(Schema):
-    items = fields.List(fields.Nested(PersonSchema))
-
-
 class TokenRowSchema(Schema):
     id = fields.String()
     login = fields.String()
@@ -285,6 +274,8 @@ class AuditEntrySchema(Schema):
     subject = fields.String()
     outcome = fields.String()
     detail = fields.Dict()
+    seq = fields.Integer(allow_none=True)
+    hash = fields.String()
 
 
 class AuditSchema(Schema):

@@ -11,7 +11,7 @@ from flask_smorest import Blueprint
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.api import shown
+from app.api import shown, within
 from app.api.exposition import exposition
 from app.api.gate import OPEN, needs
 from app.api.wiring import control, reading, wiring
@@ -36,7 +36,7 @@ def healthz() -> dict[str, str]:
 
 
 @system.route("/readyz")
-@needs("viewer")
+@needs("viewer", within.ANYTHING)
 @system.response(200, shown.ReadySchema)
 @system.alt_response(503, schema=shown.ReadySchema, description="A part does not answer")
 def readyz() -> tuple[dict[str, Any], int]:
@@ -82,7 +82,7 @@ def _redis(client: Any) -> str:
 
 
 @system.route("/version")
-@needs("viewer")
+@needs("viewer", within.ANYTHING)
 @system.response(200, shown.AboutSchema)
 def about() -> dict[str, str]:
     """The versions of Muster, of this API and of Celery."""
@@ -120,7 +120,7 @@ def _from_redis(gauges: Gauges, nodes: list[str]) -> dict[str, float]:
 
 
 @documents.route("/schemas/workflow.json")
-@needs("viewer")
+@needs("viewer", within.ANYTHING)
 @documents.response(200, {"type": "object"}, content_type="application/schema+json")
 def schema() -> Response:
     """The JSON Schema of a workflow file."""
@@ -128,7 +128,7 @@ def schema() -> Response:
 
 
 @documents.route("/openapi.json")
-@needs("viewer")
+@needs("viewer", within.ANYTHING)
 @documents.response(200, {"type": "object"})
 def openapi() -> Response:
     """This document."""

@@ -48,6 +48,7 @@ from app.engine.status import (
     PAUSE,
     PAUSED,
     PAUSING,
+    PENDING,
     REJECTED,
     RUNNING,
     SUCCEEDED,
@@ -122,10 +123,14 @@ def _next_finally(draft: Draft) -> bool:
     run = draft.execution
     if run.finally_at == MAIN and draft.plan.finally_:
         draft.changes.sweep_pending = "main"
+    final = draft.plan.finally_
     run.finally_at += 1
-    if run.finally_at >= len(draft.plan.finally_) or run.halt == "forced":
+    # A retry may have kept some of them.
+    while run.finally_at < len(final) and draft.look(final[run.finally_at]).status != PENDING:
+        run.finally_at += 1
+    if run.finally_at >= len(final) or run.halt == "forced":
         return False
-    runnable(draft, draft.plan.finally_[run.finally_at])
+    runnable(draft, final[run.finally_at])
     return True
 
 

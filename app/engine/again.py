@@ -1,7 +1,8 @@
 """An execution that is over is tried again (semantics R1): what is reset, what is kept.
 
 This step only resets; it leaves the execution paused, and the resume that the caller sends after it starts what may
-run. In between the variables are read anew: what reset tasks had published is void.
+run. In between the variables are read anew: what reset tasks had published is void. Tasks of `finally` run again with
+whatever runs again before them; where they alone came to no good, those that did.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from app.compiler.plan import ASK_ACTIONS, Plan, PlanTask
 from app.engine import fanout, gate, loop, own, replan
 from app.engine.draft import Draft
 from app.engine.events import RetryAsked
-from app.engine.reach import BROKEN, broken, downstream
+from app.engine.reach import BROKEN, broken, broken_at_the_end, downstream
 from app.engine.settle import fire_set, settle, verdict, where_to
 from app.engine.state import MAIN, JobState, TaskState
 from app.engine.status import (
@@ -42,9 +43,11 @@ def retry(draft: Draft, event: RetryAsked) -> None:
     from_here = broken(plan, statuses, named)
     gone = {name: _went(draft, name) for name in plan.tasks if plan.tasks[name].parent is None}
     again = _with_newly_reached(draft, downstream(plan, from_here | pulled), gone)
+    final = set(plan.finally_)
+    if not again and earlier is None:
+        final = broken_at_the_end(plan, statuses, draft.execution.ended_badly)
     _reopen(draft)
     _say_where_kept_ones_went(draft, again)
-    final = set(plan.finally_)
     children = {child for name in again | final for child in plan.tasks[name].children}
     draft.want_jobs(name for name in again | final | children if plan.tasks[name].kind in _WITH_JOBS)
     behind = downstream(plan, {target for name in from_here for target in plan.tasks[name].out})

@@ -73,7 +73,9 @@ def _unknown(r: Reading, node: Node, ref: str) -> Any:
 
 
 def _required(r: Reading, node: Node, script: PinnedScript, given: Node | None) -> None:
-    there = given.value if given is not None and given.kind == "map" else {}
+    if given is not None and given.kind != "map":
+        return
+    there = {} if given is None else given.value
     for one in declared(script):
         if one.required and not one.has_default and one.name not in there:
             hint = one.description or f"write `parameters: {{{one.name}: …}}` beside it"

@@ -149,7 +149,7 @@ def _check_shell(command: Command, shells: Mapping[str, Sequence[str]]) -> None:
     if command.language not in has:
         who = f"node {next(iter(shells))} has" if len(shells) == 1 else "these nodes have"
         hint = f"there is {', '.join(sorted(has))}"
-        raise wrong(f"{who} no {command.language}", hint, "no-shell", "/language")
+        raise wrong(f"{who} no {command.language}", hint, code="no-shell", pointer="/language")
 
 
 def _runnable(task: Task, given: Mapping[str, Any]) -> Runnable:
@@ -221,7 +221,12 @@ def _unit(connection: Connection, execution: str, node: str) -> dict[str, Any]:
         # A command that never got as far as to a job was for no other node either.
         if len(units) == 1 and units[0]["node"] in (node, None):
             return units[0]
-    raise NotFound(
+    raise unknown(execution, node)
+
+
+def unknown(execution: str, node: str) -> NotFound:
+    """That there is no such command on that node."""
+    return NotFound(
         f"there is no execution {execution} of a command on node {node}",
         hint=f"look at it whole: `muster execution show {execution}`",
         code="unknown-execution",

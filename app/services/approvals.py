@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, Row, RowMapping, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, RowMapping, insert, select, update
 
 from app.engine.events import Decided
 from app.errors import Conflict, InvalidInput, NotAllowed, NotFound
@@ -118,8 +118,13 @@ def _people(connection: Connection, approval: str) -> list[str]:
 def _row(connection: Connection, approval: str) -> Row[Any]:
     row = connection.execute(select(approvals).where(approvals.c.id == approval)).first()
     if row is None:
-        raise NotFound(f"there is no approval {approval}", code="unknown-approval")
+        raise unknown(approval)
     return row
+
+
+def unknown(approval: str) -> NotFound:
+    """That there is no such question."""
+    return NotFound(f"there is no approval {approval}", code="unknown-approval")
 
 
 def get(connection: Connection, approval: str) -> dict[str, Any]:
@@ -139,9 +144,14 @@ def _shown(connection: Connection, approval: str) -> dict[str, Any]:
 
 
 def list_approvals(
-    connection: Connection, *, limit: int, before: str | None = None, status: str | None = None
+    connection: Connection,
+    *,
+    limit: int,
+    before: str | None = None,
+    status: str | None = None,
+    within: ColumnElement[bool] | None = None,
 ) -> list[RowMapping]:
-    """Questions, the newest first."""
+    """Questions, the newest first; those for which `within` holds."""
     query = select(*_SUMMARY, executions.c.workflow_ref).join(
         executions, executions.c.id == approvals.c.execution
     )
@@ -149,4 +159,6 @@ def list_approvals(
         query = query.where(approvals.c.status == status)
     if before is not None:
         query = query.where(approvals.c.id < before)
+    if within is not None:
+        query = query.where(within)
     return list(connection.execute(query.order_by(approvals.c.id.desc()).limit(limit)).mappings())

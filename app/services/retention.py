@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import delete, exists, or_, select, update
 
 from app.engine.status import EXECUTION_OVER
-from app.services import audit
+from app.services import audit, chain
 from app.services.control import Control
 from app.store.tables import (
     DeadLetter,
@@ -106,3 +106,5 @@ def hourly(control: Control) -> None:
     with control.store.write() as connection:
         connection.execute(update(installations).values(pruned_at=now))
     prune(control)
+    if control.settings.audit_retention:
+        chain.prune(control, now - control.settings.audit_retention)

@@ -45,7 +45,6 @@ def _bound(declared: list[ScriptParameter], given: Mapping[str, Any], shell: str
             raise InvalidInput(
                 f"the parameter `{name}` was given a secret",
                 hint="declare it with `type: secret`, and give it the secret whole",
-                code="value",
             )
     rest = [one for one in declared if one.name not in marked]
     values = script_parameters.bind(

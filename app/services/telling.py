@@ -14,7 +14,7 @@ from app.engine.state import JobState
 from app.engine.status import QUEUED
 from app.errors import InvalidInput, NotAllowed, TooLarge
 from app.language import shell_values
-from app.services import approved, guard, vault
+from app.services import approved, guard, scope, vault
 from app.services.approved import NotApproved
 from app.services.control import Control
 from app.services.lost import fail
@@ -90,8 +90,10 @@ def judged(
 ) -> Told:
     """What a node is to be told for the first time. `given` is the rendered input, and the timeout in seconds.
 
-    Raises NotAllowed for what may not run, TooLarge for what no order could carry, SecretRefused, InvalidInput.
+    Raises NotAllowed for what may not run, or not there; TooLarge for what no order could carry; SecretRefused,
+    InvalidInput.
     """
+    scope.check_job(control, connection, about.requester, plan.ref, job.node)
     told = again(control, connection, about, plan, job, given)
     shell_values.check(told.message.shell, told.placed.env)
     guard.check(control, about.guard, told.placed)

@@ -100,6 +100,11 @@ class UnknownExecution(NotFound):
     code = "unknown-execution"
 
 
+def unknown(execution: str) -> UnknownExecution:
+    """That there is no such execution."""
+    return UnknownExecution(f"there is no execution {execution}", hint="list them: `muster execution list`")
+
+
 _lock = Query(select(*HEAD_COLUMNS).where(executions.c.id == bindparam("id")).with_for_update(), Head)
 
 
@@ -110,7 +115,7 @@ def lock(connection: Connection, execution: str) -> Head:
     """
     head = _lock.first(connection, id=execution)
     if head is None:
-        raise UnknownExecution(f"there is no execution {execution}")
+        raise unknown(execution)
     return head
 
 

@@ -15,7 +15,7 @@ from app.compiler.build import build
 from app.compiler.plan import Plan
 from app.engine import replan
 from app.engine.events import Decided, JobResolved, RetryAsked
-from app.engine.reach import BROKEN
+from app.engine.reach import BROKEN, broken_at_the_end
 from app.engine.replay import Happened, Stored, data_of, differences, replay
 from app.engine.state import ExecutionState
 from app.engine.status import JOB_OVER, UNKNOWN
@@ -215,7 +215,10 @@ class Schedule:
         failed = [name for name in top if world.tasks[name].status in BROKEN]
         mark_ok = {rng.choice(failed): {"marked": True}} if failed and self.random() < 0.3 else {}
         asked = RetryAsked(from_, mark_ok, self.random() < 0.3)
-        if not (failed or from_ or world.execution.status == "rejected"):
+        last = broken_at_the_end(
+            world.plan, {name: task.status for name, task in world.tasks.items()}, world.execution.ended_badly
+        )
+        if not (failed or from_ or last or world.execution.status == "rejected"):
             return
         if latest is None:
             world.retry(from_=from_, mark_ok=mark_ok, reset=asked.reset)

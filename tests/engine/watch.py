@@ -278,11 +278,19 @@ class Watch:
                     is_new = row.status in TASK_OVER and tasks[source].status not in TASK_OVER
                     assert not is_new, f"{name} was kept, though {source} before it runs again"
         self.halted.clear()
-        for name in self.plan.finally_:
-            assert tasks[name].status == PENDING, f"{name} is of `finally` and was not reset"
+        self._finally_reset(event)
         for _, name, _, task in world.published:
             assert not task or tasks[task].status in TASK_OVER, f"{name} of {task} counts, which runs again"
         self.units.retried()
+
+    def _finally_reset(self, event: RetryAsked) -> None:
+        """All of `finally` follows what runs again; where nothing else does, only what of it came to no good."""
+        last = [self.world.tasks[name].status for name in self.plan.finally_]
+        if event.plan or any(self.world.tasks[name].status not in TASK_OVER for name in self.sources):
+            assert set(last) <= {PENDING}, f"of `finally` some were not reset: {last}"
+        elif not event.mark_ok:
+            assert PENDING in last, "nothing runs again"
+            assert set(last) <= {PENDING, "succeeded", "skipped"}, f"of `finally` some were kept: {last}"
 
     def _over(self) -> None:
         """E6, and nothing is left."""

@@ -85,7 +85,7 @@ def downgrade() -> None:
         "approval_decisions", "approvals", "outputs", "pins", "events", "timers", "variables", "jobs", "tasks",
         "executions", "workflow_versions", "workflow_definitions", "plans", "pack_actions", "pack_files",
         "packs", "enrolment_tokens", "nodes", "installation",
-        "dead_letters", "audit_entries", "idempotency_keys", "tokens", "users",
+        "dead_letters", "audit_chain", "audit_entries", "idempotency_keys", "tokens", "users",
     ):  # fmt: skip
         op.drop_table(table)
 
@@ -97,6 +97,7 @@ def _people() -> None:
         *_numbers("id"),
         *_texts(64, "login"),
         *_texts(16, "role"),
+        *_json("grants", null=True),
         *_flags("enabled"),
         *_moments("created_at"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
@@ -139,11 +140,23 @@ def _audit() -> None:
         *_texts(255, "subject"),
         *_texts(16, "outcome"),
         *_json("detail"),
+        sa.Column("seq", sa.BigInteger(), nullable=True),
+        *_texts(64, "hash"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_entries")),
+        sa.UniqueConstraint("seq", name=op.f("uq_audit_entries_seq")),
     )
     op.create_index(op.f("ix_audit_entries_action"), "audit_entries", ["action"])
     op.create_index(op.f("ix_audit_entries_at"), "audit_entries", ["at"])
     op.create_index(op.f("ix_audit_entries_subject"), "audit_entries", ["subject"])
+    op.create_table(
+        "audit_chain",
+        *_numbers("id"),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        *_texts(64, "hash", "anchor_hash"),
+        sa.Column("anchor_seq", sa.BigInteger(), nullable=False),
+        *_moments("noted_at", null=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_chain")),
+    )
     op.create_table(
         "dead_letters",
         *_numbers("id"),
