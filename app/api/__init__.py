@@ -9,6 +9,7 @@ from flask import Flask, Response
 from app import settings as environment
 from app.api import gate, paths, problems, shown, tracing, wiring
 from app.api.approvals import approvals
+from app.api.automation import automation
 from app.api.commands import commands
 from app.api.deploy_plans import deploy_plans
 from app.api.executions import executions
@@ -16,6 +17,7 @@ from app.api.graphs import graphs
 from app.api.history import history
 from app.api.kept import kept
 from app.api.nodes import nodes
+from app.api.notifications import notifications
 from app.api.packs import packs
 from app.api.people import people
 from app.api.strict import StrictJson
@@ -87,6 +89,8 @@ def _add_routes(app: Flask) -> None:
         history,
         deploy_plans,
         approvals,
+        notifications,
+        automation,
         nodes,
         commands,
         kept,

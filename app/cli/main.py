@@ -28,6 +28,7 @@ COMMANDS = {
     "test": ("app.cli.testing:test", "Run the tests of workflows; no server, no nodes."),
     "exec": ("app.cli.remote:exec_", "Run one command on nodes, live."),
     "run": ("app.cli.run:run", "Execute a workflow file or a stored workflow and follow it."),
+    "script": ("app.cli.script:script", "Run saved scripts on many nodes."),
     "workflow": ("app.cli.workflow:workflow", "Store, show and execute workflows."),
     "pack": ("app.cli.pack:pack", "Check, register, configure and delete packs."),
     "execution": ("app.cli.execution:execution", "Look at executions, follow, cancel and resolve them."),
@@ -36,8 +37,9 @@ COMMANDS = {
     "secret": ("app.cli.secret:secret", "Values that jobs get and nobody reads back."),
     "node": ("app.cli.node:node", "Enrol nodes, list, drain and remove them."),
     "allowlist": ("app.cli.allowlist:allowlist", "Check what may be run on the spot, and try commands."),
+    "user": ("app.cli.user:user", "Add people, and say what each may."),
     "token": ("app.cli.token:token", "Create, list and revoke the tokens of people."),
-    "audit": ("app.cli.audit:audit", "Look at the audit trail."),
+    "audit": ("app.cli.audit:audit", "Look at the audit trail, verify and export it."),
     "prune": ("app.cli.prune:prune", "Delete what is no longer to be kept."),
     "doctor": ("app.cli.doctor:doctor", "Check this machine and the server, and say what to do next."),
 }
