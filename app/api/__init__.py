@@ -18,6 +18,7 @@ from app.api.kept import kept
 from app.api.nodes import nodes
 from app.api.packs import packs
 from app.api.people import people
+from app.api.schedules import schedules
 from app.api.strict import StrictJson
 from app.api.system import documents, system
 from app.api.workflows import workflows
@@ -87,6 +88,7 @@ def _add_routes(app: Flask) -> None:
         history,
         approvals,
         automation,
+        schedules,
         nodes,
         commands,
         kept,

@@ -49,6 +49,12 @@ class Script(Pattern):
     regex = f"(?:{Ulid.regex}|{_NAME})"
 
 
+class Schedule(Pattern):
+    """A schedule by its id or its name."""
+
+    regex = f"(?:{Ulid.regex}|{_NAME})"
+
+
 class Stream(Pattern):
     regex = "stdout|stderr"
 
@@ -62,6 +68,7 @@ _CONVERTERS = {
     "node": NodeName,
     "job": JobId,
     "script": Script,
+    "schedule": Schedule,
     "stream": Stream,
 }
 
