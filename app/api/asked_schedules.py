@@ -32,7 +32,7 @@ class Number(fields.Float):
         return super()._deserialize(value, attr, data, **kwargs)
 
 
-class TimesSchema(Schema):
+class ExpressionSchema(Schema):
     """When: five fields of cron, on the clock of a zone."""
 
     # How they are to look is `services.cron`'s to say.
@@ -40,11 +40,11 @@ class TimesSchema(Schema):
     zone = fields.String(load_default="UTC", validate=validate.Length(max=1000))
 
 
-class CheckTimesSchema(TimesSchema):
+class CheckExpressionSchema(ExpressionSchema):
     count = fields.Integer(load_default=5, strict=True, validate=validate.Range(min=1, max=MOST_SHOWN))
 
 
-class ScheduleSchema(TimesSchema):
+class WriteScheduleSchema(ExpressionSchema):
     """A whole schedule: what, where, when, and what becomes of times that cannot be kept."""
 
     name = fields.String(

@@ -52,7 +52,7 @@ def list_schedules(query: dict[str, Any]) -> Any:
 
 @schedules.route("/automation/schedules", methods=["POST"])
 @needs("operator")
-@schedules.arguments(asked_schedules.ScheduleSchema)
+@schedules.arguments(asked_schedules.WriteScheduleSchema)
 @schedules.response(201, shown_schedules.ScheduleSchema)
 def create(body: dict[str, Any]) -> Response:
     """Make a schedule, looked at whole before it is kept; who makes it is whom its executions are for."""
@@ -61,7 +61,7 @@ def create(body: dict[str, Any]) -> Response:
 
 @schedules.route("/automation/schedules/check", methods=["POST"])
 @needs("viewer")
-@schedules.arguments(asked_schedules.CheckTimesSchema)
+@schedules.arguments(asked_schedules.CheckExpressionSchema)
 @schedules.response(200, shown_schedules.TimesSchema)
 def check(body: dict[str, Any]) -> dict[str, Any]:
     """When an expression would fire; nothing is kept."""
@@ -82,7 +82,7 @@ def get_schedule(id: str) -> RowMapping:
 
 @schedules.route("/automation/schedules/<schedule:id>", methods=["PUT"])
 @needs("operator")
-@schedules.arguments(asked_schedules.ScheduleSchema)
+@schedules.arguments(asked_schedules.WriteScheduleSchema)
 @schedules.response(200, shown_schedules.ScheduleSchema)
 def put_schedule(body: dict[str, Any], id: str) -> Response:
     """Write a schedule anew; only its owner or an administrator may. If-Match is heeded."""
