@@ -28,6 +28,7 @@ COMMANDS = {
     "test": ("app.cli.testing:test", "Run the tests of workflows; no server, no nodes."),
     "exec": ("app.cli.remote:exec_", "Run one command on nodes, live."),
     "run": ("app.cli.run:run", "Execute a workflow file or a stored workflow and follow it."),
+    "script": ("app.cli.script:script", "Run saved scripts on many nodes."),
     "workflow": ("app.cli.workflow:workflow", "Store, show and execute workflows."),
     "pack": ("app.cli.pack:pack", "Check, register, configure and delete packs."),
     "execution": ("app.cli.execution:execution", "Look at executions, follow, cancel and resolve them."),

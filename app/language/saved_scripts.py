@@ -20,6 +20,12 @@ SCRIPT_REF_RULE: Final = "the name of a saved script, or one of its versions as 
 
 _TEXT: Final = Text(SCRIPT_REF, SCRIPT_REF_RULE, code="bad-name")
 _TEXTS: Final = ("string", "secret")
+_NOT_BESIDE: Final = {
+    "shell": "remove it: a saved script says itself what runs it",
+    "env": "remove it: what a saved script is to be told, it declares as a parameter",
+    "cwd": "remove it: declare a parameter, and go there in the script",
+}
+"""What a workflow must not say of a script that somebody else saved, and may be all that it is allowed to run."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +37,10 @@ class ScriptRef(Kind):
         if ref is BAD:
             return BAD
         beside = node.parent.value if node.parent is not None else {}
-        if "shell" in beside:
-            hint = "remove it: a saved script says itself what runs it"
-            message = "`shell` does not go with `script_ref`"
-            r.error(beside["shell"], "bad-combination", message, hint, mark=beside["shell"].key)
+        for key, hint in _NOT_BESIDE.items():
+            if key in beside:
+                message = f"`{key}` does not go with `script_ref`"
+                r.error(beside[key], "bad-combination", message, hint, mark=beside[key].key)
         script = r.known.scripts.get(ref)
         if script is None:
             return _unknown(r, node, ref)
@@ -67,7 +73,9 @@ def _unknown(r: Reading, node: Node, ref: str) -> Any:
 
 
 def _required(r: Reading, node: Node, script: PinnedScript, given: Node | None) -> None:
-    there = given.value if given is not None and given.kind == "map" else {}
+    if given is not None and given.kind != "map":
+        return
+    there = {} if given is None else given.value
     for one in declared(script):
         if one.required and not one.has_default and one.name not in there:
             hint = one.description or f"write `parameters: {{{one.name}: …}}` beside it"

@@ -149,7 +149,7 @@ def _check_shell(command: Command, shells: Mapping[str, Sequence[str]]) -> None:
     if command.language not in has:
         who = f"node {next(iter(shells))} has" if len(shells) == 1 else "these nodes have"
         hint = f"there is {', '.join(sorted(has))}"
-        raise wrong(f"{who} no {command.language}", hint, "no-shell", "/language")
+        raise wrong(f"{who} no {command.language}", hint, code="no-shell", pointer="/language")
 
 
 def _runnable(task: Task, given: Mapping[str, Any]) -> Runnable:

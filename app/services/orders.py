@@ -14,8 +14,10 @@ from app.engine.state import JobState
 from app.errors import InvalidInput
 from app.ids import ulid
 from app.language.parameters import bind
+from app.language.script_parameters import env_text
 from app.language.shelltext import value_text
 from app.services.installation import key_path
+from app.services.saved_input import action_of, with_script
 from app.settings import Settings
 from app.transport import deploy
 from app.transport.deploy import Deployment
@@ -94,8 +96,9 @@ def build_job(
 
     `given` is the task's rendered input. A job that the allowlist was enforced for looks for programs in a fixed
     path, whatever the node's own is. Raises InvalidInput where a value cannot be passed: NUL, or what an action of a
-    pack does not take.
+    pack or a saved script does not take.
     """
+    given = with_script(plan, given)
     seconds = (
         timeout if timeout is not None else given.get("timeout") if task.action == FANOUT_ACTION else None
     )
@@ -107,7 +110,7 @@ def build_job(
         settled = {"ok_codes": action["ok_codes"]}
     else:
         deployment = _what_runs(task, given, limit)
-        env = {str(name): value_text(value) for name, value in (given.get("env") or {}).items()}
+        env = {str(name): _variable(value) for name, value in (given.get("env") or {}).items()}
         env.update({name: value_text(value) for name, value in (given.get("bound") or {}).items()})
         shown = {key: value for key, value in given.items() if key not in _NOT_TOLD}
         settled = {key: given.get(key) for key in _OF_PROCESS}
@@ -119,7 +122,7 @@ def build_job(
         task=task.name,
         unit=job.unit,
         attempt=job.attempt,
-        action=task.action,
+        action=action_of(plan, task.action, given),
         files=deployment.files,
         commands=deployment.commands,
         env=env,
@@ -131,6 +134,11 @@ def build_job(
         ok_codes=tuple(settled["ok_codes"] or (0,)),
         trace_id=trace_id,
     )
+
+
+def _variable(value: Any) -> str:
+    """A value of `env`, fractions in plain decimal: a script cannot be expected to read 1e-07."""
+    return env_text("float", value) if isinstance(value, float) else value_text(value)
 
 
 def _of_pack(plan: Plan, action: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -52,7 +52,8 @@ def labelled(fleet: Mapping[str, Any], labels: Mapping[str, str]) -> list[str]:
         and all((row.labels or {}).get(key) == value for key, value in labels.items())
     ]
     if not found:
-        raise wrong("no active node has these labels", "list them: `muster node list`", "no-nodes", "/labels")
+        hint = "list them: `muster node list`"
+        raise wrong("no active node has these labels", hint, code="no-nodes", pointer="/labels")
     return found
 
 
@@ -87,7 +88,7 @@ def resolve(control: Control, targets: Targets, pointer: str) -> list[str]:
     return names
 
 
-def wrong(detail: str, hint: str, code: str, pointer: str) -> InvalidInput:
+def wrong(detail: str, hint: str, *, code: str, pointer: str) -> InvalidInput:
     """One thing that is wrong, with its place in the request."""
     errors = [{"pointer": pointer, "detail": detail, "hint": hint}]
     return InvalidInput(detail, hint=hint, code=code, errors=errors)

@@ -13,6 +13,20 @@ from app.store.tables import Script, ScriptVersion, table
 
 scripts, versions = table(Script), table(ScriptVersion)
 
+BODY = 'echo "deploying ${target} {{ not.a.template }}"\n'
+TARGET = {"name": "target", "type": "string", "required": True}
+EXECUTE = "/automation/scripts/deploy/execute"
+GOOD = {"host_ids": ["web-1", "web-2", "web-3"], "parameter_values": {"target": "/srv"}}
+
+
+def stock(world: World) -> World:
+    """Three nodes, of which web-3 has no zsh, and the script `deploy`."""
+    for number in (1, 2, 3):
+        shells = ["sh", "bash", "zsh"] if number < 3 else ["sh"]
+        world.add_node(f"web-{number}", labels={"role": "web"}, shells=shells)
+    put(world, "deploy", BODY, [TARGET])
+    return world
+
 
 def put(world: World, name: str, body: str, parameters: Sequence[Any] = (), **more: Any) -> str:
     """A version more of a script, which is made where there is none; its id."""
