@@ -11,11 +11,13 @@ from app.api import gate, paths, problems, shown, tracing, wiring
 from app.api.approvals import approvals
 from app.api.automation import automation
 from app.api.commands import commands
+from app.api.deploy_plans import deploy_plans
 from app.api.executions import executions
 from app.api.graphs import graphs
 from app.api.history import history
 from app.api.kept import kept
 from app.api.nodes import nodes
+from app.api.notifications import notifications
 from app.api.packs import packs
 from app.api.people import people
 from app.api.schedules import schedules
@@ -86,7 +88,9 @@ def _add_routes(app: Flask) -> None:
         executions,
         graphs,
         history,
+        deploy_plans,
         approvals,
+        notifications,
         automation,
         schedules,
         nodes,

@@ -39,6 +39,10 @@ class NodeName(Pattern):
     regex = "[a-z0-9][a-z0-9-]{0,62}"
 
 
+class Login(Pattern):
+    regex = "[a-z0-9][a-z0-9._@-]{0,63}"
+
+
 class JobId(Pattern):
     regex = "[A-Za-z0-9_.-]{1,200}"
 
@@ -66,6 +70,7 @@ _CONVERTERS = {
     "task": TaskName,
     "key": Key,
     "node": NodeName,
+    "login": Login,
     "job": JobId,
     "script": Script,
     "schedule": Schedule,

@@ -38,8 +38,9 @@ COMMANDS = {
     "secret": ("app.cli.secret:secret", "Values that jobs get and nobody reads back."),
     "node": ("app.cli.node:node", "Enrol nodes, list, drain and remove them."),
     "allowlist": ("app.cli.allowlist:allowlist", "Check what may be run on the spot, and try commands."),
+    "user": ("app.cli.user:user", "Add people, and say what each may."),
     "token": ("app.cli.token:token", "Create, list and revoke the tokens of people."),
-    "audit": ("app.cli.audit:audit", "Look at the audit trail."),
+    "audit": ("app.cli.audit:audit", "Look at the audit trail, verify and export it."),
     "prune": ("app.cli.prune:prune", "Delete what is no longer to be kept."),
     "doctor": ("app.cli.doctor:doctor", "Check this machine and the server, and say what to do next."),
 }

@@ -221,7 +221,12 @@ def _unit(connection: Connection, execution: str, node: str) -> dict[str, Any]:
         # A command that never got as far as to a job was for no other node either.
         if len(units) == 1 and units[0]["node"] in (node, None):
             return units[0]
-    raise NotFound(
+    raise unknown(execution, node)
+
+
+def unknown(execution: str, node: str) -> NotFound:
+    """That there is no such command on that node."""
+    return NotFound(
         f"there is no execution {execution} of a command on node {node}",
         hint=f"look at it whole: `muster execution show {execution}`",
         code="unknown-execution",

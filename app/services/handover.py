@@ -16,9 +16,10 @@ from app.compiler import canvas
 from app.compiler.plan import IO, Plan
 from app.engine.events import NodeAway
 from app.engine.state import JobState
-from app.engine.status import DISPATCHED, JOB_OUT, QUEUED, RUN
+from app.engine.status import DISPATCHED, GATE_PENDING, JOB_OUT, QUEUED, RUN
 from app.errors import InvalidInput, NotAllowed, TooLarge
 from app.services import calls, telling
+from app.services.approved import NotApproved
 from app.services.control import Control
 from app.services.measures import RESENT
 from app.services.orders import Recipient, Signer
@@ -288,7 +289,7 @@ def resend(control: Control, connection: Connection, job: str, parcel: Parcel) -
         return False
     try:
         sent = bool(_send_alone(control, connection, row, place.recipient, parcel, expected=DISPATCHED))
-    except SecretRefused:
+    except (SecretRefused, NotApproved):
         # It may be there already. Once its order has expired it is queued again, and then fails.
         return False
     control.tally.count(RESENT, by=sent)
@@ -310,6 +311,7 @@ def _loaded() -> Any:
             executions.c.plan_digest,
             executions.c.requester,
             executions.c.guard,
+            executions.c.gate,
             executions.c.trace_id,
         )
         .join(tasks, (tasks.c.execution == jobs.c.execution) & (tasks.c.name == jobs.c.task))
@@ -319,7 +321,8 @@ def _loaded() -> Any:
 
 def _waiting(node: str) -> Any:
     runs = (executions.c.intent == RUN) | tasks.c.is_finally
-    return _loaded().where(jobs.c.node == node, jobs.c.status == QUEUED, runs)
+    may = executions.c.gate != GATE_PENDING
+    return _loaded().where(jobs.c.node == node, jobs.c.status == QUEUED, runs, may)
 
 
 def _send_alone(
@@ -331,7 +334,7 @@ def _send_alone(
     plan: Plan = rows.plan(connection, row.plan_digest)
     now = control.clock()
     given = (row.input or {}, row.timeout) if job.given is None else own_input(job)
-    about = About(row.execution, row.requester, row.guard, row.trace_id)
+    about = About(row.execution, row.requester, row.guard, row.trace_id, row.gate)
     build = telling.judged if expected == QUEUED else telling.again
     told = build(control, connection, about, plan, job, given)
     born = canvas.Born(job.id, job.task, job.unit, job.attempt, job.node)

@@ -43,6 +43,9 @@ QUEUE_MESSAGES = Measure(
 DEAD_LETTERS = Measure(
     "muster_dead_letters", "gauge", ("queue", "reason"), "Messages refused and kept, by queue and reason"
 )
+NOTIFICATIONS = Measure(
+    "muster_notifications", "gauge", ("status",), "Notifications that were not sent: pending, or given up"
+)
 TICK_LAG = Measure(
     "muster_tick_lag_seconds", "gauge", (), "How much more than a second ago the last tick began"
 )

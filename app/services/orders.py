@@ -95,8 +95,8 @@ def build_job(
     """What the node is to run. The same row always gives the same Job, so that its digest is stable.
 
     `given` is the task's rendered input. A job that the allowlist was enforced for looks for programs in a fixed
-    path, whatever the node's own is. Raises InvalidInput where a value cannot be passed: NUL, or what an action of a
-    pack or a saved script does not take.
+    path, whatever the node's own is. Raises InvalidInput where a value cannot be passed: NUL, what an action of a
+    pack or a saved script does not take, or a command without a program.
     """
     given = with_script(plan, given)
     seconds = (
@@ -159,7 +159,10 @@ def _what_runs(task: PlanTask, given: Mapping[str, Any], timeout: float | None) 
         return deploy.of_command(("printf", "%s\\n", value_text(given.get("message"))), timeout)
     command = given.get("command")
     if isinstance(command, list | tuple):
-        return deploy.of_command([value_text(part) for part in command], timeout)
+        words = [value_text(part) for part in command]
+        if not words or not words[0]:
+            raise InvalidInput("`command` names no program", hint="its first word must not be empty")
+        return deploy.of_command(words, timeout)
     script = given.get("script") if command is None else command
     return deploy.of_script(str(given.get("shell") or "sh"), value_text(script), timeout)
 

@@ -18,11 +18,10 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from app.engine.status import EXECUTION_OVER, EXECUTION_STATUSES, SCHEDULING
 from app.errors import Conflict, FeatureOff, InvalidInput, MusterError, NotAllowed, NotFound, TooLarge
 from app.logs import scope
-from app.services import audit, cancel, features
+from app.services import audit, cancel, features, roles
 from app.services.control import Control
 from app.services.measures import SCHEDULE_ALARMS, SCHEDULE_LAG, SCHEDULE_TICKS
 from app.services.misfires import Tick
-from app.services.people import Person
 from app.services.schedule_targets import submission, target_of
 from app.services.submit import submit
 from app.store.tables import Execution, Schedule, ScheduleTick, User, table
@@ -115,12 +114,12 @@ def _fire(control: Control, due: Due) -> None:
 
 def _check_owner(connection: Connection, login: str) -> None:
     """Raises NotAllowed unless the owner may still start executions."""
-    query = select(users.c.login, users.c.role, users.c.enabled).where(users.c.login == login)
+    query = select(users.c.role, users.c.grants, users.c.enabled).where(users.c.login == login)
     row = connection.execute(query).first()
     if row is None or not row.enabled:
         raise NotAllowed(f"{login}, who owns the schedule, is disabled", code="owner-disabled")
-    if not Person(row.login, row.role, "").may("operator"):
-        raise NotAllowed(f"{login}, who owns the schedule, is {row.role} by now", code="owner-not-allowed")
+    if not roles.may(roles.kept(row.role, row.grants), "operator"):
+        raise NotAllowed(f"{login}, who owns the schedule, may run nothing by now", code="owner-not-allowed")
 
 
 def move(connection: Connection, due: Due, **columns: Any) -> None:

@@ -17,13 +17,14 @@ from app.compiler.plan import LOCAL, PLAN_VERSION, Plan
 from app.engine.context import size_of
 from app.engine.events import Submitted
 from app.engine.status import RUNNING, SCHEDULING
-from app.errors import Conflict, InvalidInput, TooLarge
+from app.errors import Conflict, InvalidInput, NotAllowed, TooLarge
 from app.ids import span_of, trace_of, ulid
 from app.language.known import parameter_from_json
 from app.language.model import Parameter
 from app.language.parameters import bind
 from app.logs import scope
 from app.services import audit, guard, pack_config, vault
+from app.services import scope as bounds
 from app.services.control import Control
 from app.services.measures import CREATED
 from app.services.run import Run
@@ -94,17 +95,18 @@ def submit(control: Control, submission: Submission, claim: Claim = _unclaimed) 
     refuses) and Conflict (the key came with another request, or its pack lacks a value that it reads). When it returns,
     the execution is on disk. Its trace is that of the request, else one of its own.
     """
-    plan = submission.plan
+    plan, parent = submission.plan, submission.parent
     if submission.idempotency_key:
         with control.store.read() as connection:
             known = _earlier(control, connection, submission)
         if known is not None:
             return Accepted(known, created=False)
     bound = fitted(control, submission)
+    if parent is None:
+        _hold(control, submission)
     examined = _examine(control, submission)
     now = control.clock()
     execution = ulid(now)
-    parent = submission.parent
     trace_id, parent_span = _trace(parent, execution)
     given_on = _given_on(control, submission, execution)
     sealed = vault.seal(control, execution, plan.secret_parameters, bound, given_on)
@@ -180,6 +182,23 @@ def _family(parent: Parent | None) -> dict[str, Any]:
     if parent is None:
         return {}
     return {"parent": parent.execution, "parent_job": parent.job, "depth": parent.depth}
+
+
+def _hold(control: Control, submission: Submission) -> None:
+    """Raises NotAllowed for what is outside of the requester's scope; it is kept in the audit trail.
+
+    What a workflow calls is not asked for by the requester: its jobs are held to the scope as they are handed over.
+    """
+    plan, person = submission.plan, submission.requester
+    if control.scoped.has_role(person):
+        return
+    try:
+        with control.store.read() as connection:
+            about = {"origin": submission.origin, "kind": submission.kind}
+            bounds.check_submission(control, connection, person, plan, **about)
+    except NotAllowed as error:
+        audit.refuse(control, person, "execution.submit", plan.ref, error, {"origin": submission.origin})
+        raise
 
 
 def _examine(control: Control, submission: Submission) -> guard.Examined:

@@ -23,7 +23,7 @@ SCRIPT_MODE: Final = 0o700
 CLEANUP_TIMEOUT: Final = 10.0
 """Seconds, for those who read a plan: to remove a file takes no time that could be limited."""
 
-_SHELL_NAME = re.compile(r"[a-z][a-z0-9]{0,31}")
+_SHELL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _SUFFIXES: Final = {"powershell": ".ps1", "cmd": ".cmd"}
 _LONGEST_DESCRIPTION = 200
 _FILE_KEYS = frozenset({"path", "content", "mode"})

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "settings": {"errors"},
     "logs": {"errors", "settings"},
     "allow": {"errors"},
-    "language": {"allow", "errors", "marks"},
+    "language": {"allow", "errors", "marks", "powershell"},
     "compiler": {"language", "errors", "marks"},
     "engine": {"compiler", "language", "errors", "marks"},
     "rehearse": {"engine", "compiler", "language", "errors", "marks"},

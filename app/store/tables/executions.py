@@ -21,8 +21,9 @@ def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
 class Execution(Base):
     """`kind` is workflow, script (a saved one: `script` is its id, kept when it is deleted) or adhoc.
 
-    `gate` is where the approval is that it waits for before any task is born: pending, approved, rejected or expired;
-    empty where it needs none. `schedule` is the id of the one that started it, kept when that is deleted.
+    `gate` is where the approval is that it waits for before any task is born: pending, approved, rejected, expired or
+    closed; empty where it needs none. `gates` is how often people were asked for it. `schedule` is the id of the one
+    that started it, kept when that is deleted.
     """
 
     __tablename__ = "executions"
@@ -56,6 +57,7 @@ class Execution(Base):
     status: Mapped[str] = mapped_column(String(16))
     intent: Mapped[str] = mapped_column(String(8), default="run")
     gate: Mapped[str] = mapped_column(String(8), default="")
+    gates: Mapped[int] = mapped_column(default=0)
     halt: Mapped[str] = mapped_column(String(16), default="")
     live: Mapped[int] = mapped_column(default=0)
     waiting: Mapped[int] = mapped_column(default=0)

@@ -70,6 +70,7 @@ def upgrade() -> None:
     _jobs()
     _history()
     _approvals()
+    _notifications()
     _vault()
     _automation()
     _schedules()
@@ -80,10 +81,11 @@ def downgrade() -> None:
         "schedule_ticks", "schedules",
         "script_versions", "scripts",
         "secret_parameters", "secrets", "kv",
+        "notifications",
         "approval_decisions", "approvals", "outputs", "pins", "events", "timers", "variables", "jobs", "tasks",
         "executions", "workflow_versions", "workflow_definitions", "plans", "pack_actions", "pack_files",
         "packs", "enrolment_tokens", "nodes", "installation",
-        "dead_letters", "audit_entries", "idempotency_keys", "tokens", "users",
+        "dead_letters", "audit_chain", "audit_entries", "idempotency_keys", "tokens", "users",
     ):  # fmt: skip
         op.drop_table(table)
 
@@ -95,6 +97,7 @@ def _people() -> None:
         *_numbers("id"),
         *_texts(64, "login"),
         *_texts(16, "role"),
+        *_json("grants", null=True),
         *_flags("enabled"),
         *_moments("created_at"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
@@ -137,11 +140,23 @@ def _audit() -> None:
         *_texts(255, "subject"),
         *_texts(16, "outcome"),
         *_json("detail"),
+        sa.Column("seq", sa.BigInteger(), nullable=True),
+        *_texts(64, "hash"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_entries")),
+        sa.UniqueConstraint("seq", name=op.f("uq_audit_entries_seq")),
     )
     op.create_index(op.f("ix_audit_entries_action"), "audit_entries", ["action"])
     op.create_index(op.f("ix_audit_entries_at"), "audit_entries", ["at"])
     op.create_index(op.f("ix_audit_entries_subject"), "audit_entries", ["subject"])
+    op.create_table(
+        "audit_chain",
+        *_numbers("id"),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        *_texts(64, "hash", "anchor_hash"),
+        sa.Column("anchor_seq", sa.BigInteger(), nullable=False),
+        *_moments("noted_at", null=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_chain")),
+    )
     op.create_table(
         "dead_letters",
         *_numbers("id"),
@@ -315,7 +330,7 @@ def _executions() -> None:
         *_texts(16, "status"),
         *_texts(8, "kind", "origin", "guard", "intent", "gate"),
         *_texts(16, "halt"),
-        *_numbers("live", "waiting", "unhandled", "handled"),
+        *_numbers("gates", "live", "waiting", "unhandled", "handled"),
         *_texts(32, "ended_badly"),
         *_texts(None, "error_message"),
         *_numbers("finally_at", "var_seq", "var_bytes", "event_seq"),
@@ -481,6 +496,7 @@ def _approvals() -> None:
         *_json("approvers"),
         *_numbers("quorum"),
         *_json("answer_schema", null=True),
+        *_texts(None, "subject"),
         *_texts(64, "digest", "requester"),
         *_texts(16, "status"),
         *_json("answer", null=True),
@@ -506,6 +522,25 @@ def _approvals() -> None:
         ),
         sa.PrimaryKeyConstraint("approval", "person", name=op.f("pk_approval_decisions")),
     )
+
+
+def _notifications() -> None:
+    """Words to people outside."""
+    op.create_table(
+        "notifications",
+        *_texts(26, "id"),
+        *_texts(64, "kind"),
+        *_texts(255, "subject"),
+        *_json("data"),
+        *_texts(16, "status"),
+        *_json("ways", null=True),
+        *_numbers("attempts"),
+        *_texts(None, "error"),
+        *_moments("created_at", "due_at"),
+        *_moments("sent_at", null=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_notifications")),
+    )
+    op.create_index("ix_notifications_status_due_at", "notifications", ["status", "due_at"])
 
 
 def _vault() -> None:
