@@ -1,8 +1,9 @@
 """Masking: the values of secrets taken out of what is written, whatever pieces it comes in.
 
 What is looked for, of each value of at least `LEAST` bytes: the value, each of its lines, and both as base64 and
-base64url wherever they stand in what was encoded, percent-encoded, and as JSON writes them. Long ones are looked for
-piece by piece, so no more than `PIECE` bytes are ever held back. Standard library only: runners mask.
+base64url wherever they stand in what was encoded, in hexadecimal digits of either case, percent-encoded, and as JSON
+writes them. Long ones are looked for piece by piece, so no more than `PIECE` bytes are ever held back. Standard library
+only: runners mask.
 """
 
 from __future__ import annotations
@@ -21,6 +22,28 @@ MASK: Final = b"***"
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _WRAPPED = (76, 64)
 """Characters of a line as `base64` and `openssl` break them."""
+_HEX_WRAPPED = 60
+"""The same of `xxd -p`, which writes small letters."""
+
+
+def _escaped(left: bytes, form: bytes, space: bytes = b"") -> tuple[bytes, ...]:
+    """How each byte is percent-encoded where those of `left` stay as they are."""
+    table = [bytes((byte,)) if byte in _PLAIN or byte in left else form % byte for byte in range(256)]
+    table[32] = space or table[32]
+    return tuple(table)
+
+
+_ESCAPED = tuple(
+    table
+    for form in (b"%%%02X", b"%%%02x")
+    for table in (
+        _escaped(b"", form),
+        _escaped(b"/", form),
+        # As `encodeURIComponent` does it.
+        _escaped(b"!'()*", form),
+        _escaped(b"", form, b"+"),
+    )
+)
 
 
 class Masker:
@@ -127,7 +150,7 @@ def _patterns(value: str) -> Iterator[bytes]:
     for line in dict.fromkeys((raw, raw.rstrip(b"\r\n"), *(line.strip(b"\r") for line in raw.split(b"\n")))):
         if len(line) < LEAST:
             continue
-        for form in dict.fromkeys((line, *_base64(line), *_percent(line), *_json(line))):
+        for form in dict.fromkeys((line, *_base64(line), *_hex(line), *_percent(line), *_json(line))):
             yield from _pieces(form)
 
 
@@ -168,15 +191,19 @@ def _alphabets(encoded: bytes) -> Iterator[bytes]:
     yield encoded.translate(bytes.maketrans(b"+/", b"-_"))
 
 
+def _hex(raw: bytes) -> Iterator[bytes]:
+    digits = binascii.hexlify(raw)
+    yield digits
+    yield digits.upper()
+    if len(digits) > _HEX_WRAPPED:
+        for at in range(0, len(digits), _HEX_WRAPPED):
+            if len(line := digits[at : at + _HEX_WRAPPED]) >= 2 * LEAST:
+                yield line
+
+
 def _percent(raw: bytes) -> Iterator[bytes]:
-    for left in (b"", b"/"):
-        for form in ("%%%02X", "%%%02x"):
-            yield b"".join(
-                bytes((byte,)) if byte in _PLAIN or byte in left else (form % byte).encode() for byte in raw
-            )
-    yield b"".join(
-        b"+" if byte == 32 else bytes((byte,)) if byte in _PLAIN else b"%%%02X" % byte for byte in raw
-    )
+    for table in _ESCAPED:
+        yield b"".join([table[byte] for byte in raw])
 
 
 def _json(raw: bytes) -> Iterator[bytes]:

@@ -7,7 +7,7 @@ ones that hosting platforms set. Durations are seconds, sizes bytes.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,7 @@ class Settings:
     resend_after: float = 5.0
     retention: float = 90 * 86400.0
     output_retention: float = 30 * 86400.0
+    audit_retention: float = 0.0
     local_node: bool = True
     allowlist: str = ""
     allowlist_mode: str = ""
@@ -84,6 +85,20 @@ class Settings:
     http_allow: str = ""
     celery_connections: str = ""
     celery_timeout: float = 86400.0
+
+    # words to people outside
+    notify_webhook_url: str = ""
+    notify_webhook_secret: str = field(default="", repr=False)
+    notify_webhook_in_clear: bool = False
+    notify_allow: str = ""
+    notify_smtp_url: str = field(default="", repr=False)
+    notify_smtp_tls: str = "starttls"
+    notify_smtp_roots: str = ""
+    notify_mail_from: str = ""
+    notify_mail_to: str = ""
+    notify_link: str = ""
+    notify_tries: int = 8
+    notify_timeout: float = 10.0
 
     # api
     api_bind: str = "127.0.0.1:8088"
@@ -149,6 +164,27 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
                 f"{name} is not a setting of Muster", hint="`docs/settings.md` lists every setting"
             )
     return Settings(**values)
+
+
+def drop_foreign(environment: MutableMapping[str, str] | None = None) -> list[str]:
+    """Takes out of the environment what Celery's own command would read as its options: CELERY_WORKER_QUEUES,
+    CELERY_WORKER_PURGE and the like, which somebody set for another app. The names, sorted.
+
+    A worker calls it before Celery looks at the options of `worker` or `beat`. Raises BadSetting for BROKER_URL: the
+    command has put that in the place of CELERY_BROKER_URL already.
+    """
+    given = os.environ if environment is None else environment
+    if "BROKER_URL" in given:
+        raise BadSetting(
+            "BROKER_URL takes the place of CELERY_BROKER_URL for `celery`, and for nothing else of Muster",
+            hint="unset it for Muster's processes, and set CELERY_BROKER_URL or REDIS_URL for all of them",
+        )
+    foreign = sorted(
+        name for name in given if name.startswith("CELERY_") and name not in _PLAIN_NAMES.values()
+    )
+    for name in foreign:
+        del given[name]
+    return foreign
 
 
 def _convert(name: str, text: str, default: Any) -> Any:

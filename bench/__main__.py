@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.alone_cases import COMPILING
-from bench.cases import CANVASES, NODES, SERVED, Case
+from bench.cases import CANVASES, HUNDRED, NODES, SERVED, Case
 from bench.compiling import Alone
 from bench.figures import HEADING, Figures, measure, row, write
+from bench.hundred import Hundred, RawHundred
 from bench.ours import Ours, stop_runners
 from bench.processes import Broken, Processes, start_redis
 from bench.raw import Raw
@@ -33,7 +34,7 @@ from bench.served import Served
 Grounds = Callable[[Processes, Path, ExitStack], tuple[Any, Any]]
 """Starts what cases run on, in a directory: our side and the peer's."""
 
-CASES = (*COMPILING, *CANVASES, *SERVED)
+CASES = (*COMPILING, *CANVASES, *SERVED, *HUNDRED)
 
 
 def main() -> int:
@@ -61,7 +62,7 @@ def main() -> int:
     found: dict[str, Figures] = {}
     try:
         on = partial(canvases, rabbit=given.rabbit)
-        for cases, grounds in ((COMPILING, alone), (CANVASES, on), (SERVED, served)):
+        for cases, grounds in ((COMPILING, alone), (CANVASES, on), (SERVED, served), (HUNDRED, hundred)):
             chosen = [case for case in cases if not given.only or case.name in given.only]
             if chosen:
                 found |= run(chosen, grounds, given.runs, given.warm)
@@ -98,6 +99,16 @@ def served(processes: Processes, directory: Path, stack: ExitStack) -> tuple[Ser
     socket_path = start_redis(processes)
     ours = Served(processes, socket_path)
     raw = RawServed(processes, socket_path)
+    stack.callback(raw.close)
+    return ours, raw
+
+
+def hundred(processes: Processes, directory: Path, stack: ExitStack) -> tuple[Hundred, RawHundred]:
+    """An API and a control worker, and a hundred nodes that are rows."""
+    del directory
+    socket_path = start_redis(processes)
+    ours = Hundred(processes, socket_path)
+    raw = RawHundred(ours, socket_path)
     stack.callback(raw.close)
     return ours, raw
 

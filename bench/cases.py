@@ -164,3 +164,26 @@ SERVED = (
         peer=lambda raw: raw.command() * 1e3,
     ),
 )
+
+HUNDRED = (
+    Case(
+        name="execute100_request",
+        title="POST execute of a saved script on 100 nodes, to its answer, against a plain POST execute",
+        unit="ms",
+        goal=2.0,
+        more_is_better=False,
+        scripts=0,
+        ours=methodcaller("request"),
+        peer=methodcaller("plain"),
+    ),
+    Case(
+        name="execute100_publish",
+        title="the same until the last of its 100 orders is in its queue, against raw Celery publishing 100 messages",
+        unit="ms",
+        goal=1.5,
+        more_is_better=False,
+        scripts=0,
+        ours=methodcaller("published"),
+        peer=methodcaller("published"),
+    ),
+)

@@ -70,6 +70,6 @@ def url(socket_path: str) -> str:
     return f"redis+socket://{socket_path}?virtual_host=1"
 
 
-def connect(broker: str) -> redis.Redis:
-    """A client of the same database."""
-    return redis.Redis(unix_socket_path=broker.partition("://")[2].partition("?")[0], db=1)
+def connect(broker: str, database: int = 1) -> redis.Redis:
+    """A client of the same database, or of another one on that Redis: ours is 0."""
+    return redis.Redis(unix_socket_path=broker.partition("://")[2].partition("?")[0], db=database)

@@ -8,6 +8,7 @@ cannot rot.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -27,6 +28,11 @@ for name in list(os.environ):
         "CELERY_BROKER_URL",
     ):
         del os.environ[name]
+
+
+# Who starts the tests in the background of a script has Ctrl-C ignored, and every process of theirs inherits that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _named_server(variable: str) -> str:

@@ -12,10 +12,12 @@ from app.logs.structured import configure
 from app.settings import from_environment
 from app.transport import queues
 from app.transport.celery_app import make_celery
+from workers import celerys
 
 settings = from_environment()
 configure(settings, process="beat")
 setup_logging.connect(lambda **_: None, weak=False)  # so that Celery leaves it alone
+celerys.refuse_options()
 
 TICK_EVERY = 1.0
 TICK_EXPIRES = 2.0

@@ -19,6 +19,7 @@ from app.services import collect as service
 from app.services import installation, output, presence, spans, tick
 from app.services.collect import Desk
 from app.services.control import Control
+from app.services.courier import Courier
 from app.services.measures import SETTLE_SECONDS
 from app.services.orders import Signer
 from app.services.outcomes import NodeKeys
@@ -32,10 +33,12 @@ from app.transport.channel import dead_lettered
 from app.transport.ends import Ends
 from app.transport.output import OutputReader, connect
 from app.transport.send import Sender
+from workers import celerys
 
 settings = from_environment()
 configure(settings, process="control", worker=settings.control_name)
 setup_logging.connect(lambda **_: None, weak=False)  # so that Celery leaves it alone
+celerys.refuse_options()
 log = logging.getLogger(__name__)
 
 celery = make_celery(
@@ -71,7 +74,10 @@ def desk() -> Desk:
     client = connect(settings.redis_url)
     streams, ends = OutputReader(client), Ends(client)
     sends = sender()
-    return Desk(control, signer, NodeKeys(store), sends.lines, sends.ctl, streams, ends.tell, sends.calls)
+    notify = Courier.of(control).wake
+    return Desk(
+        control, signer, NodeKeys(store), sends.lines, sends.ctl, streams, ends.tell, sends.calls, notify
+    )
 
 
 @worker_init.connect(weak=False)

@@ -24,11 +24,13 @@ from app.transport import queues
 from app.transport.addresses import Policy
 from app.transport.celery_app import make_celery
 from app.transport.send import Sender
+from workers import celerys
 
 settings = from_environment()
 name = f"{settings.control_name}-io"
 configure(settings, process="io", worker=name)
 setup_logging.connect(lambda **_: None, weak=False)  # so that Celery leaves it alone
+celerys.refuse_options()
 log = logging.getLogger(__name__)
 # Here, so that a worker with a setting that is wrong does not start at all.
 policy = Policy.read(settings.http_allow_private, settings.http_allow)

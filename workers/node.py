@@ -19,11 +19,13 @@ from app.settings import from_environment
 from app.transport import gate, queues
 from app.transport.celery_app import make_celery
 from app.transport.channel import dead_lettered
+from workers import celerys
 
 settings = from_environment()
 identity = load_identity(settings.node_directory)
 configure(settings, process="node", node=identity.node)
 setup_logging.connect(lambda **_: None, weak=False)  # so that Celery leaves it alone
+celerys.refuse_options()
 
 celery = make_celery(
     "node",

@@ -9,14 +9,18 @@ from flask import Flask, Response
 from app import settings as environment
 from app.api import gate, paths, problems, shown, tracing, wiring
 from app.api.approvals import approvals
+from app.api.automation import automation
 from app.api.commands import commands
+from app.api.deploy_plans import deploy_plans
 from app.api.executions import executions
 from app.api.graphs import graphs
 from app.api.history import history
 from app.api.kept import kept
 from app.api.nodes import nodes
+from app.api.notifications import notifications
 from app.api.packs import packs
 from app.api.people import people
+from app.api.schedules import schedules
 from app.api.strict import StrictJson
 from app.api.system import documents, system
 from app.api.workflows import workflows
@@ -84,7 +88,11 @@ def _add_routes(app: Flask) -> None:
         executions,
         graphs,
         history,
+        deploy_plans,
         approvals,
+        notifications,
+        automation,
+        schedules,
         nodes,
         commands,
         kept,

@@ -6,11 +6,12 @@ from typing import Any
 
 from flask_smorest import Blueprint
 
-from app.api import asked, paging, shown
+from app.api import asked, paging, shown, within
 from app.api.gate import needs, person
 from app.api.strict import Parser
 from app.api.wiring import control, reading
 from app.services import approvals as service
+from app.services import scope
 from app.services.approvals import Word
 
 approvals = Blueprint("approvals", __name__, description="Questions to people, and what they decide.")
@@ -18,7 +19,7 @@ approvals.ARGUMENTS_PARSER = Parser()
 
 
 @approvals.route("/automation/approvals", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.ANYTHING)
 @approvals.arguments(asked.ApprovalsQuery, location="query")
 @approvals.response(200, shown.ApprovalsSchema)
 def list_approvals(query: dict[str, Any]) -> Any:
@@ -26,33 +27,38 @@ def list_approvals(query: dict[str, Any]) -> Any:
     before = paging.behind(query["cursor"], str)
     with reading() as connection:
         found = service.list_approvals(
-            connection, limit=query["limit"] + 1, before=before, status=query["status"]
+            connection,
+            limit=query["limit"] + 1,
+            before=before,
+            status=query["status"],
+            within=scope.approvals_of(person()),
         )
     return paging.answer(found, query["limit"], lambda row: [row["id"]])
 
 
 @approvals.route("/automation/approvals/<ulid:id>", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.APPROVAL)
 @approvals.response(200, shown.ApprovalSchema)
 def get_approval(id: str) -> dict[str, Any]:
-    """One question with what was said to it."""
+    """One question: what would run where, and what was said to it."""
     with reading() as connection:
         return service.get(connection, id)
 
 
 @approvals.route("/automation/approvals/<ulid:id>/approve", methods=["POST"])
-@needs("operator")
+@needs("approver", within.DECISION)
 @approvals.arguments(asked.ReasonSchema)
+@approvals.arguments(asked.DecisionQuery, location="query")
 @approvals.response(200, shown.ApprovalSchema)
-def approve(body: dict[str, Any], id: str) -> dict[str, Any]:
+def approve(body: dict[str, Any], query: dict[str, Any], id: str) -> dict[str, Any]:
     """Approve; with a quorum it goes on once so many people have."""
-    return service.decide(control(), id, Word(person().login, "approve", body["reason"]))
+    return service.decide(control(), id, Word(person().login, "approve", body["reason"] or query["reason"]))
 
 
 @approvals.route("/automation/approvals/<ulid:id>/reject", methods=["POST"])
-@needs("operator")
+@needs("approver", within.DECISION)
 @approvals.arguments(asked.ReasonSchema)
-@approvals.arguments(asked.RejectQuery, location="query")
+@approvals.arguments(asked.DecisionQuery, location="query")
 @approvals.response(200, shown.ApprovalSchema)
 def reject(body: dict[str, Any], query: dict[str, Any], id: str) -> dict[str, Any]:
     """Reject; one person is enough. The reason may stand in the body or in the query."""
@@ -60,7 +66,7 @@ def reject(body: dict[str, Any], query: dict[str, Any], id: str) -> dict[str, An
 
 
 @approvals.route("/automation/approvals/<ulid:id>/answer", methods=["POST"])
-@needs("operator")
+@needs("operator", within.ANSWER)
 @approvals.arguments(asked.AnswerSchema)
 @approvals.response(200, shown.ApprovalSchema)
 def answer(body: dict[str, Any], id: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from app.language.pack_tables import PACK_NAME
 from app.services.again import LATEST
 from app.services.approvals import STATUS_NAMES
 from app.services.fleet import LIFETIME, LONGEST_LIFETIME
-from app.services.people import LOGIN, LOGIN_RULE, LONGEST_LIFE, ROLES
+from app.services.people import LOGIN, LOGIN_RULE, LONGEST_LIFE
 from app.services.resolve import OUTCOMES
 
 LARGEST_NUMBER = 2**31 - 1
@@ -190,7 +190,7 @@ class ApprovalsQuery(PageQuery):
     status = fields.String(load_default=None, validate=validate.OneOf(STATUS_NAMES))
 
 
-class RejectQuery(Schema):
+class DecisionQuery(Schema):
     reason = _plain_text(1000, load_default="")
 
 
@@ -246,11 +246,6 @@ class PruneSchema(Schema):
     older_than = fields.Float(
         load_default=None, allow_none=True, validate=validate.Range(min=0, max=100 * 365 * 86400)
     )
-
-
-class UserSchema(Schema):
-    login = fields.String(required=True, validate=_named(rf"^{LOGIN.pattern}$(?!\n)", LOGIN_RULE))
-    role = fields.String(required=True, validate=validate.OneOf(ROLES))
 
 
 class TokenSchema(Schema):

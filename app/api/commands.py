@@ -9,16 +9,17 @@ from typing import Any
 from flask import Response, jsonify, request, url_for
 from flask_smorest import Blueprint
 
-from app.api import asked, asked_commands, held, shown
+from app.api import asked, asked_commands, held, shown, within
 from app.api.command_stream import CommandFollower, Place
-from app.api.executions import STARTED, start, submission
+from app.api.executions import STARTED, check_nodes, start, submission
 from app.api.gate import needs
 from app.api.live import PATIENCE
 from app.api.strict import Parser
 from app.api.wiring import control, reading, wiring
-from app.services import adhoc
-from app.services.adhoc import Command, Result, Targets
+from app.services import adhoc, scope
+from app.services.adhoc import Command, Result
 from app.services.submit import Accepted, submit
+from app.services.targets import Targets
 
 commands = Blueprint("commands", __name__, description="Commands on nodes, outside of workflows.")
 commands.ARGUMENTS_PARSER = Parser()
@@ -35,7 +36,7 @@ _LAST_EVENT = {
 
 
 @commands.route("/nodes/<node:name>/execute", methods=["POST"])
-@needs("operator")
+@needs("operator", within.COMMAND)
 @commands.arguments(asked_commands.NodeCommandSchema)
 @commands.arguments(asked_commands.CommandWaitQuery, location="query")
 @commands.arguments(asked.IdempotencySchema, location="headers")
@@ -65,7 +66,7 @@ def execute(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any]
 
 
 @commands.route("/nodes/<node:name>/execute/<ulid:id>", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.RESULT)
 @commands.doc(parameters=[_LAST_EVENT])
 @commands.arguments(asked_commands.CommandWaitQuery, location="query")
 @commands.response(200, shown.CommandSchema)
@@ -86,7 +87,7 @@ def result(query: dict[str, Any], name: str, id: str) -> Response:
 
 
 @commands.route("/nodes/execute", methods=["POST"])
-@needs("operator")
+@needs("operator", within.ANYTHING)
 @commands.arguments(asked_commands.FleetCommandSchema)
 @commands.arguments(asked.WaitQuery, location="query")
 @commands.arguments(asked.IdempotencySchema, location="headers")
@@ -100,6 +101,7 @@ def execute_on_many(body: dict[str, Any], query: dict[str, Any], headers: dict[s
     targets = Targets(
         body.get("nodes"), body.get("labels"), body["batch"], body["max_failures"], body["allow_unknown"]
     )
+    check_nodes(targets.names, scope.pack_of(adhoc.REF), "/nodes")
     runnable = adhoc.on_nodes(control(), targets, _command(body))
     return start(runnable, {}, headers["key"] or "", body, query["wait"], origin="adhoc")
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from flask import Response, jsonify, url_for
 from flask_smorest import Blueprint
 
-from app.api import asked, definitions, held, paging, shown
+from app.api import asked, definitions, held, paging, shown, within
 from app.api.gate import needs, person
 from app.api.strict import Parser
 from app.api.wiring import control, reading
-from app.services import again, hold, queries
+from app.errors import Conflict
+from app.services import again, audit, hold, queries, scope
 from app.services.cancel import cancel as ask_to_cancel
 from app.services.guard import STORED, Origin
 from app.services.resolve import resolve as resolve_job
@@ -36,7 +38,7 @@ STARTED: dict[str, Any] = {
 
 
 @executions.route("/workflows/<ref:ref>/execute", methods=["POST"])
-@needs("operator")
+@needs("operator", within.WORKFLOW)
 @executions.arguments(asked.ExecuteSchema)
 @executions.arguments(asked.WaitQuery, location="query")
 @executions.arguments(asked.IdempotencySchema, location="headers")
@@ -47,12 +49,13 @@ STARTED: dict[str, Any] = {
 @executions.alt_response(202, schema=shown.ExecutionSchema, description="It goes on", success=True)
 def execute(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any], ref: str) -> Response:
     """Execute a stored workflow."""
-    found = stored(control(), ref, body["version"])
+    with audit.refusals(control(), person().login, "execution.submit", ref, (Conflict,)):
+        found = stored(control(), ref, body["version"])
     return start(found, body["parameters"], headers["key"] or "", {"ref": ref, **body}, query["wait"])
 
 
 @executions.route("/workflow-executions", methods=["POST"])
-@needs("author")
+@needs("author", within.ANYTHING)
 @executions.arguments(asked.InlineSchema)
 @executions.arguments(asked.WaitQuery, location="query")
 @executions.arguments(asked.IdempotencySchema, location="headers")
@@ -78,9 +81,17 @@ def start(
     origin: Origin = STORED,
 ) -> Response:
     """Submit, wait so many seconds for the end if that is wanted, and answer with the execution."""
-    accepted = submit(control(), submission(runnable, parameters, key, asked_for, origin))
+    wanted = submission(runnable, parameters, key, asked_for, origin)
+    with audit.refusals(control(), wanted.requester, "execution.submit", runnable.plan.ref, (Conflict,)):
+        accepted = submit(control(), wanted)
     finished = bool(wait) and held.until_over(accepted.execution, wait)
     return _answer(accepted, waited=bool(wait), finished=finished)
+
+
+def check_nodes(names: Sequence[str] | None, pack: str, at: str) -> None:
+    """Raises NotAllowed for nodes that a request names at the pointer `at`, and that are out of the person's bounds."""
+    with audit.refusals(control(), person().login, "execution.submit", pack), reading() as connection:
+        scope.check_nodes(control(), connection, person(), names or (), pack, at)
 
 
 def submission(
@@ -118,7 +129,7 @@ def _answer(accepted: Accepted, *, waited: bool, finished: bool) -> Response:
 
 
 @executions.route("/workflow-executions", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.ANYTHING)
 @executions.arguments(asked.ExecutionsQuery, location="query")
 @executions.response(200, shown.ExecutionsSchema)
 def list_executions(query: dict[str, Any]) -> Any:
@@ -127,7 +138,7 @@ def list_executions(query: dict[str, Any]) -> Any:
 
 
 @executions.route("/workflows/<ref:ref>/executions", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.ANYTHING)
 @executions.arguments(asked.OfWorkflowQuery, location="query")
 @executions.response(200, shown.ExecutionsSchema)
 def list_of_workflow(query: dict[str, Any], ref: str) -> Any:
@@ -144,12 +155,13 @@ def _list(query: dict[str, Any], workflow: str | None) -> Any:
             before=before,
             statuses=query["status"],
             workflow=workflow,
+            within=scope.executions_of(person()),
         )
     return paging.answer(found, query["limit"], lambda row: [row["id"]])
 
 
 @executions.route("/workflow-executions/<ulid:id>", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.EXECUTION)
 @executions.response(200, shown.ExecutionSchema)
 def get_execution(id: str) -> dict[str, Any]:
     """An execution with its parameters, variables and the graph of its tasks."""
@@ -158,7 +170,7 @@ def get_execution(id: str) -> dict[str, Any]:
 
 
 @executions.route("/workflow-executions/<ulid:id>/tasks", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.EXECUTION)
 @executions.response(200, shown.UnitsSchema)
 def list_units(id: str) -> dict[str, Any]:
     """A row for every unit of every task."""
@@ -167,35 +179,38 @@ def list_units(id: str) -> dict[str, Any]:
 
 
 @executions.route("/workflow-executions/<ulid:id>/cancel", methods=["POST"])
-@needs("operator")
+@needs("operator", within.EXECUTION)
 @executions.arguments(asked.CancelSchema)
 @executions.response(202, shown.StatusSchema)
 def cancel(body: dict[str, Any], id: str) -> dict[str, str]:
     """Ask that an execution ends; asking twice changes nothing, with `force` its finally tasks are stopped too."""
-    status = ask_to_cancel(control(), id, person().login, forced=body["force"], reason=body["reason"])
-    return {"status": status}
+    login = person().login
+    with audit.refusals(control(), login, "execution.cancel", id):
+        return {"status": ask_to_cancel(control(), id, login, forced=body["force"], reason=body["reason"])}
 
 
 @executions.route("/workflow-executions/<ulid:id>/pause", methods=["POST"])
-@needs("operator")
+@needs("operator", within.EXECUTION)
 @executions.arguments(asked.ReasonSchema)
 @executions.response(202, shown.StatusSchema)
 def pause(body: dict[str, Any], id: str) -> dict[str, str]:
     """Ask that nothing new starts; what runs goes on and is settled. Asking twice changes nothing."""
-    return {"status": hold.pause(control(), id, person().login, body["reason"])}
+    with audit.refusals(control(), person().login, "execution.pause", id):
+        return {"status": hold.pause(control(), id, person().login, body["reason"])}
 
 
 @executions.route("/workflow-executions/<ulid:id>/resume", methods=["POST"])
-@needs("operator")
+@needs("operator", within.EXECUTION)
 @executions.arguments(asked.ReasonSchema)
 @executions.response(202, shown.StatusSchema)
 def resume(body: dict[str, Any], id: str) -> dict[str, str]:
     """Let a paused execution go on. Of one that is not paused nothing changes."""
-    return {"status": hold.resume(control(), id, person().login, body["reason"])}
+    with audit.refusals(control(), person().login, "execution.resume", id):
+        return {"status": hold.resume(control(), id, person().login, body["reason"])}
 
 
 @executions.route("/workflow-executions/<ulid:id>/retry", methods=["POST"])
-@needs("operator")
+@needs("operator", within.EXECUTION)
 @executions.arguments(asked.RetrySchema)
 @executions.response(202, shown.StatusSchema)
 def retry(body: dict[str, Any], id: str) -> dict[str, str]:
@@ -207,15 +222,17 @@ def retry(body: dict[str, Any], id: str) -> dict[str, str]:
         reason=body["reason"],
         version=body["version"],
     )
-    return {"status": again.retry(control(), id, person().login, wanted)}
+    with audit.refusals(control(), person().login, "execution.retry", id):
+        return {"status": again.retry(control(), id, person().login, wanted)}
 
 
 @executions.route("/workflow-executions/<ulid:id>/tasks/<task:name>/resolve", methods=["POST"])
-@needs("operator")
+@needs("operator", within.EXECUTION)
 @executions.arguments(asked.ResolveSchema)
 @executions.response(202, shown.StatusSchema)
 def resolve(body: dict[str, Any], id: str, name: str) -> dict[str, str]:
     """Say what became of a job that nobody knows about."""
-    resolve_job(control(), id, name, body["unit"], body["outcome"], body["reason"], person().login)
+    with audit.refusals(control(), person().login, "job.resolve", id):
+        resolve_job(control(), id, name, body["unit"], body["outcome"], body["reason"], person().login)
     with reading() as connection:
         return {"status": queries.state(connection, id).status}

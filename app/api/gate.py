@@ -8,10 +8,12 @@ from typing import Any, TypeVar
 
 from flask import Flask, current_app, g, request
 
-from app.api.wiring import control
-from app.errors import MusterError, NotAllowed, NotAuthenticated
+from app.api import within
+from app.api.wiring import control, reading
+from app.errors import MusterError, NotAllowed, NotAuthenticated, NotFound
 from app.services import audit
-from app.services.people import ROLES, Person, authenticate
+from app.services.people import Person, authenticate
+from app.services.roles import ROLES
 
 log = logging.getLogger(__name__)
 
@@ -29,14 +31,19 @@ class UngatedRoute(MusterError):
     code = "ungated-route"
 
 
-def needs(role: str) -> Callable[[View], View]:
-    """Say which role a view needs; `open` needs none. Goes right below `route`, and is documented with it."""
+def needs(role: str, reach: within.Reach = within.EVERYTHING) -> Callable[[View], View]:
+    """Say which role a view needs; `open` needs none. Goes right below `route`, and is documented with it.
+
+    `reach` says what of packs and nodes it is about: a person whose role is bounded gets no further than their bounds.
+    If nothing is said, they get nowhere.
+    """
 
     def decorate(view: View) -> View:
-        documented: dict[str, Any] = {"x-role": role}
+        documented: dict[str, Any] = {"x-role": role, "x-reach": reach.name}
         if role == OPEN:
             documented["security"] = []
         view.muster_role = role  # type: ignore[attr-defined]
+        view.muster_reach = reach  # type: ignore[attr-defined]
         info = dict(getattr(view, "_apidoc", {}))
         info["manual_doc"] = {**info.get("manual_doc", {}), **documented}
         view._apidoc = info  # type: ignore[attr-defined]
@@ -73,8 +80,10 @@ def _pass() -> None:
     g.person = person
     if request.endpoint is None:
         return  # the path or method does not exist, which is said to those who may know
-    if role is None or not person.may(role):
+    if role is None or not (person.may(role) or _is_admitted(person)):
         raise _refused(person, role or "nobody")
+    if person.is_scoped:
+        _hold(person, role)
 
 
 def _bearer() -> str:
@@ -88,13 +97,43 @@ def _bearer() -> str:
 
 def _refused(person: Person, role: str) -> NotAllowed:
     error = NotAllowed(
-        f"this needs the role {role}, and {person.login} is {person.role}",
+        f"this needs the role {role}, and {person.login} is {person.described}",
         hint="ask an administrator for a token of that role",
         code="role-required",
     )
+    keep(person, error)
+    return error
+
+
+def _reach() -> within.Reach:
+    view: Any = current_app.view_functions[request.endpoint or ""]
+    reach: within.Reach = view.muster_reach
+    return reach
+
+
+def _is_admitted(person: Person) -> bool:
+    """Whether a person may without the role that is needed."""
+    admits = _reach().admits
+    if admits is None:
+        return False
+    with reading() as connection:
+        return admits(connection, person, request.view_args or {})
+
+
+def _hold(person: Person, role: str) -> None:
+    """Raises what is said of things that are not there, or NotAllowed, for what is outside of a person's bounds."""
+    try:
+        with reading() as connection:
+            _reach().check(connection, person, role, request.view_args or {})
+    except (NotAllowed, NotFound) as error:
+        keep(person, error)
+        raise
+
+
+def keep(person: Person, error: MusterError) -> None:
+    """Keep in the audit trail that somebody was refused to change something."""
     if request.method not in ("GET", "HEAD", "OPTIONS"):
         audit.refuse(control(), person.login, f"api.{request.endpoint}", request.path, error)
-    return error
 
 
 def person() -> Person:

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Response, jsonify
 from flask_smorest import Blueprint
 
-from app.api import asked, shown_graph
+from app.api import asked, shown_graph, within
 from app.api.gate import needs
 from app.api.strict import Parser
 from app.api.wiring import control, reading
@@ -24,7 +24,7 @@ _TEXT: dict[str, Any] = {"schema": {"type": "string"}, "content_type": "text/pla
 
 
 @graphs.route("/workflow-executions/<ulid:id>/graph", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.EXECUTION)
 @graphs.arguments(asked.GraphQuery, location="query")
 @graphs.response(200, shown_graph.GraphSchema)
 @graphs.alt_response(200, **_TEXT)
@@ -35,7 +35,7 @@ def graph_of_execution(query: dict[str, Any], id: str) -> Response:
 
 
 @graphs.route("/workflows/<ref:ref>/graph", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.WORKFLOW)
 @graphs.arguments(asked.DefinitionGraphQuery, location="query")
 @graphs.response(200, shown_graph.GraphSchema)
 @graphs.alt_response(200, **_TEXT)
@@ -46,7 +46,7 @@ def graph_of_workflow(query: dict[str, Any], ref: str) -> Response:
 
 
 @graphs.route("/workflow-executions/<ulid:id>/explain", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.EXECUTION)
 @graphs.response(200, shown_graph.ExplanationsSchema)
 def explain_all(id: str) -> dict[str, Any]:
     """Why each task ran, waits, or will never run."""
@@ -57,7 +57,7 @@ def explain_all(id: str) -> dict[str, Any]:
 
 
 @graphs.route("/workflow-executions/<ulid:id>/tasks/<task:name>/explain", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.EXECUTION)
 @graphs.response(200, shown_graph.ExplanationSchema)
 def explain_task(id: str, name: str) -> dict[str, Any]:
     """Why one task ran, waits, or will never run: in sentences, and as data."""

@@ -7,7 +7,7 @@ from typing import Any
 from flask import Response, request
 from flask_smorest import Blueprint
 
-from app.api import asked, held, paging, shown
+from app.api import asked, held, paging, shown, within
 from app.api.gate import needs
 from app.api.live import Follower, Listener
 from app.api.strict import Parser
@@ -25,7 +25,7 @@ history.ARGUMENTS_PARSER = Parser()
 
 
 @history.route("/workflow-executions/<ulid:id>/output", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.EXECUTION)
 @history.arguments(asked.OutputQuery, location="query")
 @history.response(200, shown.OutputsSchema)
 def list_output(query: dict[str, Any], id: str) -> Any:
@@ -39,11 +39,12 @@ def list_output(query: dict[str, Any], id: str) -> Any:
 
 
 @history.route("/workflow-executions/<ulid:id>/jobs/<job:job>/output/<stream:stream>", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.EXECUTION)
 @history.response(200, {"type": "string", "format": "binary"}, content_type="application/octet-stream")
 def raw_output(id: str, job: str, stream: str) -> Response:
     """Every byte that was kept of one stream, to be saved, never to be shown by a browser."""
     with reading() as connection:
+        queries.state(connection, id)
         content = service.raw_output(connection, id, job, stream)
     response = Response(content, content_type="application/octet-stream")
     response.headers["Content-Disposition"] = f'attachment; filename="{job}.{stream}"'
@@ -51,7 +52,7 @@ def raw_output(id: str, job: str, stream: str) -> Response:
 
 
 @history.route("/workflow-executions/<ulid:id>/events", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.EXECUTION)
 @history.doc(
     parameters=[
         {
@@ -83,7 +84,7 @@ def events(query: dict[str, Any], id: str) -> Any:
 
 
 @history.route("/workflow-executions/<ulid:id>/replay", methods=["GET"])
-@needs("operator")
+@needs("operator", within.EXECUTION)
 @history.response(200, shown.ReplaySchema)
 def replay(id: str) -> dict[str, Any]:
     """Puts the events through the engine once more: whether they give the state that is stored, and where not."""

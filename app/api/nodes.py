@@ -7,27 +7,27 @@ from typing import Any
 from flask import Response
 from flask_smorest import Blueprint
 
-from app.api import asked, shown
+from app.api import asked, shown, within
 from app.api.gate import OPEN, needs, person
 from app.api.strict import Parser
 from app.api.wiring import control, reading
-from app.services import fleet
+from app.services import fleet, scope
 
 nodes = Blueprint("nodes", __name__, description="The machines of the fleet.")
 nodes.ARGUMENTS_PARSER = Parser()
 
 
 @nodes.route("/nodes", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.ANYTHING)
 @nodes.response(200, shown.NodesSchema)
 def list_nodes() -> dict[str, Any]:
     """Every node that was not removed."""
     with reading() as connection:
-        return {"items": fleet.list_nodes(control(), connection)}
+        return {"items": fleet.list_nodes(control(), connection, within=scope.nodes_of(person()))}
 
 
 @nodes.route("/nodes/<node:name>", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.NODE)
 @nodes.response(200, shown.NodeSchema)
 def get_node(name: str) -> dict[str, Any]:
     """One node."""
@@ -61,7 +61,7 @@ def enroll(body: dict[str, Any]) -> fleet.Enrolled:
 
 
 @nodes.route("/nodes/<node:name>/drain", methods=["POST"])
-@needs("operator")
+@needs("operator", within.NODE)
 @nodes.arguments(asked.DrainSchema)
 @nodes.response(200, shown.NodeStateSchema)
 def drain(body: dict[str, Any], name: str) -> dict[str, str]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from flask import Response, jsonify, url_for
 from flask_smorest import Blueprint
 
-from app.api import asked, paging, shown_packs
+from app.api import asked, paging, shown_packs, within
 from app.api.gate import needs, person
 from app.api.strict import Parser
 from app.api.unchanged import if_unchanged
 from app.api.wiring import control, reading
 from app.language.problems import as_json
-from app.services import pack_config, pack_queries
+from app.services import pack_config, pack_queries, scope
 from app.services import packs as service
 
 packs = Blueprint(
@@ -25,12 +26,12 @@ _registered = shown_packs.RegisteredSchema()
 
 
 @packs.route("/packs", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.ANYTHING)
 @packs.response(200, shown_packs.PacksSchema)
 def list_packs() -> dict[str, Any]:
     """Every pack, with the number of its actions and workflows."""
     with reading() as connection:
-        return {"items": pack_queries.list_packs(connection), "next_cursor": None}
+        return {"items": pack_queries.list_packs(connection, scope.packs_of(person())), "next_cursor": None}
 
 
 @packs.route("/packs", methods=["POST"])
@@ -53,7 +54,7 @@ def _told(done: service.Registered) -> dict[str, Any]:
 
 
 @packs.route("/packs/<pack:pack>", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.PACK)
 @packs.response(200, shown_packs.PackSchema)
 def get_pack(pack: str) -> dict[str, Any]:
     """A pack with its actions, workflows, rules, sensors, tests and files."""
@@ -62,7 +63,7 @@ def get_pack(pack: str) -> dict[str, Any]:
 
 
 @packs.route("/packs/<pack:pack>", methods=["DELETE"])
-@needs("author")
+@needs("author", within.PACK)
 @packs.response(204)
 def delete_pack(pack: str) -> Response:
     """Forget a pack with all that came with it; refused while its workflows are executed."""
@@ -71,7 +72,7 @@ def delete_pack(pack: str) -> Response:
 
 
 @packs.route("/packs/<pack:pack>/files/<path:path>", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.PACK)
 @packs.response(200, {"type": "string"}, content_type="text/plain")
 def get_file(pack: str, path: str) -> Response:
     """One file of a pack as it was registered last, as text."""
@@ -81,7 +82,7 @@ def get_file(pack: str, path: str) -> Response:
 
 
 @packs.route("/packs/<pack:pack>/config", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.PACK)
 @packs.etag
 @packs.response(200, shown_packs.PackConfigSchema)
 def get_config(pack: str) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def get_config(pack: str) -> dict[str, Any]:
 
 
 @packs.route("/packs/<pack:pack>/config", methods=["PUT"])
-@needs("author")
+@needs("author", within.PACK)
 @packs.etag
 @packs.arguments(asked.ConfigSchema)
 @packs.response(200, shown_packs.PackConfigSchema)
@@ -111,7 +112,7 @@ def put_config(body: dict[str, Any], pack: str) -> dict[str, Any]:
 
 
 @packs.route("/actions", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.ANYTHING)
 @packs.arguments(asked.ActionsQuery, location="query")
 @packs.response(200, shown_packs.ActionsSchema)
 def list_actions(query: dict[str, Any]) -> Any:
@@ -119,13 +120,17 @@ def list_actions(query: dict[str, Any]) -> Any:
     after = paging.behind(query["cursor"], str)
     with reading() as connection:
         found = pack_queries.list_actions(
-            connection, limit=query["limit"] + 1, after=after, pack=query["pack"]
+            connection,
+            limit=query["limit"] + 1,
+            after=after,
+            pack=query["pack"],
+            within=partial(scope.actions_of, person()),
         )
     return paging.answer(found, query["limit"], lambda row: [row["ref"]])
 
 
 @packs.route("/actions/<ref:ref>", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.ACTION)
 @packs.response(200, shown_packs.ActionSchema)
 def get_action(ref: str) -> dict[str, Any]:
     """An action with its parameters."""

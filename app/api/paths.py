@@ -39,8 +39,24 @@ class NodeName(Pattern):
     regex = "[a-z0-9][a-z0-9-]{0,62}"
 
 
+class Login(Pattern):
+    regex = "[a-z0-9][a-z0-9._@-]{0,63}"
+
+
 class JobId(Pattern):
     regex = "[A-Za-z0-9_.-]{1,200}"
+
+
+class Script(Pattern):
+    """A saved script by its id or its name."""
+
+    regex = f"(?:{Ulid.regex}|{_NAME})"
+
+
+class Schedule(Pattern):
+    """A schedule by its id or its name."""
+
+    regex = f"(?:{Ulid.regex}|{_NAME})"
 
 
 class Stream(Pattern):
@@ -54,7 +70,10 @@ _CONVERTERS = {
     "task": TaskName,
     "key": Key,
     "node": NodeName,
+    "login": Login,
     "job": JobId,
+    "script": Script,
+    "schedule": Schedule,
     "stream": Stream,
 }
 

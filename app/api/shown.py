@@ -8,6 +8,8 @@ from typing import Any
 from flask_smorest import Api
 from marshmallow import Schema, fields
 
+from app.api.shown_approvals import SubjectSchema
+
 
 class Moment(fields.Field):
     """Unix seconds inside, ISO 8601 outside."""
@@ -242,17 +244,6 @@ class NodeStateSchema(Schema):
     state = fields.String()
 
 
-class PersonSchema(Schema):
-    login = fields.String()
-    role = fields.String()
-    enabled = fields.Boolean()
-    created_at = Moment()
-
-
-class PeopleSchema(Schema):
-    items = fields.List(fields.Nested(PersonSchema))
-
-
 class TokenRowSchema(Schema):
     id = fields.String()
     login = fields.String()
@@ -283,6 +274,8 @@ class AuditEntrySchema(Schema):
     subject = fields.String()
     outcome = fields.String()
     detail = fields.Dict()
+    seq = fields.Integer(allow_none=True)
+    hash = fields.String()
 
 
 class AuditSchema(Schema):
@@ -340,6 +333,7 @@ class ApprovalSummarySchema(Schema):
 
 class ApprovalSchema(ApprovalSummarySchema):
     decisions = fields.List(fields.Nested(DecisionSchema))
+    about = fields.Nested(SubjectSchema)
 
 
 class ApprovalsSchema(Schema):

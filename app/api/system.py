@@ -11,16 +11,16 @@ from flask_smorest import Blueprint
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.api import shown
+from app.api import shown, within
 from app.api.exposition import exposition
 from app.api.gate import OPEN, needs
 from app.api.wiring import control, reading, wiring
-from app.errors import MusterError
+from app.errors import MusterError, Unavailable
 from app.language.schema import workflow_schema
 from app.services.figures import Gauges, consumed, figures
 from app.services.measures import QUEUE_MESSAGES, REDIS_UP
 from app.store import migrate
-from app.transport import counters, queues
+from app.transport import counters, queues, rabbit_ping
 
 system = Blueprint("system", __name__, description="How the server does.")
 _QUEUES = (queues.RESULTS, queues.HEARTBEATS, queues.CONTROL, queues.TICK, queues.DEAD)
@@ -36,15 +36,18 @@ def healthz() -> dict[str, str]:
 
 
 @system.route("/readyz")
-@needs("viewer")
+@needs("viewer", within.ANYTHING)
 @system.response(200, shown.ReadySchema)
 @system.alt_response(503, schema=shown.ReadySchema, description="A part does not answer")
 def readyz() -> tuple[dict[str, Any], int]:
-    """Whether the database, its schema and Redis are as they must be; and whether the allowlist can be read.
+    """Whether the database, its schema, Redis and a broker beside it are as they must be; and whether the allowlist can
+    be read.
 
     Without the allowlist stored workflows run as ever, so that alone is no reason to be taken out of service.
     """
-    checks = {"database": _database(), "redis": _redis()}
+    checks = {"database": _database(), "redis": _redis(wiring().redis)}
+    if control().settings.broker != control().settings.redis_url:
+        checks["broker"] = _broker()
     ready = all(found == "ok" for found in checks.values())
     checks["allowlist"] = control().allowlist.current(control().settings).problem or "ok"
     return {"status": "ok" if ready else "unavailable", "checks": checks}, 200 if ready else 503
@@ -60,16 +63,26 @@ def _database() -> str:
     return "ok"
 
 
-def _redis() -> str:
+def _broker() -> str:
+    if wiring().broker is not None:
+        return _redis(wiring().broker)
     try:
-        wiring().redis.ping()
+        rabbit_ping.ping(control().settings.broker)
+    except Unavailable as error:
+        return error.message
+    return "ok"
+
+
+def _redis(client: Any) -> str:
+    try:
+        client.ping()
     except (redis.RedisError, OSError) as error:
         return f"does not answer ({type(error).__name__})"
     return "ok"
 
 
 @system.route("/version")
-@needs("viewer")
+@needs("viewer", within.ANYTHING)
 @system.response(200, shown.AboutSchema)
 def about() -> dict[str, str]:
     """The versions of Muster, of this API and of Celery."""
@@ -107,7 +120,7 @@ def _from_redis(gauges: Gauges, nodes: list[str]) -> dict[str, float]:
 
 
 @documents.route("/schemas/workflow.json")
-@needs("viewer")
+@needs("viewer", within.ANYTHING)
 @documents.response(200, {"type": "object"}, content_type="application/schema+json")
 def schema() -> Response:
     """The JSON Schema of a workflow file."""
@@ -115,7 +128,7 @@ def schema() -> Response:
 
 
 @documents.route("/openapi.json")
-@needs("viewer")
+@needs("viewer", within.ANYTHING)
 @documents.response(200, {"type": "object"})
 def openapi() -> Response:
     """This document."""

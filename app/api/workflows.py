@@ -9,12 +9,12 @@ from flask_smorest import Blueprint
 from sqlalchemy import RowMapping
 from werkzeug.exceptions import PreconditionFailed
 
-from app.api import asked, definitions, paging, shown
+from app.api import asked, definitions, paging, shown, within
 from app.api.gate import needs, person
 from app.api.strict import Parser
 from app.api.unchanged import if_unchanged
 from app.api.wiring import control, reading
-from app.services import library
+from app.services import library, pack_queries, scope
 
 workflows = Blueprint("workflows", __name__, description="Stored workflows.")
 workflows.ARGUMENTS_PARSER = Parser()
@@ -38,16 +38,18 @@ _shown = shown.WorkflowSchema()
 
 
 @workflows.route("/packs/<pack:pack>/workflows", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.ANYTHING)
 @workflows.arguments(asked.PageQuery, location="query")
 @workflows.response(200, shown.WorkflowsSchema)
 def list_of_pack(query: dict[str, Any], pack: str) -> Any:
     """The workflows of a pack by name."""
+    with reading() as connection:
+        pack_queries.require(connection, pack)
     return _list(query, pack)
 
 
 @workflows.route("/workflows", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.ANYTHING)
 @workflows.arguments(asked.PageQuery, location="query")
 @workflows.response(200, shown.WorkflowsSchema)
 def list_workflows(query: dict[str, Any]) -> Any:
@@ -58,12 +60,18 @@ def list_workflows(query: dict[str, Any]) -> Any:
 def _list(query: dict[str, Any], pack: str | None) -> Any:
     after = paging.behind(query["cursor"], str)
     with reading() as connection:
-        found = library.list_workflows(connection, limit=query["limit"] + 1, after=after, pack=pack)
+        found = library.list_workflows(
+            connection,
+            limit=query["limit"] + 1,
+            after=after,
+            pack=pack,
+            within=scope.workflows_of(person()),
+        )
     return paging.answer(found, query["limit"], lambda row: [row["ref"]])
 
 
 @workflows.route("/packs/<pack:pack>/workflows", methods=["POST"])
-@needs("author")
+@needs("author", within.INTO_PACK)
 @workflows.doc(**_YAML_BODY)
 @workflows.response(201, shown.WorkflowSchema)
 @workflows.alt_response(200, schema=shown.WorkflowSchema, description="It was the same text", success=True)
@@ -79,7 +87,7 @@ def store_workflow(pack: str) -> Response:
 
 
 @workflows.route("/workflows/<ref:ref>", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.WORKFLOW)
 @workflows.etag
 @workflows.arguments(asked.RevisionQuery, location="query")
 @workflows.response(200, shown.WorkflowSchema)
@@ -92,7 +100,7 @@ def get_workflow(query: dict[str, Any], ref: str) -> RowMapping:
 
 
 @workflows.route("/workflows/<ref:ref>", methods=["PUT"])
-@needs("author")
+@needs("author", within.WORKFLOW)
 @workflows.etag
 @workflows.doc(**_YAML_BODY)
 @workflows.response(200, shown.WorkflowSchema)
@@ -115,7 +123,7 @@ def put_workflow(ref: str) -> Response:
 
 
 @workflows.route("/workflows/<ref:ref>", methods=["DELETE"])
-@needs("author")
+@needs("author", within.WORKFLOW)
 @workflows.response(204)
 def delete_workflow(ref: str) -> Response:
     """Forget a workflow with all its revisions; refused while it is executed. If-Match is heeded."""
@@ -131,7 +139,7 @@ def delete_workflow(ref: str) -> Response:
 
 
 @workflows.route("/workflows/<ref:ref>/versions", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.WORKFLOW)
 @workflows.arguments(asked.PageQuery, location="query")
 @workflows.response(200, shown.VersionsSchema)
 def list_versions(query: dict[str, Any], ref: str) -> Any:

@@ -63,7 +63,7 @@ def exec_(call: Call, nodes: Sequence[str], labels: str | None, **options: Any) 
     """
     body = _body(click.get_current_context().meta["muster.command"], options)
     fleet = {
-        "batch": _batch(options["batch"]),
+        "batch": batch_of(options["batch"]),
         "max_failures": options["max_failures"],
     }
     fleet = {name: value for name, value in fleet.items() if value is not None}
@@ -141,7 +141,8 @@ def _labels(text: str) -> dict[str, str]:
     return found
 
 
-def _batch(text: str | None) -> list[int | str] | None:
+def batch_of(text: str | None) -> list[int | str] | None:
+    """The sizes of batches, as `1,10%`."""
     if text is None:
         return None
     return [

@@ -9,10 +9,16 @@ from app.cli.connection import Call, calls_api
 from app.cli.failures import ApiProblem
 from app.cli.plain import safe
 from app.cli.terminal import Screen, rows_of
+from app.cli.user import ROLES
 
 _LIST = ("id", "login", "role", "name", "created_at", "expires_at", "used_at", "revoked_at")
-_ROLES = ("viewer", "operator", "author", "admin")
 _CONFLICT = 409
+
+_mine = click.option("--mine", is_flag=True, help="Your own only: that needs no administrator.")
+
+
+def _path(mine: bool, *parts: str) -> str:
+    return api(*(["me"] if mine else []), "tokens", *parts)
 
 
 @click.group(short_help="Create, list and revoke the tokens of people.")
@@ -22,7 +28,7 @@ def token() -> None:
 
 @token.command("create")
 @click.argument("login")
-@click.option("--role", type=click.Choice(_ROLES), help="Make the person first, with this role.")
+@click.option("--role", type=click.Choice(ROLES), help="Make the person first, with this role.")
 @click.option("--name", default="", help="What the token is for.")
 @click.option("--expires-in", type=click.IntRange(1), help="Seconds until it ends; never if not given.")
 @calls_api
@@ -46,10 +52,11 @@ def _make_person(call: Call, login: str, role: str) -> None:
 
 
 @token.command("list")
+@_mine
 @calls_api
-def list_(call: Call) -> None:
+def list_(call: Call, mine: bool) -> None:
     """List tokens; never the secrets themselves."""
-    items = call.client.items(api("tokens"))
+    items = call.client.items(_path(mine))
     if call.json:
         call.show({"items": items}, str)
         return
@@ -58,8 +65,9 @@ def list_(call: Call) -> None:
 
 @token.command("revoke")
 @click.argument("id_", metavar="ID")
+@_mine
 @calls_api
-def revoke(call: Call, id_: str) -> None:
+def revoke(call: Call, id_: str, mine: bool) -> None:
     """Revoke a token, at once."""
-    call.client.call("DELETE", api("tokens", id_))
+    call.client.call("DELETE", _path(mine, id_))
     call.show({"id": id_, "revoked": True}, lambda one: f"revoked: {safe(id_)}")

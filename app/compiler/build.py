@@ -19,7 +19,7 @@ from app.compiler.plan import (
     PlanTask,
 )
 from app.language import expressions, handles, shelltext
-from app.language.known import action_to_json, digest_of, parameter_to_json
+from app.language.known import action_to_json, digest_of, parameter_to_json, script_to_json
 from app.language.model import RESERVED_TARGETS, Task, Workflow
 from app.language.uncollected import uncollected
 
@@ -66,6 +66,7 @@ def build(workflow: Workflow) -> Plan:
             action.ref: {**action_to_json(action), "revision": action.revision, "digest": digest_of(action)}
             for action in workflow.actions
         },
+        scripts={ref: script_to_json(script) for ref, script in sorted(workflow.scripts.items())},
         config_refs=_config_refs(whole),
         secret_config=workflow.secret_config,
     )

@@ -156,6 +156,8 @@ class Plan:
     with `revision` and `digest`. `config_refs` are the keys of its pack's configuration that its templates read, "*"
     for all; `secret_config` those keys of it that name secrets. `gate` is the approval that an execution waits for
     before any task is born, as the input of `core.approval` (prompt, approvers, quorum, expires_in, on_expire).
+    `scripts` are the saved scripts that its tasks run, by what they call them (`script_ref`), as they were when it was
+    compiled.
     """
 
     ref: str
@@ -176,6 +178,7 @@ class Plan:
     config_refs: tuple[str, ...] = ()
     secret_config: tuple[str, ...] = ()
     gate: Mapping[str, Any] | None = None
+    scripts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def secret_parameters(self) -> frozenset[str]:
@@ -232,7 +235,7 @@ class Plan:
 
 
 _DERIVED = frozenset({"index", "line", "incoming", "then", "boundary"})
-_SELDOM = frozenset({"actions", "config_refs", "secret_config", "gate"})
+_SELDOM = frozenset({"actions", "config_refs", "secret_config", "gate", "scripts"})
 """Left out of the text of a plan that has none: most have none."""
 
 _DEFAULTS = {one.name: one for one in fields(PlanTask)}

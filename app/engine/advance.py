@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.compiler.plan import PlanTask
-from app.engine import fanout, loop, output, own
+from app.engine import fanout, gate, loop, output, own
 from app.engine.again import retry
 from app.engine.context import error, first_scopes, kind_of
 from app.engine.draft import Draft, NeedMore
@@ -43,10 +43,13 @@ from app.engine.status import (
     COMPLETED,
     EXECUTION_OVER,
     FAILED,
+    GATE_PENDING,
     JOB_OVER,
     PAUSE,
     PAUSED,
     PAUSING,
+    PENDING,
+    REJECTED,
     RUNNING,
     SUCCEEDED,
     TASK_LIVE,
@@ -79,6 +82,8 @@ def advance(given: Slice, event: Event, now: float) -> Step | Need:
 
 def _work(draft: Draft) -> None:
     """Until nothing more can run; then the finally tasks, one after another; then the end."""
+    if draft.execution.gate == GATE_PENDING:
+        return
     while True:
         while draft.ended:
             _ended(draft, draft.job(draft.ended.popleft()))
@@ -118,10 +123,14 @@ def _next_finally(draft: Draft) -> bool:
     run = draft.execution
     if run.finally_at == MAIN and draft.plan.finally_:
         draft.changes.sweep_pending = "main"
+    final = draft.plan.finally_
     run.finally_at += 1
-    if run.finally_at >= len(draft.plan.finally_) or run.halt == "forced":
+    # A retry may have kept some of them.
+    while run.finally_at < len(final) and draft.look(final[run.finally_at]).status != PENDING:
+        run.finally_at += 1
+    if run.finally_at >= len(final) or run.halt == "forced":
         return False
-    runnable(draft, draft.plan.finally_[run.finally_at])
+    runnable(draft, final[run.finally_at])
     return True
 
 
@@ -129,7 +138,9 @@ def _finish(draft: Draft) -> None:
     """E6."""
     run = draft.execution
     draft.changes.sweep_pending = "all"
-    if run.intent == CANCEL:
+    if run.gate in gate.REFUSED:
+        run.status = REJECTED
+    elif run.intent == CANCEL:
         run.status = CANCELLED
     elif run.unhandled or run.ended_badly:
         run.status = FAILED
@@ -150,17 +161,21 @@ def _status(draft: Draft, *, reopened: bool = False) -> None:
         elif run.intent == PAUSE:
             run.status = PAUSING if in_flight(draft) else PAUSED
         else:
-            run.status = WAITING if run.live and run.waiting == run.live else RUNNING
+            waits = run.gate == GATE_PENDING or (run.live and run.waiting == run.live)
+            run.status = WAITING if waits else RUNNING
 
 
 def _submitted(draft: Draft, event: Event) -> None:
     run = draft.execution
-    run.started_at = draft.now
+    run.started_at = None if draft.plan.gate else draft.now
     try:
         for name, value in first_values(
             draft.plan, first_scopes(draft.plan, run, draft.kv(draft.plan.vars_kv))
         ):
             draft.publish(name, value, "", admit(draft, name, value))
+        if draft.plan.gate:
+            gate.ask(draft)
+            return
     except TemplateError as problem:
         run.ended_badly, run.error_message = kind_of(problem), problem.message
         run.finally_at = len(draft.plan.finally_)
@@ -250,6 +265,9 @@ def _next_attempt(draft: Draft, job: JobState) -> None:
 
 def _timer_due(draft: Draft, event: Event) -> None:
     assert isinstance(event, TimerDue)
+    if not event.task:
+        gate.timer_due(draft, event)
+        return
     if draft.held and event.is_a_start:
         return
     draft.changes.dropped_timers.append((event.task, event.unit, event.timer))
@@ -274,6 +292,7 @@ def _timer_due(draft: Draft, event: Event) -> None:
 
 def _cancel_asked(draft: Draft, event: Event) -> None:
     assert isinstance(event, CancelAsked)
+    gate.close(draft)
     was_held = draft.held
     draft.execution.intent = CANCEL
     halt(draft, "forced" if event.forced else draft.execution.halt or "cancel")
@@ -336,7 +355,10 @@ def _job_resolved(draft: Draft, event: Event) -> None:
 
 def _decided(draft: Draft, event: Event) -> None:
     assert isinstance(event, Decided)
-    own.decided(draft, event)
+    if gate.is_about(draft.execution, event.job):
+        gate.decided(draft, event)
+    else:
+        own.decided(draft, event)
 
 
 def _child_ended(draft: Draft, event: Event) -> None:

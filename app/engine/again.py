@@ -1,7 +1,8 @@
 """An execution that is over is tried again (semantics R1): what is reset, what is kept.
 
 This step only resets; it leaves the execution paused, and the resume that the caller sends after it starts what may
-run. In between the variables are read anew: what reset tasks had published is void.
+run. In between the variables are read anew: what reset tasks had published is void. Tasks of `finally` run again with
+whatever runs again before them; where they alone came to no good, those that did.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from app.compiler.plan import ASK_ACTIONS, Plan, PlanTask
-from app.engine import fanout, loop, own, replan
+from app.engine import fanout, gate, loop, own, replan
 from app.engine.draft import Draft
 from app.engine.events import RetryAsked
-from app.engine.reach import BROKEN, broken, downstream
+from app.engine.reach import BROKEN, broken, broken_at_the_end, downstream
 from app.engine.settle import fire_set, settle, verdict, where_to
 from app.engine.state import MAIN, JobState, TaskState
 from app.engine.status import (
@@ -27,10 +28,13 @@ _WITH_JOBS = ("job", "own", "fanout", "loop")
 
 
 def retry(draft: Draft, event: RetryAsked) -> None:
-    """Reset what is to run again. Needs every task, and the jobs of those that are reset."""
+    """Reset what is to run again. Needs every task, and the jobs of those that are reset.
+
+    An execution with a gate asks people anew. Raises TemplateError where the gate makes no sense.
+    """
     plan, earlier = draft.plan, draft.given.earlier
     draft.reopening = True
-    named = {*event.from_, *event.mark_ok}
+    named = {*event.from_, *event.mark_ok, *event.units}
     pulled: set[str] = set()
     if earlier is not None:
         pulled = replan.pulled(earlier, plan, replan.take_over(draft, earlier, event.config), named)
@@ -39,9 +43,11 @@ def retry(draft: Draft, event: RetryAsked) -> None:
     from_here = broken(plan, statuses, named)
     gone = {name: _went(draft, name) for name in plan.tasks if plan.tasks[name].parent is None}
     again = _with_newly_reached(draft, downstream(plan, from_here | pulled), gone)
+    final = set(plan.finally_)
+    if not again and earlier is None:
+        final = broken_at_the_end(plan, statuses, draft.execution.ended_badly)
     _reopen(draft)
     _say_where_kept_ones_went(draft, again)
-    final = set(plan.finally_)
     children = {child for name in again | final for child in plan.tasks[name].children}
     draft.want_jobs(name for name in again | final | children if plan.tasks[name].kind in _WITH_JOBS)
     behind = downstream(plan, {target for name in from_here for target in plan.tasks[name].out})
@@ -59,13 +65,15 @@ def retry(draft: Draft, event: RetryAsked) -> None:
         draft.log("marked", task=name, person=event.person, reason=event.reason)
         settle(draft, name, SUCCEEDED, result=event.mark_ok[name], marked=True)
     draft.work.clear()
+    if plan.gate:
+        gate.ask(draft)
 
 
 def _reopen(draft: Draft) -> None:
     run = draft.execution
     run.intent, run.halt, run.finally_at = PAUSE, "", MAIN
     run.unhandled = run.handled = 0
-    run.ended_badly = run.error_message = ""
+    run.ended_badly = run.error_message = run.gate = ""
     run.output, run.ended_at, run.degraded = None, None, False
     # Where a task would have gone that now runs again is not said, and fails nothing.
     draft.changes.log.clear()
@@ -130,14 +138,21 @@ def _again(draft: Draft, task: PlanTask, *, in_part: bool) -> None:
         _fanout_in_part(draft, task, state)
     elif in_part and task.kind == "loop" and state.items and not task.runs_in_engine:
         _loop_in_part(draft, task, state)
+    elif in_part and draft.plan.gate:
+        # What would begin at once has to wait for people, and then begins from its start.
+        _whole_with_children(draft, task)
     elif in_part and task.kind == "own" and task.action not in ASK_ACTIONS and draft.counting_jobs(task.name):
         _child_in_part(draft, task, state)
     elif in_part and task.kind == "block" and _good(draft, task) != list(task.children):
         _block_in_part(draft, task, state)
     else:
-        _whole(draft, task)
-        for child in task.children:
-            _whole(draft, draft.planned(child))
+        _whole_with_children(draft, task)
+
+
+def _whole_with_children(draft: Draft, task: PlanTask) -> None:
+    _whole(draft, task)
+    for child in task.children:
+        _whole(draft, draft.planned(child))
 
 
 def _whole(draft: Draft, task: PlanTask) -> None:

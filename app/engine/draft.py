@@ -25,7 +25,7 @@ from app.engine.state import (
     TaskState,
     Timer,
 )
-from app.engine.status import JOB_OUT, PAUSE, TASK_LIVE, WAITING
+from app.engine.status import GATE_PENDING, JOB_OUT, PAUSE, TASK_LIVE, WAITING
 
 _State = TypeVar("_State", ExecutionState, TaskState, JobState)
 
@@ -79,8 +79,8 @@ class Draft:
 
     @property
     def held(self) -> bool:
-        """Whether a pause holds back what would start."""
-        return self.execution.intent == PAUSE
+        """Whether a pause, or a gate that nobody has decided, holds back what would start."""
+        return self.execution.intent == PAUSE or self.execution.gate == GATE_PENDING
 
     def planned(self, name: str) -> PlanTask:
         return self.plan.tasks[name]
@@ -259,7 +259,7 @@ class Draft:
         return job
 
     def dispatch(self, job: JobState) -> None:
-        """Have a job handed over. In a pause it stays queued: whoever resumes hands over what is queued."""
+        """Have a job handed over. One that is held stays queued: whoever lets it go on hands over what is queued."""
         if not self.held:
             self.commands.dispatch.append(job)
 

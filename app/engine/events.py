@@ -78,8 +78,9 @@ class ResumeAsked:
 class RetryAsked:
     """R1: an execution that is over is tried again from what failed, and from what is named.
 
-    `mark_ok` maps tasks to the result that a person says they have. `reset` runs loops, fan-outs and blocks again as a
-    whole instead of only what failed of them. `plan` is the digest of the plan that holds from this event on, "" where
+    `mark_ok` maps tasks to the result that a person says they have. `units` are fan-outs whose failed nodes are tried
+    again though the task put up with them. `reset` runs loops, fan-outs and blocks again as a whole instead of only
+    what failed of them. `plan` is the digest of the plan that holds from this event on, "" where
     it stays the one that was pinned; `config` is what that one reads of its pack's configuration.
     """
 
@@ -91,6 +92,7 @@ class RetryAsked:
     person: str = ""
     plan: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
+    units: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

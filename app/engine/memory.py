@@ -72,7 +72,7 @@ class Memory:
             given.vars_loaded, given.jobs_loaded, given.live_loaded = _EVERY_VAR, self._every_task, True
             return given
         job, task = getattr(event, "job", None), getattr(event, "task", None)
-        if job:
+        if job in self.jobs:
             given.jobs[job] = self.jobs[job]
             task = self.jobs[job].task
         if task in self.tasks:

@@ -51,13 +51,14 @@ _REOPENED = frozenset({PAUSING, PAUSED})
 
 MOVES: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
     EXECUTION: {
-        REQUESTED: _GOES | {SCHEDULING, REJECTED},
+        REQUESTED: _GOES | {SCHEDULING},
         SCHEDULING: _GOES,
-        **{status: _GOES - {status} for status in (RUNNING, WAITING, PAUSING, PAUSED)},
+        **{status: _GOES - {status} for status in (RUNNING, PAUSING)},
+        # Where nobody has decided yet nothing of it runs.
+        **{status: _GOES - {status} | {REJECTED} for status in (WAITING, PAUSED)},
         # A cancel beats every race.
         CANCELLING: frozenset({CANCELLED}),
-        **dict.fromkeys(_ENDS, _REOPENED),
-        REJECTED: frozenset(),
+        **dict.fromkeys(_ENDS | {REJECTED}, _REOPENED),
     },
     TASK: {
         PENDING: frozenset({RUNNING, WAITING, NOT_REACHED}),

@@ -13,12 +13,10 @@ from app.compiler.plan import ASK_ACTIONS, ENGINE_ACTIONS, PlanTask
 from app.engine.context import MONTH, error, number, template_error
 from app.engine.draft import Draft
 from app.engine.events import ChildEnded, Decided
+from app.engine.question import question
 from app.engine.state import Ask, Child, JobState
 from app.engine.status import COMPLETED, FAILED, RUNNING, SUCCEEDED, TIMED_OUT, WAITING
 from app.language.expressions import TemplateError
-
-YEAR = 366 * 86400.0
-_ON_EXPIRE = ("timeout", "reject", "approve")
 
 
 def run(draft: Draft, task: PlanTask, job: JobState) -> None:
@@ -57,37 +55,17 @@ def _sleep(draft: Draft, task: PlanTask, job: JobState, duration: Any, timeout: 
 def _ask(draft: Draft, task: PlanTask, job: JobState, given: Mapping[str, Any]) -> None:
     """A question to people: a row that somebody decides, and a timer where it expires."""
     try:
-        quorum = int(number(given.get("quorum", 1), {}, "quorum", low=1, high=100))
-        expires = given.get("expires_in")
-        wait = None if expires is None else number(expires, {}, "expires_in", low=1, high=YEAR)
-        approvers = given.get("approvers") or []
-        if not isinstance(approvers, list | tuple) or not all(isinstance(one, str) for one in approvers):
-            raise TemplateError("approvers must be a list of logins", str(approvers)[:80])
-        if approvers and quorum > len(set(approvers)):
-            message = f"a quorum of {quorum} of {len(set(approvers))} approvers cannot be reached"
-            raise TemplateError(message, "quorum")
-        if given.get("on_expire", "timeout") not in _ON_EXPIRE:
-            raise TemplateError(f"on_expire must be one of {', '.join(_ON_EXPIRE)}", "on_expire")
+        asked = question(given)
     except TemplateError as problem:
         end(draft, job, FAILED, template_error(task.name, problem))
         return
-    if wait is not None:
-        _arm(draft, job, "expiry", wait)
-    expires_at = None if wait is None else draft.now + wait
-    prompt, kind = str(given.get("prompt", "")), task.action.removeprefix("core.")
-    draft.changes.asks.append(
-        Ask(
-            job.id,
-            task.name,
-            job.unit,
-            kind,
-            prompt,
-            tuple(approvers),
-            quorum,
-            expires_at,
-            given.get("schema"),
-        )
-    )
+    expires_at = None
+    if asked.wait is not None:
+        _arm(draft, job, "expiry", asked.wait)
+        expires_at = draft.now + asked.wait
+    kind = task.action.removeprefix("core.")
+    more = (asked.prompt, asked.approvers, asked.quorum, expires_at, given.get("schema"))
+    draft.changes.asks.append(Ask(job.id, task.name, job.unit, kind, *more))
     _wait(draft, task, "person")
 
 

@@ -12,7 +12,9 @@ from app.engine.status import PAUSE, PENDING, RUN, TASK_LIVE
 
 def holds_something(draft: Draft) -> bool:
     """Whether a pause keeps a task from starting. If it does not, the execution may end in the pause."""
-    if draft.execution.finally_at + 1 < len(draft.plan.finally_):
+    final = draft.plan.finally_[draft.execution.finally_at + 1 :]
+    draft.want(final)
+    if any(draft.look(name).status == PENDING for name in final):
         return True
     pending = _pending(draft)
     return not draft.halted and any(consider(draft, name) == "runnable" for name in pending)
@@ -45,6 +47,12 @@ def resume_asked(draft: Draft, event: Event) -> None:
     if draft.execution.intent != PAUSE:
         return
     draft.execution.intent = RUN
+    if not draft.held:
+        go_on(draft)
+
+
+def go_on(draft: Draft) -> None:
+    """What was held back starts."""
     draft.work.extend(_pending(draft))
     _go_on(draft)
 

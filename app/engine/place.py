@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from app.compiler.plan import IO, LOCAL, PlanTask
@@ -56,9 +56,14 @@ def _locate(draft: Draft, place: Any) -> tuple[Node | None, Mapping[str, Any] | 
 
 def matching(draft: Draft, labels: Mapping[str, Any]) -> list[Node]:
     """Active nodes that carry all these labels, by name; `local` is never matched."""
+    return carrying(draft.nodes(), labels)
+
+
+def carrying(nodes: Iterable[Node], labels: Mapping[str, Any]) -> list[Node]:
+    """Those of these nodes that are active and carry all these labels; `local` is never matched."""
     return [
         node
-        for node in draft.nodes()
+        for node in nodes
         if node.name != LOCAL
         and node.state == "active"
         and all(node.labels.get(key) == str(value) for key, value in labels.items())

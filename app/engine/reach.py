@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from app.compiler.plan import Plan
-from app.engine.status import CANCELLED, FAILED, TIMED_OUT
+from app.engine.status import CANCELLED, FAILED, NOT_REACHED, TIMED_OUT
 
 BROKEN = frozenset({FAILED, TIMED_OUT, CANCELLED})
 
@@ -17,6 +17,16 @@ def broken(plan: Plan, statuses: Mapping[str, str], also: Collection[str] = ()) 
         for name, task in plan.tasks.items()
         if task.parent is None and not task.is_finally and (statuses[name] in BROKEN or name in also)
     }
+
+
+def broken_at_the_end(plan: Plan, statuses: Mapping[str, str], ended_badly: str) -> set[str]:
+    """The tasks of `finally` that run again where nothing before them does: those that came to no good.
+
+    None where something else failed the execution without a failed task: another end of these would not mend that.
+    """
+    if ended_badly not in ("", "finally"):
+        return set()
+    return {name for name in plan.finally_ if statuses[name] in (*BROKEN, NOT_REACHED)}
 
 
 def downstream(plan: Plan, names: Iterable[str]) -> set[str]:

@@ -24,7 +24,7 @@ from app.engine.events import (
 )
 from app.engine.memory import Memory
 from app.engine.state import Ask, Changes, Child, ExecutionState, JobState, Limits, Node, Step
-from app.engine.status import DISPATCHED, EXECUTION_OVER, JOB_OVER, PAUSE, QUEUED
+from app.engine.status import DISPATCHED, EXECUTION_OVER, GATE_PENDING, JOB_OVER, PAUSE, QUEUED
 
 TimerKey = tuple[str, int, str]
 
@@ -110,6 +110,7 @@ class Rehearsal(Memory):
         """People decided a question: approved, rejected or answered."""
         self.asks.pop(job, None)
         self.deliver(Decided(job, outcome, people, reason, answer))
+        self._hand_over(self._queues)
 
     def end_child(self, job: str, status: str, output: Any = None, message: str = "") -> None:
         """The workflow that a job called is over."""
@@ -120,6 +121,8 @@ class Rehearsal(Memory):
         """A wait is over; the clock moves to its end."""
         self.now = max(self.now, self.timers[key])
         self.deliver(TimerDue(*key))
+        if not key[0]:
+            self._hand_over(self._queues)
 
     def cancel(self, forced: bool = False) -> None:
         self.deliver(CancelAsked(forced))
@@ -210,8 +213,8 @@ class Rehearsal(Memory):
             self.children.pop(id_, None)
 
     def _hand_over(self, tasks: Iterable[str]) -> None:
-        """Queued jobs go to their nodes as far as a pause and the window of their loop let them."""
-        if self.execution.intent == PAUSE:
+        """Queued jobs go to their nodes as far as a pause, a gate and the window of their loop let them."""
+        if self.execution.intent == PAUSE or self.execution.gate == GATE_PENDING:
             return
         for task in tasks:
             queue, window = self._queues[task], self.tasks[task].window

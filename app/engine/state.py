@@ -25,17 +25,19 @@ class ExecutionState:
     """The execution's row.
 
     `gate` is where the approval is that the execution waits for before any task is born: "" (it needs none), "pending",
-    "approved", "rejected" or "expired". `halt` is why nothing new starts: "", "cancel", "forced" (a second, forced
-    cancel) or "fail_fast". `live` counts top-level tasks that run or wait, `waiting` those that wait. `ended_badly` is
-    set by what fails an execution without a failed task: "no_branch", "template", "fail", "finally", "output", or a
-    limit that was passed. `var_bytes` is the size of all that was ever published, as JSON. `config` is what its
-    workflow reads of its pack's configuration, as it was when it was submitted.
+    "approved", "rejected", "expired" or "closed" (cancelled before anybody had decided); `gates` is how often people
+    were asked for it. `halt` is why nothing new starts: "", "cancel", "forced" (a second, forced cancel), "fail_fast",
+    or "rejected" and "expired" of the gate. `live` counts top-level tasks that run or wait, `waiting` those that wait.
+    `ended_badly` is set by what fails an execution without a failed task: "no_branch", "template", "fail", "finally",
+    "output", a limit that was passed, or how the gate ended. `var_bytes` is the size of all that was ever published, as
+    JSON. `config` is what its workflow reads of its pack's configuration, as it was when it was submitted.
     """
 
     id: str
     status: str = REQUESTED
     intent: str = RUN
     gate: str = ""
+    gates: int = 0
     halt: str = ""
     live: int = 0
     waiting: int = 0

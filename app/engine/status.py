@@ -56,3 +56,9 @@ RUN: Final = "run"
 PAUSE: Final = "pause"
 CANCEL: Final = "cancel"
 INTENTS = (RUN, PAUSE, CANCEL)
+
+GATE_PENDING: Final = "pending"
+GATE_APPROVED: Final = "approved"
+GATE_REJECTED: Final = "rejected"
+GATE_EXPIRED: Final = "expired"
+GATE_CLOSED: Final = "closed"

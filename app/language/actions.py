@@ -24,6 +24,7 @@ from app.language.fields import (
 from app.language.json_schema import JsonSchema
 from app.language.problems import shown
 from app.language.reading import BAD, Reading
+from app.language.saved_scripts import ScriptRef, ScriptValues
 from app.language.source import Node
 
 
@@ -133,7 +134,10 @@ _COMMAND: Final = Key(
     "command", ShellText(lists=True), "A command line for the shell, or a list of arguments."
 )
 _SCRIPT: Final = Key("script", ShellText(), "The body of a script.")
-_SCRIPT_REF: Final = Key("script_ref", Text(most=200, least=1), "The name of a saved script.")
+_SCRIPT_REF: Final = Key(
+    "script_ref", ScriptRef(), "A saved script: its name, or one of its versions as `deploy@3`."
+)
+_SCRIPT_VALUES: Final = Key("parameters", ScriptValues(), "Values for the parameters of the saved script.")
 _PROMPT: Final = Key("prompt", _NEEDED, "What the person is asked.", required=True)
 _APPROVERS: Final = Key("approvers", _TEXTS, "Who may answer: users or roles.")
 _EXPIRES: Final = Key("expires_in", _SECONDS, "Seconds until the question expires.")
@@ -144,7 +148,9 @@ _ON_EXPIRE: Final = Key(
 ACTIONS: Final[dict[str, Table]] = {
     "core.shell": Table("core.shell", [_COMMAND, _SCRIPT, _SHELL, *_PROCESS], one_of=("command", "script")),
     "core.script": Table(
-        "core.script", [_SCRIPT, _SCRIPT_REF, _INTERPRETER, *_PROCESS], one_of=("script", "script_ref")
+        "core.script",
+        [_SCRIPT, _SCRIPT_REF, _SCRIPT_VALUES, _INTERPRETER, *_PROCESS],
+        one_of=("script", "script_ref"),
     ),
     "core.distributed_shell": Table(
         "core.distributed_shell",
@@ -152,6 +158,7 @@ ACTIONS: Final[dict[str, Table]] = {
             _COMMAND,
             _SCRIPT,
             _SCRIPT_REF,
+            _SCRIPT_VALUES,
             Key("nodes", Nodes(), "The nodes: a list of names, or {labels: {…}}.", required=True),
             Key("timeout", _SECONDS, "Seconds that the process may take on each node."),
             _INTERPRETER,

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from app.language.model import Action, Parameter
+from app.language.model import Action, Parameter, PinnedScript
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,8 @@ class Known:
 
     `configs` are the keys of each pack's configuration, by pack. Where it is `complete`, what is not in here does not
     exist; else nobody can say. `names` are further references, for `did you mean`. `broken` are those that are there
-    and cannot be read, which was told where they stand.
+    and cannot be read, which was told where they stand. `scripts` are saved ones, by name or `name@version` as a text
+    says it; `script_names` those that there are, for `did you mean`.
     """
 
     actions: Mapping[str, Action] = field(default_factory=dict)
@@ -36,6 +37,8 @@ class Known:
     complete: bool = False
     names: tuple[str, ...] = ()
     broken: frozenset[str] = frozenset()
+    scripts: Mapping[str, PinnedScript] = field(default_factory=dict)
+    script_names: tuple[str, ...] = ()
 
     @property
     def references(self) -> Iterator[str]:
@@ -57,6 +60,8 @@ class Known:
             self.complete,
             (*self.names, *other.names),
             self.broken | other.broken,
+            {**other.scripts, **self.scripts},
+            (*self.script_names, *other.script_names),
         )
 
 
@@ -95,6 +100,11 @@ def action_from_json(data: Mapping[str, Any], revision: int) -> Action:
     parameters = tuple(parameter_from_json(one) for one in data["parameters"])
     more = {"parameters": parameters, "ok_codes": tuple(data["ok_codes"]), "revision": revision}
     return Action(**{**data, **more})
+
+
+def script_to_json(script: PinnedScript) -> dict[str, Any]:
+    """All of it, as JSON."""
+    return {**asdict(script), "parameters": [dict(one) for one in script.parameters]}
 
 
 def digest_of(action: Action) -> str:

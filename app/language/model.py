@@ -135,9 +135,25 @@ class Action:
 
 
 @dataclass(frozen=True, slots=True)
+class PinnedScript:
+    """One version of a saved script, as a workflow runs it. `parameters` are its declarations as JSON (see
+    `script_parameters`), `timeout` is in seconds."""
+
+    id: str
+    name: str
+    version: int
+    shell: str
+    body: str
+    parameters: tuple[Mapping[str, Any], ...]
+    timeout: float
+    requires_approval: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Workflow:
     """One workflow as written. `finally_` holds whole tasks that run last, in order, without edges. `actions` are those
-    of packs that its tasks name, `secret_config` the secret keys of its own pack's configuration."""
+    of packs that its tasks name, `scripts` the saved ones by what the text calls them, `secret_config` the secret keys
+    of its own pack's configuration."""
 
     ref: str
     label: str = ""
@@ -154,4 +170,5 @@ class Workflow:
     delegate_to: str | Mapping[str, Any] | None = None
     output_map: Mapping[str, Any] | None = None
     actions: tuple[Action, ...] = ()
+    scripts: Mapping[str, PinnedScript] = field(default_factory=dict)
     secret_config: tuple[str, ...] = ()

@@ -29,7 +29,7 @@ MOST_CHILDREN: Final = 500
 MOST_NODES: Final = 10_000
 MOST_OUTPUT: Final = 64 * 1024 * 1024
 
-SHELLS: Final = ("bash", "sh", "ksh", "zsh")
+SHELLS: Final = ("bash", "sh", "ksh", "zsh", "powershell", "cmd")
 DEFAULT_SHELL: Final = "sh"
 
 TRANSITIONS: Final = ("on_success", "on_failure", "on_complete", "on_timeout", "on_skip")

@@ -14,5 +14,4 @@ NOT_YET: Final[dict[str, str]] = {
     "task.merge": "`merge`",
     "workflow.workspace": "`workspace`",
     "workflow.settings": "`settings`",
-    "input.script_ref": "a saved script (`script_ref`)",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from app import powershell
 from app.language import grammar, names
 from app.language.fields import Choice, Flag, Key, ListOf, Number, Schema, Table, Text
 from app.language.grammar import Later
@@ -107,7 +108,10 @@ _OF_ZSH: Final = frozenset(
 
 def is_reserved(name: str, runner: str) -> bool:
     """Whether a variable of this name means something to the system, the shell or the loader of a script."""
-    return name in _OURS or bool(_BEGINNINGS.match(name)) or (runner == "zsh" and name in _OF_ZSH)
+    if name in _OURS or _BEGINNINGS.match(name):
+        return True
+    own = {"zsh": name in _OF_ZSH, "powershell": name.lower() in powershell.AUTOMATIC}
+    return own.get(runner, False)
 
 
 def schemas() -> dict[str, Schema]:

@@ -18,6 +18,7 @@ from app.language import (
     names,
     output,
     races,
+    saved_scripts,
     scopes,
     source,
 )
@@ -115,6 +116,12 @@ def _workflow(r: Reading, root: Node) -> Workflow | None:
         fail_fast=values.get("fail_fast", False),
         delegate_to=values.get("delegate_to"),
         output_map=values.get("output_map"),
+        scripts={
+            ref: r.known.scripts[ref]
+            for draft in drafts
+            if draft.task.action.startswith("core.")
+            and (ref := str(draft.task.input.get("script_ref"))) in r.known.scripts
+        },
         actions=tuple(r.known.actions[ref] for ref in sorted(named & r.known.actions.keys())),
         secret_config=r.known.secret_config(values.get("ref", "").partition(".")[0]),
     )
@@ -161,6 +168,8 @@ def _task(r: Reading, node: Node, role: Role) -> Draft | None:
         given = _input(r, node, action, values.get("input"))
     if packed is not None:
         given, values = _with_defaults(packed, given, values)
+    saved = r.known.scripts.get(str(given.get("script_ref"))) if action.startswith("core.") else None
+    given, values = saved_scripts.with_own(saved, action, given, values)
     uses, r.uses = r.uses, []
     children: list[Draft] = []
     if kind == "parallel" and role == "child":

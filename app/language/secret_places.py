@@ -8,16 +8,18 @@ from app.language.graph import Draft
 from app.language.source import Node
 
 _PROCESS: Final = frozenset({"env", "stdin"})
+_SCRIPT: Final = _PROCESS | {"parameters"}
 _HOLDERS: Final[dict[str, frozenset[str]]] = {
     "core.shell": _PROCESS,
-    "core.script": _PROCESS,
-    "core.distributed_shell": _PROCESS,
+    "core.script": _SCRIPT,
+    "core.distributed_shell": _SCRIPT,
     "core.http": frozenset({"headers", "body", "json"}),
 }
 """Core action -> the keys of its input that secrets may be in. Shell text may too, as it is bound and not pasted."""
 
 _MAPS: Final = frozenset({"env", "headers"})
 _TEXTS: Final = frozenset({"command", "script"})
+_VALUES: Final = "parameters"
 _IN_ENV: Final = (
     "give it in `env` or `stdin`, or write it in the text of a `script`: `{{ … }}` there is bound"
 )
@@ -53,6 +55,13 @@ def problem(draft: Draft | None, node: Node, *, whole: bool, bound: bool) -> tup
         if bound:
             return None
         return "a secret cannot be a word of a command: every user of the node could read it", _IN_ENV
+    if key == _VALUES and may_hold(action, key):
+        if len(path) == 3 and whole:
+            return None
+        return (
+            "a secret is given to a saved script whole, as the value of one parameter",
+            'write `name: "{{ … }}"` under `parameters`; that parameter must have `type: secret`',
+        )
     if may_hold(action, key):
         if key not in _MAPS or len(path) > 2:
             return None

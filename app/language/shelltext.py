@@ -19,7 +19,7 @@ from app.language.shellscan import Scanner
 from app.language.template_syntax import expression_end, line_column
 
 SHELLS = frozenset({"sh", "bash", "ksh", "zsh"})
-"""The shells whose text takes templates."""
+"""The shells whose text takes templates: in that of `powershell`, `cmd` and `python` nothing can be bound."""
 
 _LITERAL_HINT = "to write `{{` itself in shell text, write \"{{ '{{' }}\", or '{''{' in single quotes"
 

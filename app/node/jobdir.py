@@ -2,7 +2,8 @@
 
     record        first act, O_EXCL: whoever creates it may start the job; nobody else ever may
     cancel        a cancel that came before the start
-    script, input.json, stdin, work/     what the process is given; output.json is what it may write
+    script, input.json, stdin, work/     what the process is given; output.json is what it may write. The script's
+                                         name is the deploy plan's, and it goes when the job ends
     stdout, stderr                       what it wrote, from the first byte on (see `app.node.spool`)
 
 Of a job with secrets stdin is in memory only, and input.json and output.json go when it ends.
@@ -23,6 +24,7 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Iterable
 from typing import Any
 
 OUTPUT_LIMIT = 262_144
@@ -74,7 +76,12 @@ def claim(directory: str, digest: str, at: float) -> int | None:
 
 def remove_given(directory: str) -> None:
     """Takes away what the process was given, and what it answered: secrets may be in both."""
-    for name in ("input.json", "output.json"):
+    remove(directory, ("input.json", "output.json"))
+
+
+def remove(directory: str, names: Iterable[str]) -> None:
+    """Removes files of the job's directory, as `rm -f` does with its errors ignored."""
+    for name in names:
         try:
             os.unlink(os.path.join(directory, name))
         except OSError:

@@ -99,9 +99,11 @@ def _start(
         for descriptor in handed:
             os.close(descriptor)
     spools = [spool.Spool(directory, name, job["output_limit"]) for name in spool.STREAMS]
-    _note_identity(claim, pid)
+    _note_identity(claim, pid, cleanup(job))
     pipes = list(zip(kept, spools, strict=True))
-    return Process(job, directory, digest, times, pid=pid, pipes=pipes, claim=claim, masker=masker)
+    return Process(
+        job, directory, digest, times, pid=pid, pipes=pipes, claim=claim, masker=masker, cleanup=cleanup(job)
+    )
 
 
 def _unprepared(error: OSError | ValueError) -> NotStarted:
@@ -202,7 +204,8 @@ def _argv(job: dict[str, Any], directory: str, search_path: str) -> list[str]:
         raise NotStarted(
             "no_shell", f"this node has no {job['shell']!r}; it has {', '.join(shells.available())}"
         )
-    return [*command, jobdir.write(directory, "script", _encode(job["script"]), 0o500)]
+    files = shells.files_for(job["shell"], job["file"], _encode(job["script"]), job["env"])
+    return [*command, *[jobdir.write(directory, name, data, job["mode"]) for name, data in files][-1:]]
 
 
 def _cwd(job: dict[str, Any], directory: str) -> str:
@@ -246,10 +249,16 @@ def _unwritten_stdin(job: dict[str, Any]) -> int:
     return descriptor
 
 
-def _note_identity(claim: int, pid: int) -> None:
+def cleanup(job: dict[str, Any]) -> list[str]:
+    """The files that are to be removed once the job is over, by their names in its directory."""
+    scripted = job["cleanup"] and job.get("script") is not None
+    return shells.names_for(job["shell"], job["file"]) if scripted else []
+
+
+def _note_identity(claim: int, pid: int, cleanup: list[str]) -> None:
     found = sweep.stat(pid)
     start = found.start if found else None
-    identity = {"pid": pid, "start_time": start, "boot_id": sweep.boot_id()}
+    identity = {"pid": pid, "start_time": start, "boot_id": sweep.boot_id(), "cleanup": cleanup}
     try:
         jobdir.note(claim, json.dumps(identity))
     except OSError:

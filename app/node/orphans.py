@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from app import powershell
 from app.node import jobdir, process, spool, sweep
+from app.transport.filenames import is_file_name
 
 _ROUNDS = 200
 _PAUSE = 0.02
@@ -44,6 +46,7 @@ def settle(root: str, log: Callable[[str], None]) -> dict[str, dict[str, Any]]:
         remaining = sum(1 for cookie in left.values() if cookie == job_id)
         record = _record(job_id, directory, job_id in killed, remaining)
         jobdir.remove_given(directory)
+        jobdir.remove(directory, _cleanup(directory))
         log(f"job {job_id}: {record['error']['message']}")
         try:
             jobdir.write_exit_record(directory, json.dumps(record))
@@ -85,6 +88,13 @@ def _kill_group(directory: str) -> bool:
         return False
     sweep.signal_group(pid, signal.SIGKILL)
     return True
+
+
+def _cleanup(directory: str) -> list[str]:
+    """The files to remove, as they were noted: in a record that the script could write into as well."""
+    noted = jobdir.claim_of(directory).get("cleanup")
+    names = noted if isinstance(noted, list) else []
+    return [name for name in names if is_file_name(name) or name == powershell.PRELUDE]
 
 
 def _record(job_id: str, directory: str, was_killed: bool, remaining: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+from collections.abc import Sequence
 from typing import Any
 
 from app import masking
@@ -81,7 +82,8 @@ class Process:
     """A started job. Times with `now` are monotonic seconds, `at` are Unix seconds.
 
     `pid` is its main process, a child of this one; `pipes` are the reading ends of its output and their spools;
-    `claim` is the descriptor of the job's record, `masker` what its output may not show.
+    `claim` is the descriptor of the job's record, `masker` what its output may not show, `cleanup` the names of the
+    files that go when it ends.
     """
 
     def __init__(
@@ -95,8 +97,10 @@ class Process:
         pipes: list[tuple[int, spool.Spool]],
         claim: int,
         masker: masking.Masker | None = None,
+        cleanup: Sequence[str] = (),
     ) -> None:
         self.job = job
+        self._cleanup = cleanup
         self._masker = masker
         self.id: str = job["id"]
         self.directory = directory
@@ -160,6 +164,7 @@ class Process:
         if self._masker is not None:
             output = self._masker.value(output)
             jobdir.remove_given(self.directory)
+        jobdir.remove(self.directory, self._cleanup)
         status, error_value = self._judge(exit_code, number, complaint)
         record = {
             **opening(self.id, self.digest, status, error_value),

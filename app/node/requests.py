@@ -5,9 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from app.node import jobdir
+from app.transport.filenames import is_file_name
 
 _NUMBER = (int, float)
 _MAX_OUTPUT = 1 << 30
+_NOT_SAID: dict[str, Any] = {
+    "shell": "sh",
+    "file": "script",
+    "mode": 0o500,
+    "cleanup": False,
+    "env": {},
+    "grace": 10.0,
+    "output_limit": 1 << 20,
+    "ok_codes": (0,),
+}
+"""What a worker that is older than this runner does not say."""
 
 
 class BadRequest(Exception):
@@ -27,7 +39,7 @@ def job_id(request: dict[str, Any]) -> str:
 
 
 def job(value: Any) -> dict[str, Any]:
-    """A job to be started, in the JSON form of `messages.Job`, each field that is used of the right type.
+    """A job to be started, in the form of `app.node.told`, each field that is used of the right type.
 
     Raises `BadRequest`, which names the field.
     """
@@ -35,13 +47,16 @@ def job(value: Any) -> dict[str, Any]:
         raise BadRequest(
             "bad_request", "a job must be an object with an id of letters, digits, `_`, `.`, `-`"
         )
-    found = {"shell": "sh", "env": {}, "grace": 10.0, "output_limit": 1 << 20, "ok_codes": (0,), **value}
+    found = {**_NOT_SAID, **value}
     argv, script, env = found.get("argv"), found.get("script"), found["env"]
     right = {
         "argv": argv is None or (_is_list(argv, str) and bool(argv) and bool(argv[0])),
         "script": script is None or isinstance(script, str),
         "argv or script": (argv is None) != (script is None),
         "shell": isinstance(found["shell"], str),
+        "file": is_file_name(found["file"]),
+        "mode": isinstance(found["mode"], int) and found["mode"] & ~0o700 == 0,
+        "cleanup": isinstance(found["cleanup"], bool),
         "env": isinstance(env, dict) and _is_list(list(env.values()), str),
         "cwd": isinstance(found.get("cwd"), str | None),
         "stdin": isinstance(found.get("stdin"), str | None),

@@ -206,6 +206,7 @@ class Runner:
             self._check_reserve()
             started = launch.start(job, directory, claim, (digest, node), (now, at), secrets)
         except launch.NotStarted as error:
+            jobdir.remove(directory, launch.cleanup(job))
             record = process.opening(job_id, digest, "failed", error.error)
             self._store(directory, claim, {**record, "exit_code": error.exit_code, "ended_at": at})
             return {"state": "ended"}

@@ -22,6 +22,7 @@ from typing import Any
 from app.errors import Conflict, InvalidInput, MusterError, NotFound, Unavailable
 from app.node import jobdir, runner_start
 from app.node.questions import Question, Wait
+from app.node.told import told
 from app.transport.messages import Job
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ class RunnerClient:
 
     def _order(self, job: Job, secrets: Mapping[str, str] | None) -> dict[str, Any]:
         return {
-            "job": job.to_json(),
+            "job": told(job),
             "digest": job.digest,
             "node": self._node,
             "secrets": dict(secrets or {}),

@@ -1,4 +1,4 @@
-"""Which interpreters a script body may be run by, and how each is called.
+"""Which interpreters a script may be run by, how each is called, and which files each wants.
 
 A node advertises `available()` in its heartbeats; the runner looks the shell up again when a job starts,
 because a package may have come or gone since.
@@ -7,17 +7,34 @@ because a package may have come or gone since.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from typing import NamedTuple
 
+from app import powershell
 from app.allow import programs
 
-_COMMANDS: dict[str, tuple[str, ...]] = {
-    "sh": ("sh",),
-    "bash": ("bash",),
-    "dash": ("dash",),
-    "ksh": ("ksh",),
+POWERSHELL = "powershell"
+CMD = "cmd"
+
+
+class Shell(NamedTuple):
+    """The programs that are this shell, the best first, and the words between one of them and a script's path."""
+
+    programs: tuple[str, ...]
+    words: tuple[str, ...] = ()
+
+
+_SHELLS: dict[str, Shell] = {
+    "sh": Shell(("sh",)),
+    "bash": Shell(("bash",)),
+    "dash": Shell(("dash",)),
+    "ksh": Shell(("ksh", "ksh93", "mksh")),
     # Without -f, zsh reads ~/.zshenv, and what runs would depend on whose home it is.
-    "zsh": ("zsh", "-f"),
-    "python": ("python3",),
+    "zsh": Shell(("zsh",), ("-f",)),
+    "python": Shell(("python3",)),
+    POWERSHELL: Shell(("pwsh",), ("-NoProfile", "-NonInteractive", "-File")),
+    # By its whole name: a program that is only called `cmd` is something else.
+    CMD: Shell(("cmd.exe",), ("/V:ON", "/D", "/S", "/C")),
 }
 
 SEARCH_PATH = programs.SEARCH_PATH
@@ -35,17 +52,35 @@ def find(command: str, search_path: str) -> str | None:
 
 def command_for(shell: str, search_path: str) -> list[str] | None:
     """The words that go before a script's path to run it by `shell`; None where this machine lacks it."""
-    words = _COMMANDS.get(shell)
-    if words is None:
-        return None
-    found = find(words[0], search_path)
-    return None if found is None else [found, *words[1:]]
+    known = _SHELLS.get(shell, Shell(()))
+    for program in known.programs:
+        found = find(program, search_path)
+        if found is not None:
+            return [found, *known.words]
+    return None
+
+
+def files_for(shell: str, name: str, body: bytes, variables: Iterable[str]) -> list[tuple[str, bytes]]:
+    """The files to write for a script that is called `name`, as pairs of name and content; the last one is run.
+
+    `variables` are the names of the job's own environment variables.
+    """
+    if shell == POWERSHELL:
+        return [(name, body), (powershell.PRELUDE, powershell.prelude(name, variables).encode())]
+    if shell == CMD:
+        return [(name, b"\r\n".join(body.replace(b"\r\n", b"\n").split(b"\n")))]
+    return [(name, body)]
+
+
+def names_for(shell: str, name: str) -> list[str]:
+    """The names of the same files."""
+    return [name, powershell.PRELUDE] if shell == POWERSHELL else [name]
 
 
 def available(search_path: str | None = None) -> tuple[str, ...]:
     """The shells that this machine has, in the order of the table."""
     path = search_path or own_path()
-    return tuple(shell for shell in _COMMANDS if command_for(shell, path) is not None)
+    return tuple(shell for shell in _SHELLS if command_for(shell, path) is not None)
 
 
 def own_path() -> str:

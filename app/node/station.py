@@ -32,7 +32,7 @@ from app.node.sweep import boot_id
 from app.node.voice import Heart, Reporter, Sender
 from app.settings import Settings
 from app.transport.gate import Canvas
-from app.transport.messages import Job, Order, Outcome
+from app.transport.messages import READABLE_VERSIONS, Job, Order, Outcome
 from app.transport.output import Chunk, OutputWriter, connect
 from app.transport.sealing import Refused, open_order, seal_outcome
 
@@ -242,6 +242,7 @@ class Station:
                 node=identity.node,
                 epoch=self.journal.epoch,
                 now=entry.accepted_at,
+                versions=READABLE_VERSIONS,
             )
         except Refused as refused:
             log.error("the order of job %s cannot be opened again: %s", entry.job, refused.message)

@@ -14,19 +14,21 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from app.compiler.build import build
-from app.compiler.plan import FANOUT_ACTION, LOCAL, Plan
+from app.compiler.plan import FANOUT_ACTION, Plan
 from app.engine.status import TASK_OVER, TIMED_OUT
-from app.errors import Conflict, InvalidInput, NotFound, TooLarge
+from app.errors import Conflict, NotFound, TooLarge
 from app.language.model import Task, Workflow
 from app.services import fleet, queries
 from app.services.control import Control
 from app.services.history import Speaker
 from app.services.runnable import Runnable
-from app.store.tables import Execution, Job, Node, Output, table
+from app.services.targets import Targets, labelled, refuse_unknown, wrong
+from app.services.targets import fleet_now as known_nodes
+from app.store.tables import Execution, Job, Output, table
 from app.store.tables import Task as TaskRow
 
 executions, tasks, jobs = table(Execution), table(TaskRow), table(Job)
-nodes, outputs = table(Node), table(Output)
+outputs = table(Output)
 
 REF = "adhoc.command"
 TASK = "run"
@@ -36,7 +38,6 @@ QUEUE_TIMEOUT = 5.0
 
 _UNSAID = ("bash", "sh")
 """What a node that never said which shells it has is taken to have, as the engine does."""
-_TOLD_AT_MOST = 20
 MOST_BYTES = 900_000
 """Bytes of what is to be run, as JSON: with its order around it, it fits what a node takes."""
 SHOWN_AT_MOST = 1 << 20
@@ -70,21 +71,6 @@ class Command:
         else:
             given.update(script=self.script if self.command is None else self.command, shell=self.language)
         return {name: value for name, value in given.items() if value is not None}
-
-
-@dataclass(frozen=True, slots=True)
-class Targets:
-    """On which nodes: exactly one of `names` and `labels`. The rest is as in `core.distributed_shell`.
-
-    With `allow_unknown` names that no node has are rows of the result, as nodes that are away are; all of them must
-    not be unknown.
-    """
-
-    names: Sequence[str] | None
-    labels: Mapping[str, str] | None
-    batch: Any = None
-    max_failures: int = 0
-    allow_unknown: bool = False
 
 
 def on_node(control: Control, node: str, command: Command) -> Runnable:
@@ -125,10 +111,10 @@ def on_nodes(control: Control, targets: Targets, command: Command) -> Runnable:
     Raises InvalidInput (labels that no node has, names that none has, a shell that none has), NotFound (none of the
     names is known).
     """
-    fleet_now = _fleet(control)
+    fleet_now = known_nodes(control)
     if targets.labels is not None:
         where: Any = {"labels": dict(targets.labels)}
-        known = _labelled(fleet_now, targets.labels)
+        known = labelled(fleet_now, targets.labels)
     else:
         where = list(targets.names or ())
         known = _named(fleet_now, where, targets.allow_unknown)
@@ -145,46 +131,14 @@ def on_nodes(control: Control, targets: Targets, command: Command) -> Runnable:
     return _runnable(task, given)
 
 
-def _fleet(control: Control) -> dict[str, Any]:
-    query = select(nodes.c.name, nodes.c.state, nodes.c.labels, nodes.c.shells).where(
-        nodes.c.state != "removed"
-    )
-    with control.store.read() as connection:
-        return {row.name: row for row in connection.execute(query)}
-
-
-def _labelled(fleet_now: Mapping[str, Any], labels: Mapping[str, str]) -> list[str]:
-    found = [
-        name
-        for name, row in fleet_now.items()
-        if name != LOCAL
-        and row.state == "active"
-        and all((row.labels or {}).get(key) == value for key, value in labels.items())
-    ]
-    if not found:
-        hint = "list them: `muster node list`"
-        raise _wrong("no active node has these labels", hint, code="no-nodes", pointer="/labels")
-    return found
-
-
 def _named(fleet_now: Mapping[str, Any], names: Sequence[str], allow_unknown: bool) -> list[str]:
-    missing = [(position, name) for position, name in enumerate(names) if name not in fleet_now]
-    if len(missing) == len(names):
+    if not any(name in fleet_now for name in names):
         what = (
             f"none of the {len(names)} nodes named, {names[0]} first" if names[1:] else f"no node {names[0]}"
         )
         raise NotFound(f"there is {what}", hint="list them: `muster node list`", code="unknown-node")
-    if missing and not allow_unknown:
-        errors = [
-            {"pointer": f"/nodes/{position}", "detail": f"there is no node {name}"}
-            for position, name in missing[:_TOLD_AT_MOST]
-        ]
-        raise InvalidInput(
-            f"{len(missing)} of {len(names)} nodes do not exist, {missing[0][1]} first",
-            hint="take them out, or send `allow_unknown: true` to have a row for each",
-            code="unknown-nodes",
-            errors=errors,
-        )
+    if not allow_unknown:
+        refuse_unknown(fleet_now, names, "/nodes")
     return [name for name in names if name in fleet_now]
 
 
@@ -195,12 +149,7 @@ def _check_shell(command: Command, shells: Mapping[str, Sequence[str]]) -> None:
     if command.language not in has:
         who = f"node {next(iter(shells))} has" if len(shells) == 1 else "these nodes have"
         hint = f"there is {', '.join(sorted(has))}"
-        raise _wrong(f"{who} no {command.language}", hint, code="no-shell", pointer="/language")
-
-
-def _wrong(detail: str, hint: str, *, code: str, pointer: str) -> InvalidInput:
-    errors = [{"pointer": pointer, "detail": detail, "hint": hint}]
-    return InvalidInput(detail, hint=hint, code=code, errors=errors)
+        raise wrong(f"{who} no {command.language}", hint, code="no-shell", pointer="/language")
 
 
 def _runnable(task: Task, given: Mapping[str, Any]) -> Runnable:
@@ -272,7 +221,12 @@ def _unit(connection: Connection, execution: str, node: str) -> dict[str, Any]:
         # A command that never got as far as to a job was for no other node either.
         if len(units) == 1 and units[0]["node"] in (node, None):
             return units[0]
-    raise NotFound(
+    raise unknown(execution, node)
+
+
+def unknown(execution: str, node: str) -> NotFound:
+    """That there is no such command on that node."""
+    return NotFound(
         f"there is no execution {execution} of a command on node {node}",
         hint=f"look at it whole: `muster execution show {execution}`",
         code="unknown-execution",

@@ -12,12 +12,12 @@ from app.compiler.plan import PLAN_VERSION, Plan
 from app.engine import replan
 from app.engine.context import first_scopes
 from app.engine.events import ResumeAsked, RetryAsked
-from app.engine.reach import broken
-from app.engine.status import EXECUTION_OVER, REJECTED, RUNNING
+from app.engine.reach import broken, broken_at_the_end
+from app.engine.status import EXECUTION_OVER, GATE_CLOSED, GATE_EXPIRED, GATE_REJECTED, RUNNING
 from app.errors import Conflict, InvalidInput
 from app.language.expressions import TemplateError
 from app.language.parameters import bind
-from app.services import audit, kv, pack_config
+from app.services import audit, kv, pack_config, scope
 from app.services.control import Control
 from app.services.guard import STORED
 from app.services.run import Run
@@ -34,6 +34,9 @@ LATEST: Final = "latest"
 MOST_TOLD = 20
 """Tasks that are named as reasons against a newer version."""
 
+NOT_OPENED: Final = (GATE_REJECTED, GATE_EXPIRED, GATE_CLOSED)
+"""Where the gate of an execution was that people, or a cancel, ended before it began: a retry asks anew."""
+
 _ENDS_AGAIN = ("output", "output_too_large")
 """What fails an execution without a task: a newer version may mend it though there is no task to run again."""
 
@@ -42,7 +45,8 @@ _ENDS_AGAIN = ("output", "output_too_large")
 class Wanted:
     """`from_`: tasks to run again beside those that failed. `mark_ok`: failed tasks, and the result each is to have.
 
-    `reset`: loops, fan-outs and blocks that failed run again as a whole. `version`: the newest one of its workflow
+    `units`: fan-outs that put up with failures, whose failed nodes are to run again. `reset`: loops, fan-outs and
+    blocks that failed run again as a whole. `version`: the newest one of its workflow
     takes the place of the one that is pinned; None leaves that.
     """
 
@@ -51,6 +55,7 @@ class Wanted:
     reset: bool = False
     reason: str = ""
     version: Literal["latest"] | None = None
+    units: tuple[str, ...] = ()
 
 
 def retry(
@@ -58,20 +63,28 @@ def retry(
 ) -> str:
     """Reset and go on. Returns the status after it. `parent_job` is the job that it answers to from now on.
 
-    Raises UnknownExecution, InvalidInput (a name that is no task of it) and Conflict where the execution is not over,
-    was rejected, has nothing to try again, or is the child of a job that does not wait for it any more; with a version
+    Raises UnknownExecution, InvalidInput (a name that is no task of it), NotAllowed (another's, and the person is held
+    to nodes) and Conflict where the execution is not over, has nothing to try again, or is the child of a job that does
+    not wait for it any more; with a version
     also NotFound, and Conflict where what is kept, or the parameters, do not go with it.
     """
     with control.store.write() as connection:
         run = Run.lock(control, connection, execution)
+        if parent_job is None:
+            scope.check_again(control, connection, person, run.head.requester)
         state = run.head.state
-        if state.status not in EXECUTION_OVER or state.status == REJECTED:
+        if state.status not in EXECUTION_OVER:
             message = f"execution {run.execution} is {state.status}: only one that is over can be tried again"
             raise Conflict(message, hint="cancel it first, or wait for its end", code="execution-not-over")
         before = run.head.plan_digest
         newest = _newest(run) if wanted.version == LATEST else None
         event = RetryAsked(
-            wanted.from_, dict(wanted.mark_ok), wanted.reset, reason=wanted.reason, person=person
+            wanted.from_,
+            dict(wanted.mark_ok),
+            wanted.reset,
+            reason=wanted.reason,
+            person=person,
+            units=wanted.units,
         )
         if newest is not None:
             config = pack_config.for_execution(connection, newest.plan)
@@ -132,7 +145,7 @@ def _check(run: Run, event: RetryAsked, plan: Plan) -> None:
     top = set(replan.top(plan))
     for name in (*event.from_, *event.mark_ok):
         if name not in top:
-            hint = "a block is tried again by its own name; `finally` tasks always run again"
+            hint = "a block is tried again by its own name; `finally` tasks run again by themselves"
             message = f"{name} is no task of {plan.ref} that can be tried again"
             raise InvalidInput(message, hint=hint, code="unknown-task")
     run.load_tasks(run.plan.tasks)
@@ -145,7 +158,10 @@ def _check(run: Run, event: RetryAsked, plan: Plan) -> None:
             )
             raise InvalidInput(message, code="not-failed")
     ends_again = bool(event.plan) and run.head.state.ended_badly in _ENDS_AGAIN
-    if not (failed or event.from_ or ends_again or top - run.plan.tasks.keys()):
+    last = broken_at_the_end(run.plan, statuses, run.head.state.ended_badly)
+    refused = run.head.state.gate in NOT_OPENED
+    asked = failed or last or event.from_ or event.units or ends_again or refused
+    if not (asked or top - run.plan.tasks.keys()):
         hint = "name the tasks to run again with `from`"
         message = f"nothing of execution {run.execution} failed"
         raise Conflict(message, hint=hint, code="nothing-to-retry")

@@ -70,6 +70,26 @@ def writing(
         raise
 
 
+KEPT: tuple[type[MusterError], ...] = (NotAllowed, Conflict)
+"""Refusals that are kept: a request that makes no sense leaves no trace."""
+
+
+@contextmanager
+def refusals(
+    control: Control,
+    person: str,
+    action: str,
+    subject: str,
+    kinds: tuple[type[MusterError], ...] = KEPT,
+) -> Iterator[None]:
+    """Keep what the block refuses, for what a person asks of services that are asked by others too."""
+    try:
+        yield
+    except kinds as error:
+        refuse(control, person, action, subject, error)
+        raise
+
+
 def refuse(
     control: Control,
     person: str,

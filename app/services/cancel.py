@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sqlalchemy import Connection
+
 from app.engine.events import CancelAsked
 from app.engine.status import EXECUTION_OVER
 from app.errors import Conflict
@@ -17,22 +19,29 @@ def cancel(control: Control, execution: str, person: str, *, forced: bool = Fals
     changes nothing.
     """
     with control.store.write() as connection:
-        run = Run.lock(control, connection, execution)
-        if run.head.state.status in EXECUTION_OVER:
-            raise Conflict(
-                f"execution {execution} is over ({run.head.state.status})",
-                hint="there is nothing left to cancel",
-                code="execution-over",
-            )
-        audit.record(
-            connection,
-            person,
-            "execution.cancel",
-            execution,
-            "accepted",
-            {"forced": forced, "reason": reason},
-        )
-        run.take(CancelAsked(forced, person))
-        status = run.head.state.status
+        status = ask(control, connection, execution, person, forced=forced, reason=reason)
     control.nudge([execution])
     return status
+
+
+def ask(
+    control: Control,
+    connection: Connection,
+    execution: str,
+    person: str,
+    *,
+    forced: bool = False,
+    reason: str = "",
+) -> str:
+    """The same in a transaction of the caller's, who nudges behind it."""
+    run = Run.lock(control, connection, execution)
+    if run.head.state.status in EXECUTION_OVER:
+        raise Conflict(
+            f"execution {execution} is over ({run.head.state.status})",
+            hint="there is nothing left to cancel",
+            code="execution-over",
+        )
+    detail = {"forced": forced, "reason": reason}
+    audit.record(connection, person, "execution.cancel", execution, "accepted", detail)
+    run.take(CancelAsked(forced, person))
+    return run.head.state.status

@@ -18,9 +18,19 @@ from sqlalchemy import Connection, bindparam, insert, or_, select, update
 from app.compiler.canvas import Signature
 from app.compiler.plan import IO
 from app.engine.state import JobState
-from app.engine.status import DISPATCHED, EXECUTION_OVER, JOB_OUT, PAUSE, QUEUED, SUCCEEDED, UNKNOWN
+from app.engine.status import (
+    DISPATCHED,
+    EXECUTION_OVER,
+    GATE_PENDING,
+    JOB_OUT,
+    PAUSE,
+    QUEUED,
+    SUCCEEDED,
+    UNKNOWN,
+)
 from app.logs import scope
 from app.services import calls, families, handover, outcomes, telling
+from app.services.approved import NotApproved
 from app.services.control import Control
 from app.services.handover import Parcel
 from app.services.lost import lose
@@ -72,13 +82,17 @@ def uncalled(jobs: Iterable[str]) -> None:
     """For where nobody makes calls: the tick says it again."""
 
 
+def unsent() -> None:
+    """For where nobody sends notifications: their rows stay as they are."""
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
     """A control worker's place: it alone signs and sends.
 
     `send` takes lines with their sealed first orders, `send_ctl` a node's name and an order about jobs; neither
     raises for a broker that is away. `streams` reads live output. `tell_over` wakes those who wait for an execution's
-    end, `call` those who make calls from the control side.
+    end, `call` those who make calls from the control side, `notify` whoever sends notifications.
     """
 
     control: Control
@@ -89,6 +103,7 @@ class Desk:
     streams: OutputReader
     tell_over: Callable[[str], None] = untold
     call: Callable[[Iterable[str]], None] = uncalled
+    notify: Callable[[], None] = unsent
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +271,7 @@ def _again(run: Run, rest: Sequence[Signature]) -> tuple[Told, Recipient] | None
         about, given = telling.of_run(run), run.given_to(state)
         told = telling.again(run.control, run.connection, about, run.plan, state, given)
         return told, place.recipient
-    except SecretRefused:
+    except (SecretRefused, NotApproved):
         # As where an order is sent again: it waits until the one that was sent has expired.
         return None
 
@@ -306,7 +321,7 @@ def _queued(run: Run) -> list[JobState]:
 
 def _seen(run: Run, query: Query[JobState], **values: Any) -> list[JobState]:
     """The queued jobs that the query finds in this execution and `run` has not yet, now in its slice as well."""
-    if run.head.state.intent == PAUSE:
+    if run.head.state.intent == PAUSE or run.head.state.gate == GATE_PENDING:
         return []
     known = {job.id for job in run.dispatch}
     found = query.all(run.connection, execution=run.execution, **values)

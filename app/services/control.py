@@ -10,6 +10,7 @@ from typing import Protocol
 from app.services.allowlist import AllowlistFile
 from app.services.keyring import Keyring
 from app.services.roster import Roster
+from app.services.scoped import ScopedPeople
 from app.services.spans import Tell, nobody
 from app.services.tally import Tally
 from app.settings import Settings
@@ -35,6 +36,7 @@ class Control:
     nudge: Nudge = no_nudge
     clock: Callable[[], float] = field(default=time.time)
     roster: Roster = field(default_factory=Roster)
+    scoped: ScopedPeople = field(default_factory=ScopedPeople)
     allowlist: AllowlistFile = field(default_factory=AllowlistFile)
     keyring: Keyring = field(default_factory=Keyring)
     tally: Tally = field(default_factory=Tally)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, func, select
 
 from app.engine.status import DISPATCHED, QUEUED
+from app.services import notify
 from app.services.control import Control
 from app.services.installation import LEASE
 from app.services.measures import (
@@ -12,15 +13,17 @@ from app.services.measures import (
     EXECUTIONS,
     JOBS,
     NODES,
+    NOTIFICATIONS,
     QUEUE_JOBS,
     QUEUE_OLDEST,
     TICK_LAG,
     Measure,
 )
 from app.services.tally import Sums
-from app.store.tables import DeadLetter, Execution, Installation, Job, Node, table
+from app.store.tables import DeadLetter, Execution, Installation, Job, Node, Notification, table
 
 executions, jobs, nodes = table(Execution), table(Job), table(Node)
+notifications = table(Notification)
 letters, installations = table(DeadLetter), table(Installation)
 
 Gauges = dict[Measure, Sums]
@@ -31,7 +34,7 @@ MOST_LETTERS = 500
 
 
 def figures(control: Control, connection: Connection) -> Gauges:
-    """Values by labels for every gauge that the database answers for. Six statements, none reads what is over."""
+    """Values by labels for every gauge that the database answers for. Seven statements, none reads what is over."""
     now = control.clock()
     by_execution = select(executions.c.status, func.count()).group_by(executions.c.status)
     by_job = select(jobs.c.status, func.count()).where(jobs.c.settled.is_(False)).group_by(jobs.c.status)
@@ -41,9 +44,17 @@ def figures(control: Control, connection: Connection) -> Gauges:
         .order_by(func.count().desc())
         .limit(MOST_LETTERS)
     )
+    unsent = notifications.c.status.in_((notify.PENDING, notify.FAILED))
+    by_notice = select(notifications.c.status, func.count()).where(unsent).group_by(notifications.c.status)
+    counted = (
+        (EXECUTIONS, by_execution),
+        (JOBS, by_job),
+        (DEAD_LETTERS, by_letter),
+        (NOTIFICATIONS, by_notice),
+    )
     found: Gauges = {
         measure: {tuple(labels): number for *labels, number in connection.execute(query)}
-        for measure, query in ((EXECUTIONS, by_execution), (JOBS, by_job), (DEAD_LETTERS, by_letter))
+        for measure, query in counted
     }
     found[NODES] = _nodes(connection, now - control.settings.offline_after)
     found[QUEUE_JOBS], found[QUEUE_OLDEST] = _queues(connection, now)

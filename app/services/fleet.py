@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.compiler.plan import LOCAL
@@ -313,9 +313,20 @@ def _lose(control: Control, node: str, *, queued: bool) -> None:
         control.nudge(by_execution)
 
 
-def list_nodes(control: Control, connection: Connection, name: str | None = None) -> list[dict[str, Any]]:
-    """Every node that was not removed, or the one named, with `online` and `open_jobs`. Two statements."""
+def list_nodes(
+    control: Control,
+    connection: Connection,
+    name: str | None = None,
+    *,
+    within: ColumnElement[bool] | None = None,
+) -> list[dict[str, Any]]:
+    """Every node that was not removed, or the one named, with `online` and `open_jobs`. Two statements.
+
+    Those for which `within` holds, if that is given.
+    """
     query = select(nodes).where(nodes.c.state != "removed").order_by(nodes.c.name)
+    if within is not None:
+        query = query.where(within)
     count = (
         select(jobs.c.node, func.count().label("number")).where(jobs.c.status.in_(OPEN)).group_by(jobs.c.node)
     )

@@ -108,9 +108,9 @@ def examine(control: Control, plan: Plan, origin: Origin) -> Examined:
 
 
 def _known_of(task: PlanTask) -> _Known | None:
-    if _is_ours(task.action):
-        return None
     given = task.input
+    if _is_ours(task.action) or "script_ref" in given:
+        return None
     env = given.get("env")
     names = env if isinstance(env, Mapping) else {}
     bound = {str(name): "" if has_template(str(value)) else str(value) for name, value in names.items()}

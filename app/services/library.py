@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.compiler import circles
@@ -15,7 +15,7 @@ from app.engine.status import EXECUTION_OVER
 from app.errors import Conflict, InvalidInput, NotFound
 from app.language import names
 from app.language.model import Workflow
-from app.services import audit
+from app.services import audit, scope
 from app.services.control import Control
 from app.services.runnable import Version, compile_text, snapshot, unknown
 from app.store import executions as rows
@@ -50,6 +50,7 @@ def store_workflow(
     _check_ref(workflow.ref, pack, ref)
     now = control.clock()
     with audit.writing(control, author, "workflow.store", workflow.ref) as connection:
+        scope.check_calls(control, connection, author, plan)
         refuse_action(connection, workflow.ref)
         pack_id = pack_row(connection, pack, now)
         return keep(connection, pack_id, Text(workflow, plan, source, author), now, expected=expected)
@@ -303,7 +304,7 @@ def delete_workflow(control: Control, ref: str, person: str, *, expected: int | 
         )
         found = connection.execute(query).first()
         if found is None:
-            raise NotFound(f"there is no workflow {ref}", code="unknown-workflow")
+            raise unknown(ref, None)
         if expected is not None and found.revision != expected:
             raise Conflict(f"{ref} is at revision {found.revision}, not {expected}", code="revision-conflict")
         running = connection.execute(
@@ -321,14 +322,21 @@ def delete_workflow(control: Control, ref: str, person: str, *, expected: int | 
 
 
 def list_workflows(
-    connection: Connection, *, limit: int, after: str | None = None, pack: str | None = None
+    connection: Connection,
+    *,
+    limit: int,
+    after: str | None = None,
+    pack: str | None = None,
+    within: ColumnElement[bool] | None = None,
 ) -> list[RowMapping]:
-    """Workflows by reference, those behind `after`; at their newest revision, without the source."""
+    """Workflows by reference, at their newest revision, without the source; those behind `after`, if `within` holds."""
     query = select(*(definitions.c[name] for name in (*_SHOWN, "version", "revision")))
     if pack is not None:
         query = query.where(definitions.c.pack_ref == pack)
     if after is not None:
         query = query.where(definitions.c.ref > after)
+    if within is not None:
+        query = query.where(within)
     return list(connection.execute(query.order_by(definitions.c.ref).limit(limit)).mappings())
 
 

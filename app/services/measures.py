@@ -43,6 +43,9 @@ QUEUE_MESSAGES = Measure(
 DEAD_LETTERS = Measure(
     "muster_dead_letters", "gauge", ("queue", "reason"), "Messages refused and kept, by queue and reason"
 )
+NOTIFICATIONS = Measure(
+    "muster_notifications", "gauge", ("status",), "Notifications that were not sent: pending, or given up"
+)
 TICK_LAG = Measure(
     "muster_tick_lag_seconds", "gauge", (), "How much more than a second ago the last tick began"
 )
@@ -59,6 +62,19 @@ RETRIED = Measure(
 RESENT = Measure("muster_resent_orders_total", "counter", (), "Orders sent again, as no node had taken them")
 REFUSED = Measure(
     "muster_refused_orders_total", "counter", ("node",), "Messages that nodes say they did not obey"
+)
+
+SCHEDULE_TICKS = Measure(
+    "muster_schedule_ticks_total",
+    "counter",
+    ("status",),
+    "Times of schedules that were seen to: fired, queued, skipped, missed",
+)
+SCHEDULE_ALARMS = Measure(
+    "muster_schedule_alarms_total", "counter", (), "Schedules that skipped three times in a row"
+)
+SCHEDULE_LAG = Measure(
+    "muster_schedule_lag_seconds", "histogram", (), "How much later than due a schedule fired", _LONG
 )
 
 EXECUTION_SECONDS = Measure(

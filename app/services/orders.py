@@ -14,9 +14,13 @@ from app.engine.state import JobState
 from app.errors import InvalidInput
 from app.ids import ulid
 from app.language.parameters import bind
+from app.language.script_parameters import env_text
 from app.language.shelltext import value_text
 from app.services.installation import key_path
+from app.services.saved_input import action_of, with_script
 from app.settings import Settings
+from app.transport import deploy
+from app.transport.deploy import Deployment
 from app.transport.keys import KeyPair, Public
 from app.transport.messages import Job, Order
 from app.transport.sealing import seal_order
@@ -26,7 +30,7 @@ _NOT_TOLD = frozenset(
 )
 """Keys of an input that are no business of the process: what it has anyway, and what is about other nodes."""
 
-_OF_PROCESS = ("shell", "cwd", "stdin", "output_limit", "ok_codes")
+_OF_PROCESS = ("cwd", "stdin", "output_limit", "ok_codes")
 
 VARIABLE_BYTES = 100_000
 """What one environment variable may hold: Linux takes 128 kB with its name, and then refuses to start the script."""
@@ -91,45 +95,50 @@ def build_job(
     """What the node is to run. The same row always gives the same Job, so that its digest is stable.
 
     `given` is the task's rendered input. A job that the allowlist was enforced for looks for programs in a fixed
-    path, whatever the node's own is. Raises InvalidInput where a value cannot be passed: NUL, or what an action of a
-    pack does not take.
+    path, whatever the node's own is. Raises InvalidInput where a value cannot be passed: NUL, what an action of a
+    pack or a saved script does not take, or a command without a program.
     """
+    given = with_script(plan, given)
+    seconds = (
+        timeout if timeout is not None else given.get("timeout") if task.action == FANOUT_ACTION else None
+    )
+    limit = None if seconds is None else float(seconds)
     if task.scripted:
         given, env = _of_pack(plan, task.action, given)
         action = plan.actions[task.action]
-        argv, script, shown = None, action["script"], given
-        settled = {"shell": action["runner"], "ok_codes": action["ok_codes"]}
+        deployment, shown = deploy.of_script(action["runner"], action["script"], limit), given
+        settled = {"ok_codes": action["ok_codes"]}
     else:
-        argv, script = _what_runs(task, given)
-        env = {str(name): value_text(value) for name, value in (given.get("env") or {}).items()}
+        deployment = _what_runs(task, given, limit)
+        env = {str(name): _variable(value) for name, value in (given.get("env") or {}).items()}
         env.update({name: value_text(value) for name, value in (given.get("bound") or {}).items()})
         shown = {key: value for key, value in given.items() if key not in _NOT_TOLD}
         settled = {key: given.get(key) for key in _OF_PROCESS}
     if guard == ENFORCE:
         env.setdefault("PATH", SEARCH_PATH)
-    seconds = (
-        timeout if timeout is not None else given.get("timeout") if task.action == FANOUT_ACTION else None
-    )
     return Job(
         id=job.id,
         execution=execution,
         task=task.name,
         unit=job.unit,
         attempt=job.attempt,
-        action=task.action,
-        argv=argv,
-        script=script,
-        shell=str(settled["shell"] or "sh"),
+        action=action_of(plan, task.action, given),
+        files=deployment.files,
+        commands=deployment.commands,
         env=env,
         cwd=settled.get("cwd"),
         stdin=None if settled.get("stdin") is None else value_text(settled["stdin"]),
         input=shown,
-        timeout=None if seconds is None else float(seconds),
         grace=settings.grace,
         output_limit=int(settled.get("output_limit") or settings.output_limit),
         ok_codes=tuple(settled["ok_codes"] or (0,)),
         trace_id=trace_id,
     )
+
+
+def _variable(value: Any) -> str:
+    """A value of `env`, fractions in plain decimal: a script cannot be expected to read 1e-07."""
+    return env_text("float", value) if isinstance(value, float) else value_text(value)
 
 
 def _of_pack(plan: Plan, action: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -145,14 +154,17 @@ def _of_pack(plan: Plan, action: str, given: Mapping[str, Any]) -> tuple[dict[st
     return values, env
 
 
-def _what_runs(task: PlanTask, given: Mapping[str, Any]) -> tuple[tuple[str, ...] | None, str | None]:
+def _what_runs(task: PlanTask, given: Mapping[str, Any], timeout: float | None) -> Deployment:
     if task.action == "core.echo":
-        return ("printf", "%s\\n", value_text(given.get("message"))), None
+        return deploy.of_command(("printf", "%s\\n", value_text(given.get("message"))), timeout)
     command = given.get("command")
     if isinstance(command, list | tuple):
-        return tuple(value_text(part) for part in command), None
+        words = [value_text(part) for part in command]
+        if not words or not words[0]:
+            raise InvalidInput("`command` names no program", hint="its first word must not be empty")
+        return deploy.of_command(words, timeout)
     script = given.get("script") if command is None else command
-    return None, value_text(script)
+    return deploy.of_script(str(given.get("shell") or "sh"), value_text(script), timeout)
 
 
 RESULT_OF_INPUT = frozenset({"core.echo"})

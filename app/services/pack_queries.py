@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, func, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, func, select
 
 from app.errors import NotFound
 from app.language.actions import ACTIONS
@@ -42,13 +42,18 @@ _CORE: Final[Mapping[str, Any]] = {
 _MOST: Final = 5000
 
 
-def list_packs(connection: Connection) -> list[dict[str, Any]]:
-    """Every pack by name, with how many workflows and actions it has; first `core`, which is built in."""
+def list_packs(connection: Connection, within: ColumnElement[bool] | None = None) -> list[dict[str, Any]]:
+    """Packs by name, with how many workflows and actions each has; first `core`, which is built in.
+
+    Of the others those for which `within` holds, if that is given.
+    """
     counts: list[dict[int, int]] = []
     for of in (definitions, actions):
         query = select(of.c.pack_id, func.count()).where(of.c.enabled).group_by(of.c.pack_id)
         counts.append({row[0]: row[1] for row in connection.execute(query)})
     query = select(packs.c.id, *(packs.c[name] for name in _HEAD)).order_by(packs.c.ref)
+    if within is not None:
+        query = query.where(within)
     found = [
         {**row, "workflows": counts[0].get(row["id"], 0), "actions": counts[1].get(row["id"], 0)}
         for row in connection.execute(query).mappings()
@@ -80,6 +85,12 @@ def get_pack(connection: Connection, ref: str) -> dict[str, Any]:
     }
 
 
+def require(connection: Connection, ref: str) -> None:
+    """That there is such a pack, `core` among them. Raises NotFound."""
+    if ref != CORE and connection.execute(select(packs.c.id).where(packs.c.ref == ref)).first() is None:
+        raise no_pack(ref)
+
+
 def get_file(connection: Connection, ref: str, path: str) -> str:
     """The text of one file of a pack, as it was registered last. Raises NotFound."""
     query = select(files.c.content).join(packs, packs.c.id == files.c.pack_id)
@@ -91,9 +102,17 @@ def get_file(connection: Connection, ref: str, path: str) -> str:
 
 
 def list_actions(
-    connection: Connection, *, limit: int, after: str | None = None, pack: str | None = None
+    connection: Connection,
+    *,
+    limit: int,
+    after: str | None = None,
+    pack: str | None = None,
+    within: Callable[[ColumnElement[str]], ColumnElement[bool] | None] | None = None,
 ) -> list[dict[str, Any]]:
-    """What a task can call, by reference, those behind `after`: core actions, actions of packs, workflows."""
+    """What a task can call, by reference, those behind `after`: core actions, actions of packs, workflows.
+
+    `within` makes the condition on their references, if there is one.
+    """
     found = [_core(name) for name in ACTIONS if (after is None or name > after) and pack in (None, CORE)]
     for of, shown in ((actions, _action), (definitions, _workflow)):
         query = select(of).where(of.c.enabled)
@@ -101,6 +120,9 @@ def list_actions(
             query = query.where(of.c.ref > after)
         if pack is not None:
             query = query.where(of.c.ref.startswith(f"{pack}.", autoescape=True))
+        condition = None if within is None else within(of.c.ref)
+        if condition is not None:
+            query = query.where(condition)
         rows = connection.execute(query.order_by(of.c.ref).limit(limit)).mappings()
         found += [shown(row) for row in rows]
     return sorted(found, key=lambda one: str(one["ref"]))[:limit]
@@ -115,10 +137,15 @@ def get_action(connection: Connection, ref: str) -> dict[str, Any]:
         row = connection.execute(select(of).where(of.c.ref == ref)).mappings().first()
         found += [] if row is None else [shown(row)]
     if not found:
-        hint = "list them: GET /actions"
-        raise NotFound(f"there is no action and no workflow {ref}", hint=hint, code="unknown-action")
+        raise unknown_action(ref)
     # A name may have moved from one to the other: then only one of them is switched on.
     return max(found, key=lambda one: bool(one["enabled"]))
+
+
+def unknown_action(ref: str) -> NotFound:
+    """That nothing of this name can be called."""
+    hint = "list them: GET /actions"
+    return NotFound(f"there is no action and no workflow {ref}", hint=hint, code="unknown-action")
 
 
 def _action(row: RowMapping) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,16 +12,14 @@ from sqlalchemy.exc import IntegrityError
 
 from app.errors import Conflict, InvalidInput, NotAuthenticated, NotFound
 from app.ids import fingerprint, secret, ulid
-from app.services import audit
+from app.services import audit, roles
 from app.services.control import Control
+from app.services.roles import Grants
 from app.store.db import Store
 from app.store.prepared import Query
 from app.store.tables import Token, User
 
 users, tokens = User.__table__, Token.__table__
-
-ROLES = ("viewer", "operator", "author", "admin")
-"""Each may do what those before it may."""
 
 LOGIN = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
 LOGIN_RULE = "lower-case letters, digits and `._@-`, starting with a letter or digit, 64 at the most"
@@ -37,6 +35,7 @@ TOKEN_COLUMNS = (
     tokens.c.id,
     users.c.login,
     users.c.role,
+    users.c.grants,
     tokens.c.name,
     tokens.c.created_at,
     tokens.c.expires_at,
@@ -54,6 +53,7 @@ class _Held(NamedTuple):
     used_at: float | None
     login: str
     role: str
+    grants: Any
 
 
 _by_token = Query(
@@ -61,6 +61,7 @@ _by_token = Query(
         *(tokens.c[name] for name in ("id", "expires_at", "revoked_at", "used_at")),
         users.c.login,
         users.c.role,
+        users.c.grants,
     )
     .join(users, users.c.id == tokens.c.user_id)
     .where(tokens.c.sha256 == bindparam("sha256"), users.c.enabled.is_(True)),
@@ -70,15 +71,30 @@ _by_token = Query(
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Who asks: the login and role behind a token that holds."""
+    """Who asks: the login and what is granted behind a token that holds. `role` is empty where grants say more."""
 
     login: str
     role: str
     token: str
+    grants: Grants
 
-    def may(self, role: str) -> bool:
-        """Whether this person's role is `role` or more."""
-        return ROLES.index(self.role) >= ROLES.index(role)
+    def may(self, role: str, pack: str | None = None) -> bool:
+        """Whether something granted gives `role`; in `pack`, if one is named, else anywhere at all."""
+        return roles.may(self.grants, role, pack)
+
+    def may_everywhere(self, role: str) -> bool:
+        """Whether something granted gives `role` for every pack and node."""
+        return roles.may_everywhere(self.grants, role)
+
+    @property
+    def is_scoped(self) -> bool:
+        """Whether there is more to this person than a role that holds everywhere."""
+        return not self.role
+
+    @property
+    def described(self) -> str:
+        """The roles in words."""
+        return self.role or " and ".join(dict.fromkeys(one.role for one in self.grants)) + " for a part"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +114,13 @@ def authenticate(control: Control, token: str) -> Person:
         row = _by_token.first(connection, sha256=fingerprint(token))
     if row is None or row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= now):
         raise _unknown()
-    if row.role not in ROLES:
+    grants = roles.kept(row.role, row.grants)
+    if not grants:
         raise _unknown()
     if row.used_at is None or row.used_at < now - _USED_EVERY:
         with control.store.write() as connection:
             connection.execute(update(Token).where(tokens.c.id == row.id).values(used_at=now))
-    return Person(row.login, row.role, row.id)
+    return Person(row.login, row.role, row.id, grants)
 
 
 def _unknown() -> NotAuthenticated:
@@ -124,7 +141,8 @@ def bootstrap_admin(store: Store, now: float, keep: Callable[[str], None] | None
             return None
         try:
             with connection.begin_nested():
-                connection.execute(insert(User), _user(FIRST_ADMIN, "admin", now))
+                values = _user(FIRST_ADMIN, roles.columns("admin", None), now)
+                connection.execute(insert(User), values)
         except IntegrityError:
             # Another process was first. Only PostgreSQL can come here: SQLite has one writer at a time.
             return None
@@ -135,25 +153,91 @@ def bootstrap_admin(store: Store, now: float, keep: Callable[[str], None] | None
     return made.token
 
 
-def create_user(control: Control, login: str, role: str, person: str) -> RowMapping:
-    """A new person. Raises InvalidInput, and Conflict where the login is taken."""
+def create_user(
+    control: Control, login: str, role: str | None, person: str, *, grants: Sequence[Any] | None = None
+) -> RowMapping:
+    """A new person, with a role or with grants. Raises InvalidInput, and Conflict where the login is taken."""
     if not LOGIN.fullmatch(login):
         raise InvalidInput(f"{login[:80]!r} is not a login", hint=LOGIN_RULE, code="bad-login")
-    if role not in ROLES:
-        raise InvalidInput(f"role must be one of {', '.join(ROLES)}", code="bad-role")
-    with audit.writing(control, person, "user.create", login, {"role": role}) as connection:
+    given = roles.columns(role, grants)
+    with audit.writing(control, person, "user.create", login, _told(given)) as connection:
         try:
             with connection.begin_nested():
-                connection.execute(insert(User), _user(login, role, control.clock()))
+                connection.execute(insert(User), _user(login, given, control.clock()))
         except IntegrityError:
             raise Conflict(
                 f"there is a user {login} already", hint="create a token for that login", code="user-exists"
             ) from None
-        return connection.execute(select(users).where(users.c.login == login)).mappings().one()
+        found = _row(connection, login)
+    control.scoped.forget()
+    return found
 
 
-def _user(login: str, role: str, now: float) -> dict[str, Any]:
-    return {"login": login, "role": role, "created_at": now}
+def _user(login: str, given: Mapping[str, Any], now: float) -> dict[str, Any]:
+    return {"login": login, **given, "created_at": now}
+
+
+def _told(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the audit trail tells of a role, or of grants."""
+    return {"grants": given["grants"]} if given["grants"] else {"role": given["role"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is to become of a person; None leaves it. Only one of `role` and `grants`."""
+
+    role: str | None = None
+    grants: Sequence[Any] | None = None
+    enabled: bool | None = None
+
+
+def change_user(control: Control, login: str, change: Change, person: str) -> RowMapping:
+    """Give a person another role or other grants, or switch them on or off: that counts from the next request on.
+
+    Raises InvalidInput, NotFound, and Conflict where no enabled administrator would be left.
+    """
+    columns: dict[str, Any] = {}
+    detail: dict[str, Any] = {}
+    if change.role is not None or change.grants is not None:
+        columns = roles.columns(change.role, change.grants)
+        detail = _told(columns)
+    if change.enabled is not None:
+        columns["enabled"] = detail["enabled"] = change.enabled
+    if not columns:
+        raise InvalidInput("nothing is to be changed", hint="give role, grants or enabled", code="bad-change")
+    with audit.writing(control, person, "user.change", login, detail) as connection:
+        admins = _enabled_admins(connection)
+        before = _row(connection, login)
+        detail["before"] = {**_told(dict(before)), "enabled": before["enabled"]}
+        left = {**before, **columns}
+        if admins == [login] and not (left["role"] == "admin" and left["enabled"]):
+            raise Conflict(
+                f"{login} is the last enabled administrator",
+                hint="make somebody else one first",
+                code="last-admin",
+            )
+        connection.execute(update(User).where(users.c.login == login).values(columns))
+        found = _row(connection, login)
+    control.scoped.forget()
+    return found
+
+
+def _enabled_admins(connection: Connection) -> list[str]:
+    """Locked until the transaction ends, so that two of them cannot take the role from each other."""
+    query = select(users.c.login).where(users.c.role == "admin", users.c.enabled.is_(True))
+    return list(connection.execute(query.order_by(users.c.id).with_for_update()).scalars())
+
+
+def get_user(connection: Connection, login: str) -> RowMapping:
+    """One person. Raises NotFound."""
+    return _row(connection, login)
+
+
+def _row(connection: Connection, login: str) -> RowMapping:
+    found = connection.execute(select(users).where(users.c.login == login)).mappings().first()
+    if found is None:
+        raise NotFound(f"there is no user {login}", hint="list them: `muster user list`", code="unknown-user")
+    return found
 
 
 def create_token(control: Control, login: str, name: str, expires_in: float | None, person: str) -> NewToken:
@@ -193,10 +277,16 @@ def _make_token(
     return NewToken(token, connection.execute(query).mappings().one())
 
 
-def revoke_token(control: Control, token: str, person: str) -> None:
-    """Revoke a token by its id, at once and for ever; doing it twice changes nothing. Raises NotFound."""
+def revoke_token(control: Control, token: str, person: str, *, of: str | None = None) -> None:
+    """Revoke a token by its id, at once and for ever; doing it twice changes nothing.
+
+    Raises NotFound; with `of` for those of others than this login too.
+    """
     with audit.writing(control, person, "token.revoke", token) as connection:
-        if connection.execute(select(tokens.c.id).where(tokens.c.id == token)).first() is None:
+        known = select(tokens.c.id).join(users, users.c.id == tokens.c.user_id).where(tokens.c.id == token)
+        if of is not None:
+            known = known.where(users.c.login == of)
+        if connection.execute(known).first() is None:
             raise NotFound(
                 f"there is no token {token}", hint="list them: `muster token list`", code="unknown-token"
             )
@@ -212,9 +302,13 @@ def list_users(connection: Connection) -> list[RowMapping]:
     return list(connection.execute(select(users).order_by(users.c.login)).mappings())
 
 
-def list_tokens(connection: Connection, *, limit: int, before: str | None = None) -> list[RowMapping]:
-    """Tokens without what they are, the newest first."""
+def list_tokens(
+    connection: Connection, *, limit: int, before: str | None = None, of: str | None = None
+) -> list[RowMapping]:
+    """Tokens without what they are, the newest first; those of one login only, if `of` names it."""
     query = select(*TOKEN_COLUMNS).join(users, users.c.id == tokens.c.user_id)
+    if of is not None:
+        query = query.where(users.c.login == of)
     if before is not None:
         query = query.where(tokens.c.id < before)
     return list(connection.execute(query.order_by(tokens.c.id.desc()).limit(limit)).mappings())

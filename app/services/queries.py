@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, bindparam, func, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, bindparam, func, select
 
 from app import marks
 from app.compiler.plan import Plan
@@ -106,8 +106,9 @@ def list_executions(
     before: str | None = None,
     statuses: Sequence[str] = (),
     workflow: str | None = None,
+    within: ColumnElement[bool] | None = None,
 ) -> list[RowMapping]:
-    """Executions, the newest first, those with an id less than `before`."""
+    """Executions, the newest first, those with an id less than `before` and for which `within` holds."""
     query = select(*_SUMMARY).order_by(executions.c.id.desc()).limit(limit)
     if before is not None:
         query = query.where(executions.c.id < before)
@@ -115,6 +116,8 @@ def list_executions(
         query = query.where(executions.c.status.in_(statuses))
     if workflow is not None:
         query = query.where(executions.c.workflow_ref == workflow)
+    if within is not None:
+        query = query.where(within)
     return list(connection.execute(query).mappings())
 
 
@@ -149,11 +152,8 @@ def execution(connection: Connection, id_: str) -> dict[str, Any]:
 
 
 def unknown(execution: str) -> NotFound:
-    return NotFound(
-        f"there is no execution {execution}",
-        hint="list them: `muster execution list`",
-        code="unknown-execution",
-    )
+    """That there is no such execution."""
+    return rows.unknown(execution)
 
 
 def _named(by_status: Mapping[str, list[str]], wanted: Any) -> list[str]:

@@ -7,7 +7,7 @@ from sqlalchemy import select
 from app.engine.events import JobResolved
 from app.engine.status import UNKNOWN
 from app.errors import Conflict, InvalidInput
-from app.services import audit
+from app.services import audit, scope
 from app.services.control import Control
 from app.services.run import Run
 from app.store.tables import Job, table
@@ -22,7 +22,8 @@ def resolve(
 ) -> None:
     """Mark an unknown job succeeded or failed, or start it again under a new attempt. A reason is required.
 
-    Raises UnknownExecution, InvalidInput, and Conflict where no such job waits.
+    Raises UnknownExecution, InvalidInput, NotAllowed (another's, and the person is held to nodes), and Conflict where
+    no such job waits.
     """
     if outcome not in OUTCOMES:
         raise InvalidInput(f"outcome must be one of {', '.join(OUTCOMES)}", code="bad-outcome")
@@ -30,6 +31,7 @@ def resolve(
         raise InvalidInput("a reason is required", hint="say how you know what happened", code="no-reason")
     with control.store.write() as connection:
         run = Run.lock(control, connection, execution)
+        scope.check_again(control, connection, person, run.head.requester)
         job = connection.execute(
             select(jobs.c.id)
             .where(

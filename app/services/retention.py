@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import delete, exists, or_, select, update
 
 from app.engine.status import EXECUTION_OVER
-from app.services import audit
+from app.services import audit, chain
 from app.services.control import Control
 from app.store.tables import (
     DeadLetter,
@@ -17,15 +17,17 @@ from app.store.tables import (
     IdempotencyKey,
     Installation,
     KeyValue,
+    Notification,
     Output,
     Pin,
+    ScheduleTick,
     StoredPlan,
     WorkflowVersion,
     table,
 )
 
 executions, outputs, plans = table(Execution), table(Output), table(StoredPlan)
-kv = table(KeyValue)
+kv, ticks, notifications = table(KeyValue), table(ScheduleTick), table(Notification)
 keys, letters, tokens = table(IdempotencyKey), table(DeadLetter), table(EnrolmentToken)
 versions, installations, pins = table(WorkflowVersion), table(Installation), table(Pin)
 
@@ -86,7 +88,9 @@ def _rest(now: float, before: float) -> list[Any]:
     return [
         delete(keys).where(keys.c.created_at < now - KEY_LIFETIME),
         delete(kv).where(kv.c.expires_at < now),
+        delete(ticks).where(ticks.c.at < before, ticks.c.status != "queued"),
         delete(letters).where(letters.c.at < before),
+        delete(notifications).where(notifications.c.created_at < before),
         delete(tokens).where(tokens.c.expires_at < now - DAY),
         delete(plans).where(plans.c.used_at < now - DAY, unused),
     ]
@@ -102,3 +106,5 @@ def hourly(control: Control) -> None:
     with control.store.write() as connection:
         connection.execute(update(installations).values(pruned_at=now))
     prune(control)
+    if control.settings.audit_retention:
+        chain.prune(control, now - control.settings.audit_retention)

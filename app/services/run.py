@@ -16,17 +16,17 @@ from typing import Any
 from sqlalchemy import Connection, update
 
 from app.compiler.plan import Plan
-from app.engine import events as engine_events
 from app.engine.advance import advance
 from app.engine.draft import view
-from app.engine.events import Event, JobEnded, NodeBack
+from app.engine.events import Event, JobEnded, NodeBack, RetryAsked, Submitted
 from app.engine.replay import data_of
 from app.engine.state import Changes, Commands, JobState, Need, Slice, Step
 from app.engine.status import EXECUTION_OVER, NOT_REACHED, PENDING
 from app.logs import scope
-from app.services import audit, ends, kv, limits, spans
+from app.services import audit, ends, kv, limits, questions, spans, subjects
 from app.services.control import Control
 from app.store import executions as rows
+from app.store.approvals import Asked
 from app.store.head import Head
 from app.store.tables import Job, table
 
@@ -58,6 +58,7 @@ class Run:
         self._folded: set[str] = set()
         self._to_stop: list[JobState] = []
         self._answered: list[tuple[str, dict[str, Any]]] = []
+        self._asked: dict[str, Asked] = {}
         self.slice = Slice(plan, head.state, limits=limits.of_executions(control.settings))
 
     @classmethod
@@ -77,11 +78,18 @@ class Run:
         self.slice.plan, self.head.plan_digest = plan, digest
 
     def take(self, event: Event) -> Commands:
-        """Put one event through the engine and write what it changed."""
+        """Put one event through the engine and write what it changed. The first is that it was submitted."""
+        if not isinstance(event, Submitted):
+            self.begin()
         self._preload(event)
         step = self._advance(event)
         self._answered.append((event.kind, data_of(event, step, self.slice.limits)))
         merge(self._unsaved, step.changes)
+        for ask in step.changes.asks:
+            # A retry is asked for by whoever wants it.
+            asked_by = event.person if isinstance(event, RetryAsked) else self.head.requester
+            subject = subjects.of(self, ask, asked_by)
+            self._asked[ask.job] = Asked.now(subject, asked_by or self.head.requester, self.now)
         self._unborn.update({job.id: {} for job in step.changes.new_jobs})
         self._remember(step.changes)
         self._to_stop += step.commands.stop
@@ -90,6 +98,11 @@ class Run:
         self.dispatch += step.commands.dispatch
         self.children = self.children or bool(step.changes.children or step.changes.closed)
         return step.commands
+
+    def begin(self) -> None:
+        """Its first event, where whoever submitted it left that to us. Idempotent."""
+        if not (self.head.event_seq or self._answered):
+            self.take(Submitted())
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
@@ -117,17 +130,21 @@ class Run:
         for job in self._folded & changes.jobs.keys():
             changes.jobs[job].pop("settled", None)
         changes.jobs = {job: columns for job, columns in changes.jobs.items() if columns}
-        rows.save(self.connection, self.head, changes, self._answered, self.now, self._unborn)
+        rows.save(self.connection, self.head, changes, self._answered, self.now, self._unborn, self._asked)
         for stopped in self._to_stop:
             asked = update(jobs).where(jobs.c.id == stopped.id, jobs.c.stop_asked_at.is_(None))
             self.connection.execute(asked.values(stop_asked_at=self.now))
             self.stops = True
+        questions.tell_asked(self.connection, self.head, changes.asks, self._asked, self.now)
+        questions.tell_expired(self.connection, self.head, changes.closed, self.now)
         if over:
             audit.completed(self.connection, self.head, self.now)
         self._unsaved, self._answered, self._unborn, self._to_stop = Changes(), [], {}, []
+        self._asked = {}
 
     def settle(self) -> None:
         """Fold every job that is over and that no settle has folded, and write the sum. Idempotent."""
+        self.begin()
         waiting = rows.unsettled(self.connection, self.execution)
         self.load_tasks(set().union(*(self._neighbours(job.task) for job in waiting)))
         with self.gathered():
@@ -173,7 +190,7 @@ class Run:
 
     def _preload(self, event: Event) -> None:
         """What the event is sure to touch, in as few statements as possible."""
-        submitted = isinstance(event, engine_events.Submitted)
+        submitted = isinstance(event, Submitted)
         if submitted or not self.slice.fleet:
             self.slice.fleet = self.control.roster.nodes(self.connection, anew=submitted)
         job_id = getattr(event, "job", None)
@@ -184,8 +201,9 @@ class Run:
         if submitted:
             self.load_tasks(self.plan.tasks)
             return
-        touched = getattr(event, "task", None) or (self.slice.jobs[job_id].task if job_id else None)
-        if touched is not None:
+        # The question of a gate has no job's row, and its timer no task.
+        touched = getattr(event, "task", None) or (job_id in self.slice.jobs and self.slice.jobs[job_id].task)
+        if touched:
             self.load_tasks(self._neighbours(touched))
 
     def _neighbours(self, name: str) -> set[str]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, bindparam, select
 
 from app.compiler.build import build
 from app.compiler.plan import Plan
 from app.errors import Conflict, NotFound
-from app.language.known import Known, action_from_json, setting_from_json
+from app.language.known import Known, action_from_json, script_to_json, setting_from_json
 from app.language.model import Workflow
 from app.language.parse import load_or_raise
 from app.language.problems import InvalidWorkflow
@@ -20,6 +22,7 @@ from app.services import limits
 from app.services.control import Control
 from app.services.guard import Origin
 from app.store import executions as rows
+from app.store import script_refs
 from app.store.prepared import Query
 from app.store.tables import Pack, PackAction, WorkflowDefinition, WorkflowVersion, table
 
@@ -31,6 +34,10 @@ Version = str | int | None
 
 _REFERENCE: Final = re.compile(
     r"(?<![\w.-])([a-z][a-z0-9_-]{0,63})\.([a-z][a-z0-9_-]{0,63})(?![\w.-])", re.ASCII
+)
+_SCRIPT_REF: Final = re.compile(
+    r"script_ref[\"']?\s*:(?:\s|#[^\n]*\n|[>|][-+0-9]*\s)*[\"']?([a-z][a-z0-9_-]{0,63}(?:@[1-9][0-9]{0,8})?)(?![\w.@-])",
+    re.ASCII,
 )
 _AT_ONCE: Final = 500
 _MOST_NAMES: Final = 2000
@@ -72,7 +79,9 @@ def known_to(connection: Connection, *texts: str) -> Known:
         declared = schemas.where(packs.c.ref.in_(some), packs.c.config_schema.is_not(None))
         for pack, keys in connection.execute(declared):
             configs[pack] = tuple(setting_from_json(one) for one in keys)
-    return Known(found, frozenset(stored), configs, complete=True)
+    wanted = {ref for text in texts for ref in _SCRIPT_REF.findall(text)}
+    scripts = script_refs.load(connection, wanted)
+    return Known(found, frozenset(stored), configs, complete=True, scripts=scripts)
 
 
 def _split(names: list[str]) -> Iterator[list[str]]:
@@ -87,7 +96,7 @@ def with_names(connection: Connection, known: Known) -> Known:
         names += connection.execute(
             select(of.c.ref).where(of.c.enabled).order_by(of.c.ref).limit(_MOST_NAMES)
         ).scalars()
-    return replace(known, names=tuple(names))
+    return replace(known, names=tuple(names), script_names=script_refs.names(connection, _MOST_NAMES))
 
 
 def compile_text(
@@ -98,7 +107,7 @@ def compile_text(
     try:
         workflow = load_or_raise(source, file, known=known, limits=bounds)
     except InvalidWorkflow as error:
-        if not any(one.code == "unknown-action" for one in error.problems):
+        if not any(one.code in ("unknown-action", "unknown-script") for one in error.problems):
             raise
         workflow = load_or_raise(source, file, known=with_names(connection, known), limits=bounds)
     return workflow, build(workflow)
@@ -168,8 +177,9 @@ def as_it_is(control: Control, connection: Connection, ref: str, wanted: Version
         hint = "register its pack with it, or execute another"
         raise Conflict(f"{ref} is switched off", hint=hint, code="workflow-disabled")
     plan = rows.plan(connection, found.plan_digest)
-    now = _digests(connection, _foreign(plan))
-    if now != {name: action["digest"] for name, action in plan.actions.items()}:
+    now = {**_digests(connection, _foreign(plan)), **_digests_of(_scripts(connection, plan))}
+    then = {name: action["digest"] for name, action in plan.actions.items()}
+    if now != {**then, **_digests_of(plan.scripts)}:
         plan = _again(control, connection, found, tuple(sorted(now.items())))
     return Runnable(plan, found.source, found.revision)
 
@@ -178,6 +188,19 @@ def _foreign(plan: Plan) -> list[str]:
     """Everything that the workflow calls beside `core`: what was an action may be a workflow by now."""
     called = {task.action for task in plan.tasks.values() if task.has_child}
     return sorted(called | plan.actions.keys())
+
+
+def _scripts(connection: Connection, plan: Plan) -> Mapping[str, Mapping[str, Any]]:
+    """The saved scripts that the workflow runs, as they are now."""
+    return {ref: script_to_json(script) for ref, script in script_refs.load(connection, plan.scripts).items()}
+
+
+def _digests_of(scripts: Mapping[str, Mapping[str, Any]]) -> Mapping[str, str]:
+    """By a name that no action has."""
+    return {
+        f"script_ref:{ref}": hashlib.sha256(json.dumps(script, sort_keys=True).encode()).hexdigest()
+        for ref, script in scripts.items()
+    }
 
 
 def _digests(connection: Connection, refs: Iterable[str]) -> Mapping[str, str]:

@@ -13,7 +13,8 @@ from app.marks import SECRET
 from app.masking import LEAST
 from app.services import audit
 from app.services.control import Control
-from app.services.people import LOGIN, LOGIN_RULE, ROLES
+from app.services.people import LOGIN, LOGIN_RULE
+from app.services.roles import ROLES
 from app.store.tables import Secret, table
 
 secrets = table(Secret)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,13 +17,14 @@ from app.compiler.plan import LOCAL, PLAN_VERSION, Plan
 from app.engine.context import size_of
 from app.engine.events import Submitted
 from app.engine.status import RUNNING, SCHEDULING
-from app.errors import Conflict, InvalidInput, TooLarge
+from app.errors import Conflict, InvalidInput, NotAllowed, TooLarge
 from app.ids import span_of, trace_of, ulid
 from app.language.known import parameter_from_json
 from app.language.model import Parameter
 from app.language.parameters import bind
 from app.logs import scope
 from app.services import audit, guard, pack_config, vault
+from app.services import scope as bounds
 from app.services.control import Control
 from app.services.measures import CREATED
 from app.services.run import Run
@@ -50,6 +51,9 @@ class Submission:
 
     `given_on` are the secret parameters that the parent gives on, as references. What does not come from the library
     (`origin`) is held to the allowlist. `kind` is workflow, script (with the id and version of the saved one) or adhoc.
+    `schedule` is the id of the one whose time has come; its secrets are in `given_on` as well, by their names.
+    `reason` is for the audit trail. One that `is_put_off` has its first jobs born by a control worker and not by the
+    request: there may be many.
     """
 
     plan: Plan
@@ -63,6 +67,9 @@ class Submission:
     kind: str = "workflow"
     script: str = ""
     script_version: int = 0
+    schedule: str = ""
+    reason: str = ""
+    is_put_off: bool = False
     parent: Parent | None = None
     given_on: Mapping[str, str] = field(default_factory=dict)
 
@@ -75,26 +82,33 @@ class Accepted:
     created: bool
 
 
-def submit(control: Control, submission: Submission) -> Accepted:
-    """Commit a new execution and nudge the control workers.
+Claim = Callable[[Connection, str], None]
+"""Called with a transaction and the id of the execution that it makes; what it raises leaves nothing of both."""
+
+
+def _unclaimed(connection: Connection, execution: str) -> None:
+    """For whoever asks by themselves."""
+
+
+def submit(control: Control, submission: Submission, claim: Claim = _unclaimed) -> Accepted:
+    """Commit a new execution and nudge the control workers. What `claim` writes is kept with it, or neither is.
 
     Raises InvalidInput (parameters, or `local` where it is switched off), TooLarge, NotAllowed (what the allowlist
     refuses) and Conflict (the key came with another request, or its pack lacks a value that it reads). When it returns,
     the execution is on disk. Its trace is that of the request, else one of its own.
     """
-    plan = submission.plan
+    plan, parent = submission.plan, submission.parent
     if submission.idempotency_key:
         with control.store.read() as connection:
             known = _earlier(control, connection, submission)
         if known is not None:
             return Accepted(known, created=False)
-    bound = bind(declared(plan, submission.given_on), {**submission.parameters, **submission.given_on})
-    _refuse_large(control, bound)
-    refuse_local(control, plan)
+    bound = fitted(control, submission)
+    if parent is None:
+        _hold(control, submission)
     examined = _examine(control, submission)
     now = control.clock()
     execution = ulid(now)
-    parent = submission.parent
     trace_id, parent_span = _trace(parent, execution)
     given_on = _given_on(control, submission, execution)
     sealed = vault.seal(control, execution, plan.secret_parameters, bound, given_on)
@@ -102,6 +116,7 @@ def submit(control: Control, submission: Submission) -> Accepted:
         known = _claim_key(control, connection, submission, execution, now) or _child_of(connection, parent)
         if known is not None:
             return Accepted(known, created=False)
+        claim(connection, execution)
         config = pack_config.for_execution(connection, plan)
         digest = rows.store_plan(connection, plan, submission.source, PLAN_VERSION, now)
         values = {
@@ -112,6 +127,7 @@ def submit(control: Control, submission: Submission) -> Accepted:
             "kind": submission.kind,
             "script": submission.script,
             "script_version": submission.script_version,
+            "schedule": submission.schedule or None,
             "requester": submission.requester,
             "origin": submission.origin,
             "guard": examined.guard,
@@ -126,12 +142,22 @@ def submit(control: Control, submission: Submission) -> Accepted:
         rows.create(connection, values, plan, now)
         vault.keep(connection, sealed)
         _keep_in_audit(connection, submission, execution, examined, now)
-        Run.lock(control, connection, execution).take(Submitted())
+        if not submission.is_put_off:
+            Run.lock(control, connection, execution).take(Submitted())
     scope.note(execution=execution, trace_id=trace_id)
     log.info("execution accepted", extra=scope.facts(workflow=plan.ref, revision=submission.revision))
     control.tally.count(CREATED)
     control.nudge([execution])
     return Accepted(execution, created=True)
+
+
+def fitted(control: Control, submission: Submission) -> dict[str, Any]:
+    """The values of all parameters that the plan takes. Raises InvalidInput and TooLarge, as `submit` does."""
+    plan, given_on = submission.plan, submission.given_on
+    bound = bind(declared(plan, given_on), {**submission.parameters, **given_on})
+    _refuse_large(control, bound)
+    refuse_local(control, plan)
+    return bound
 
 
 def _trace(parent: Parent | None, execution: str) -> tuple[str, str]:
@@ -161,6 +187,23 @@ def _family(parent: Parent | None) -> dict[str, Any]:
     return {"parent": parent.execution, "parent_job": parent.job, "depth": parent.depth}
 
 
+def _hold(control: Control, submission: Submission) -> None:
+    """Raises NotAllowed for what is outside of the requester's scope; it is kept in the audit trail.
+
+    What a workflow calls is not asked for by the requester: its jobs are held to the scope as they are handed over.
+    """
+    plan, person = submission.plan, submission.requester
+    if control.scoped.has_role(person):
+        return
+    try:
+        with control.store.read() as connection:
+            about = {"origin": submission.origin, "kind": submission.kind}
+            bounds.check_submission(control, connection, person, plan, **about)
+    except NotAllowed as error:
+        audit.refuse(control, person, "execution.submit", plan.ref, error, {"origin": submission.origin})
+        raise
+
+
 def _examine(control: Control, submission: Submission) -> guard.Examined:
     """What it would run. Raises NotAllowed, which is kept in the audit trail and leaves nothing else."""
     examined = guard.examine(control, submission.plan, submission.origin)
@@ -178,6 +221,11 @@ def _keep_in_audit(
     """With the execution itself, so that nothing runs that is not in the trail."""
     detail = {"workflow": submission.plan.ref, "revision": submission.revision, "origin": submission.origin}
     detail |= examined.detail
+    detail |= {"schedule": submission.schedule} if submission.schedule else {}
+    if submission.script:
+        detail |= {"script": submission.script, "version": submission.script_version}
+    if submission.reason:
+        detail["reason"] = submission.reason
     person = submission.requester
     audit.record(connection, person, "execution.submit", execution, audit.ACCEPTED, detail, at=now)
     if examined.problems:
@@ -192,11 +240,11 @@ def declared(plan: Plan, given_on: Collection[str] = ()) -> tuple[Parameter, ...
 
 
 def _given_on(control: Control, submission: Submission, execution: str) -> Mapping[str, Mapping[str, Any]]:
-    parent = submission.parent
-    if parent is None or not submission.given_on:
+    if not submission.given_on:
         return {}
+    giver = submission.parent.execution if submission.parent else ""
     with control.store.read() as connection:
-        return vault.give_on(control, connection, parent.execution, execution, submission.given_on)
+        return vault.give_on(control, connection, giver, execution, submission.given_on)
 
 
 def _refuse_large(control: Control, parameters: Mapping[str, Any]) -> None:

@@ -13,7 +13,9 @@ from app.compiler.plan import Plan
 from app.engine.state import JobState
 from app.engine.status import QUEUED
 from app.errors import InvalidInput, NotAllowed, TooLarge
-from app.services import guard, vault
+from app.language import shell_values
+from app.services import approved, guard, scope, vault
+from app.services.approved import NotApproved
 from app.services.control import Control
 from app.services.lost import fail
 from app.services.orders import build_job
@@ -43,16 +45,18 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """Whose job it is: what the execution's row says."""
+    """Whose job it is: what the execution's row says. `gate` is where its approval is, "" where it needs none."""
 
     execution: str
     requester: str
     guard: str
     trace_id: str
+    gate: str = ""
 
 
 def of_run(run: Run) -> About:
-    return About(run.execution, run.head.requester, run.head.guard, run.head.trace_id)
+    head = run.head
+    return About(run.execution, head.requester, head.guard, head.trace_id, head.state.gate)
 
 
 def tell(run: Run, job: JobState) -> Told | None:
@@ -67,6 +71,9 @@ def tell(run: Run, job: JobState) -> Told | None:
         fail(run, job.id, QUEUED, {"type": "input", "message": problem.message})
     except TooLarge as problem:
         fail(run, job.id, QUEUED, {"type": "too_large", "message": problem.message})
+    except NotApproved as problem:
+        guard.refuse(run.control, run.connection, run.head.requester, job.id, problem)
+        fail(run, job.id, QUEUED, {"type": "not_approved", "message": problem.message})
     except NotAllowed as problem:
         guard.refuse(run.control, run.connection, run.head.requester, job.id, problem)
         fail(run, job.id, QUEUED, {"type": "not_allowed", "message": problem.message})
@@ -83,9 +90,12 @@ def judged(
 ) -> Told:
     """What a node is to be told for the first time. `given` is the rendered input, and the timeout in seconds.
 
-    Raises NotAllowed for what may not run, TooLarge for what no order could carry, SecretRefused, InvalidInput.
+    Raises NotAllowed for what may not run, or not there; TooLarge for what no order could carry; SecretRefused,
+    InvalidInput.
     """
+    scope.check_job(control, connection, about.requester, plan.ref, job.node)
     told = again(control, connection, about, plan, job, given)
+    shell_values.check(told.message.shell, told.placed.env)
     guard.check(control, about.guard, told.placed)
     size = told.message.size + told.opened.size
     if size > JOB_BYTES:
@@ -102,10 +112,12 @@ def again(
     job: JobState,
     given: tuple[Mapping[str, Any], float | None],
 ) -> Told:
-    """The same for a job that was judged before. Raises SecretRefused, InvalidInput."""
+    """The same for a job that was judged before. Raises SecretRefused, InvalidInput, and NotApproved."""
     more: dict[str, Any] = {"plan": plan, "guard": about.guard, "trace_id": about.trace_id}
     task = plan.tasks[job.task]
     message = build_job(about.execution, task, *given, job, control.settings, **more)
+    if about.gate or plan.gate:
+        approved.check(connection, about.execution, message, job.node)
     opened = Opened()
     if task.secrets:
         opened = vault.for_order(control, connection, _asked(about, plan, job), message)

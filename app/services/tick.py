@@ -17,17 +17,19 @@ from app.engine.status import (
     ACCEPTED,
     CANCELLED,
     EXECUTION_OVER,
+    GATE_PENDING,
     JOB_HELD,
     JOB_OUT,
     JOB_OVER,
     PAUSE,
     QUEUED,
     RUNNING,
+    SCHEDULING,
     SUSPECT,
     TIMED_OUT,
     UNKNOWN,
 )
-from app.services import calls_due, collect, families, lost, output, retention
+from app.services import calls_due, chain, collect, courier, families, lost, output, retention, schedules_due
 from app.services.apart import apart
 from app.services.collect import Desk
 from app.services.installation import LEASE
@@ -40,6 +42,9 @@ executions, installations, outputs = table(Execution), table(Installation), tabl
 
 _ends_something = not_(or_(timers.c.kind == "delay", timers.c.kind.startswith("retry.")))
 """In a pause only these timers fire: sleeps, timeouts, expiries."""
+
+_is_timeout = timers.c.kind.startswith("timeout")
+"""Those of blocks and of workflows that are called: what is in them may have ended, and nobody has heard of it yet."""
 
 AT_ONCE = 500
 """Rows that one part of one tick takes on, so that a tick stays short."""
@@ -57,14 +62,18 @@ def tick(desk: Desk, holder: str) -> bool:
         return False
     parts: tuple[Callable[[Desk], None], ...] = (
         _timers,
+        _put_off,
         _unsettled,
         _families,
         _queued,
         _held_up,
         *(_OF_SILENCE if _has_listened(desk) else ()),
         calls_due.look,
+        schedules_due.look,
         collect.send_stops,
         _unverified,
+        _notify,
+        _sealed,
         _prune,
     )
     with desk.control.tally.timed(TICK_SECONDS):
@@ -81,8 +90,20 @@ def _has_listened(desk: Desk) -> bool:
     return since is None or since <= desk.control.clock() - desk.control.settings.offline_after
 
 
+def _notify(desk: Desk) -> None:
+    """Notifications that are due are sent beside the tick."""
+    if courier.is_due(desk.control):
+        desk.notify()
+
+
 def _prune(desk: Desk) -> None:
     retention.hourly(desk.control)
+
+
+def _sealed(desk: Desk) -> None:
+    """What was written to the audit trail gets its place in the chain."""
+    chain.seal(desk.control)
+    chain.note_head(desk.control)
 
 
 def _unverified(desk: Desk) -> None:
@@ -141,6 +162,8 @@ def _timers(desk: Desk) -> None:
         .order_by(timers.c.due_at)
     )
     due = _rows(desk, query)
+    if any(row.kind.startswith("timeout") for row in due) and not _has_listened(desk):
+        due = _rows(desk, query.where(not_(_is_timeout)))
 
     def fire(run: Run) -> None:
         for row in due:
@@ -159,6 +182,15 @@ def _still_due(connection: Connection, row: Any, now: float) -> bool:
         timers.c.due_at <= now,
     )
     return connection.execute(query).first() is not None
+
+
+def _put_off(desk: Desk) -> None:
+    """Executions whose first jobs are still to be born, and whose nudge was lost."""
+    before = desk.control.clock() - SETTLE_AFTER
+    query = select(executions.c.id).where(executions.c.status == SCHEDULING, executions.c.created_at < before)
+    for row in _rows(desk, query):
+        with apart(row.id):
+            collect.settle(desk, row.id)
 
 
 def _unsettled(desk: Desk) -> None:
@@ -204,7 +236,7 @@ def _held_up(desk: Desk) -> None:
         .join(executions, executions.c.id == jobs.c.execution)
         .where(jobs.c.status == QUEUED)
         .where(or_(is_here & jobs.c.give_up_at.is_not(None), ~is_here & jobs.c.give_up_at.is_(None)))
-        .where(or_(is_here, executions.c.intent != PAUSE))
+        .where(or_(is_here, executions.c.intent != PAUSE), executions.c.gate != GATE_PENDING)
     )
     found = _rows(desk, query)
 

@@ -15,10 +15,9 @@ from sqlalchemy import Connection, insert, select
 from app import marks
 from app.errors import InvalidInput, Unavailable
 from app.masking import Masker
-from app.services import audit
+from app.services import audit, roles
 from app.services import secrets as service
 from app.services.control import Control
-from app.services.people import ROLES
 from app.store.tables import Execution, Secret, SecretParameter, User, table
 from app.transport.messages import Job
 
@@ -224,14 +223,14 @@ def _held(connection: Connection, execution: str, name: str) -> Any:
 
 
 def _may_use(connection: Connection, login: str, allowed: Collection[str]) -> bool:
-    query = select(users.c.role).where(users.c.login == login, users.c.enabled.is_(True))
-    role = connection.execute(query).scalar()
-    if role not in ROLES:
+    """By login, or by a role that holds everywhere: a role for some packs would reach every secret by a workflow."""
+    query = select(users.c.role, users.c.grants).where(users.c.login == login, users.c.enabled.is_(True))
+    row = connection.execute(query).first()
+    if row is None:
         return False
-    rank = ROLES.index(role)
-    if not allowed:
-        return rank >= ROLES.index(_LEAST_ROLE)
-    return login in allowed or any(one in ROLES and rank >= ROLES.index(one) for one in allowed)
+    grants = roles.kept(row.role, row.grants)
+    named = [one for one in allowed if one in roles.ROLES] if allowed else [_LEAST_ROLE]
+    return login in allowed or any(roles.may_everywhere(grants, one) for one in named)
 
 
 def _opened(control: Control, about: str, ciphertext: str, reference: str) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, case, insert, update
 
@@ -16,19 +15,33 @@ from app.store.tables import Approval, table
 approvals = table(Approval)
 
 PENDING = "pending"
+APPROVED = "approved"
 EXPIRED = "expired"
 CLOSED = "closed"
-STATUSES = (PENDING, "approved", "rejected", "answered", EXPIRED, CLOSED)
+STATUSES = (PENDING, APPROVED, "rejected", "answered", EXPIRED, CLOSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a question is about, as the text that its digest is over, and who asks. `id` is that of its row."""
+
+    id: str
+    subject: str
+    requester: str
+
+    @classmethod
+    def now(cls, subject: str, requester: str, now: float) -> Asked:
+        return cls(ulid(now), subject, requester)
 
 
 def open_each(
-    connection: Connection, about: dict[str, Any], requester: str, asks: Sequence[Ask], now: float
+    connection: Connection, execution: str, asks: Sequence[Ask], asked: Mapping[str, Asked], now: float
 ) -> None:
-    """A row for every question. `about` is what all of them are decided on: execution, plan, parameters."""
+    """A row for every question; `asked` is by the job of each."""
     rows = [
         {
-            "id": ulid(now),
-            "execution": about["execution"],
+            "id": asked[ask.job].id,
+            "execution": execution,
             "task": ask.task,
             "unit": ask.unit,
             "job": ask.job,
@@ -37,19 +50,15 @@ def open_each(
             "approvers": list(ask.approvers),
             "quorum": ask.quorum,
             "answer_schema": ask.schema,
-            "digest": _digest({**about, "task": ask.task, "unit": ask.unit, "prompt": ask.prompt}),
-            "requester": requester,
+            "subject": asked[ask.job].subject,
+            "digest": hashlib.sha256(asked[ask.job].subject.encode()).hexdigest(),
+            "requester": asked[ask.job].requester,
             "created_at": now,
             "expires_at": ask.expires_at,
         }
         for ask in asks
     ]
     connection.execute(insert(approvals), rows)
-
-
-def _digest(subject: dict[str, Any]) -> str:
-    text = json.dumps(subject, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def give_up(connection: Connection, job_ids: Collection[str], now: float) -> None:

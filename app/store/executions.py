@@ -23,6 +23,7 @@ from app.engine.state import Changes, JobState, TaskState
 from app.engine.status import JOB_OUT, JOB_OVER, NOT_REACHED, PENDING, TASK_LIVE
 from app.errors import NotFound
 from app.store import approvals
+from app.store.approvals import Asked
 from app.store.head import HEAD_COLUMNS, Head
 from app.store.prepared import ByNames, Command, Query, one_of
 from app.store.statements import set_columns, set_each
@@ -99,6 +100,11 @@ class UnknownExecution(NotFound):
     code = "unknown-execution"
 
 
+def unknown(execution: str) -> UnknownExecution:
+    """That there is no such execution."""
+    return UnknownExecution(f"there is no execution {execution}", hint="list them: `muster execution list`")
+
+
 _lock = Query(select(*HEAD_COLUMNS).where(executions.c.id == bindparam("id")).with_for_update(), Head)
 
 
@@ -109,7 +115,7 @@ def lock(connection: Connection, execution: str) -> Head:
     """
     head = _lock.first(connection, id=execution)
     if head is None:
-        raise UnknownExecution(f"there is no execution {execution}")
+        raise unknown(execution)
     return head
 
 
@@ -216,11 +222,12 @@ def save(
     answered: Sequence[tuple[str, Any]],
     now: float,
     sent: Mapping[str, Mapping[str, Any]],
+    asked: Mapping[str, Asked],
 ) -> None:
     """Write what one or more steps changed, and the events that they answered. The caller holds the lock.
 
     `sent` holds what is known of the orders of new jobs, by their ids: such a job is born `dispatched`, in one
-    INSERT. Event numbers have no gaps because of the lock.
+    INSERT. `asked` holds what new questions are about, by their jobs. Event numbers have no gaps because of the lock.
     """
     execution = head.state.id
     set_each(
@@ -247,9 +254,7 @@ def save(
     _insert_variables.run_each(connection, published)
     _save_timers(connection, execution, changes)
     if changes.asks:
-        about = {"execution": execution, "plan": head.plan_digest, "parameters": head.state.parameters}
-        about |= {"config": head.state.config} if head.state.config else {}
-        approvals.open_each(connection, about, head.requester, changes.asks, now)
+        approvals.open_each(connection, execution, changes.asks, asked, now)
     if changes.closed:
         approvals.give_up(connection, changes.closed, now)
     if changes.sweep_pending:

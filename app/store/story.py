@@ -9,7 +9,6 @@ from sqlalchemy import Connection, bindparam, select
 
 from app.engine.replay import Happened, Stored
 from app.store import executions as rows
-from app.store.executions import UnknownExecution
 from app.store.head import HEAD_COLUMNS, Head
 from app.store.prepared import Query
 from app.store.tables import Event, Job, Task, Variable, table
@@ -25,7 +24,7 @@ def head(connection: Connection, execution: str) -> Head:
     """The execution's row, not locked. Raises UnknownExecution."""
     found = _head.first(connection, id=execution)
     if found is None:
-        raise UnknownExecution(f"there is no execution {execution}")
+        raise rows.unknown(execution)
     return found
 
 

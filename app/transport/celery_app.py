@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from celery import Celery, Task
 from celery.app.amqp import AMQP, Queues
+from celery.app.utils import Settings
 from celery.backends.redis import RedisBackend
 from kombu import Exchange, Queue
 
@@ -30,6 +31,9 @@ from app.transport.publisher import Publisher
 log = logging.getLogger(__name__)
 
 Role = Literal["control", "node", "beat", "sender"]
+
+LOADER = "celery.loaders.app:AppLoader"
+"""Celery's own, which CELERY_LOADER would replace if it were not named."""
 
 _DAY = 86_400
 _VISIBILITY = 600
@@ -115,6 +119,34 @@ class ChordBackend(RedisBackend):
             return None
 
 
+class OwnSettings(Settings):
+    """Celery's settings as they were given. Its own prefer variables (CELERY_RESULT_BACKEND, CELERY_BROKER_READ_URL)
+    that may be meant for another app, and what `celery -b`, BROKER_URL and RESULT_BACKEND put there."""
+
+    @property
+    def broker_url(self) -> Any:
+        return self.get("broker_url")
+
+    @property
+    def broker_read_url(self) -> Any:
+        return self.broker_url
+
+    @property
+    def broker_write_url(self) -> Any:
+        return self.broker_url
+
+    @property
+    def result_backend(self) -> Any:
+        return self.get("result_backend")
+
+
+def keep_own_settings(app: Celery) -> None:
+    """Has nothing from the environment take the place of what `app` is set to."""
+    app.conf.finalize()
+    # Settings' own way of setting an attribute makes it a setting.
+    object.__setattr__(app.conf, "__class__", OwnSettings)
+
+
 class Muster(Celery):
     """A Celery app with our transport, worker and manners. `muster` says what it is for, `publisher` sends."""
 
@@ -178,7 +210,8 @@ def make_celery(
         raise InvalidInput(f"a broker of kind {scheme!r} is not known", hint="use redis:// or amqp://")
     if role == "node" and (backend_url or remote_control):
         raise InvalidInput("a node has no result backend and takes no remote control")
-    app = Muster(name, set_as_current=False)
+    app = Muster(name, loader=LOADER, set_as_current=False)
+    keep_own_settings(app)
     is_rabbit = scheme in _AMQP
     app.muster = Place(role, name, tuple(queues), state_dir, is_rabbit)
     app.loader.override_backends = dict.fromkeys(_REDIS, "app.transport.celery_app:ChordBackend")

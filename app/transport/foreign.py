@@ -19,6 +19,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from app.errors import InvalidInput, Unavailable
+from app.transport.celery_app import LOADER, keep_own_settings
 
 SECONDS: Final = 5.0
 """How long a broker or a backend of others may take for one thing."""
@@ -175,7 +176,8 @@ class Foreign:
     def _app(self, to: Connection) -> Celery:
         with self._lock:
             if to not in self._apps:
-                app = Celery(set_as_current=False, broker=to.broker)
+                app = Celery(loader=LOADER, set_as_current=False, broker=to.broker, backend="disabled://")
+                keep_own_settings(app)
                 app.conf.update(
                     task_serializer="json",
                     accept_content=["json"],

@@ -14,9 +14,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.errors import InvalidInput
+from app.transport import deploy
+from app.transport.deploy import BadPlan, Command, Deployment, File
 
-ORDER_VERSION = 1
+ORDER_VERSION = 2
+READABLE_VERSIONS = (1, ORDER_VERSION)
+"""What a node finds in its own journal after an upgrade. Out of its queue it takes nothing but `ORDER_VERSION`."""
 OUTCOME_VERSION = 1
+
+_OF_VERSION_1 = ("argv", "script", "shell", "timeout")
+"""What an order of version 1 said of a job in place of its files and commands."""
 
 NODE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 JOB_ID = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9_.-]{1,200}")
@@ -51,10 +58,9 @@ class _Measured:
 class Job(_Measured):
     """What a node is to run: one task x unit x attempt.
 
-    Exactly one of `argv` and `script` is set; a script is run by `shell` (bash, sh). `input` is the JSON value
-    that the process finds in the file named by MUSTER_INPUT. Seconds for `timeout` (None: no limit) and `grace`;
-    bytes for `output_limit`, per stream. `action` and `trace_id` (32 hexadecimal digits, or "") are for reading
-    only.
+    `files` and `commands` are its deploy plan (`app.transport.deploy`): a script, or a program with its arguments.
+    `input` is the JSON value that the process finds in the file named by MUSTER_INPUT. Seconds for `grace`; bytes for
+    `output_limit`, per stream. `action` and `trace_id` (32 hexadecimal digits, or "") are for reading only.
     """
 
     id: str
@@ -63,21 +69,39 @@ class Job(_Measured):
     unit: int
     attempt: int
     action: str
-    argv: tuple[str, ...] | None = None
-    script: str | None = None
-    shell: str = "sh"
+    files: tuple[File, ...]
+    commands: tuple[Command, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str | None = None
     stdin: str | None = None
     input: Any = None
-    timeout: float | None = None
     grace: float = 10.0
     output_limit: int = 1_048_576
     ok_codes: tuple[int, ...] = (0,)
     trace_id: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        return _shallow(self)
+        return {**_shallow(self), **Deployment(self.files, self.commands).to_json()}
+
+    @property
+    def script(self) -> str | None:
+        """The text of the script; None where a program is run."""
+        return self.files[0].content if self.files else None
+
+    @property
+    def shell(self) -> str:
+        """By which shell the script is run; empty where a program is run."""
+        return self.commands[0].argv[0] if self.files else ""
+
+    @property
+    def argv(self) -> tuple[str, ...] | None:
+        """The program and its arguments; None where a script is run."""
+        return None if self.files else self.commands[0].argv
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that it may run; None: no limit."""
+        return self.commands[0].timeout
 
     @property
     def digest(self) -> str:
@@ -103,22 +127,36 @@ class Job(_Measured):
     def from_json(cls, data: Any) -> Job:
         fields = _fields(data, cls)
         try:
-            job = cls(
-                **{
-                    **fields,
-                    "argv": None if fields.get("argv") is None else tuple(fields["argv"]),
-                    "ok_codes": tuple(fields.get("ok_codes", (0,))),
-                }
-            )
-        except TypeError as error:
+            plan = deploy.read(fields["files"], fields["commands"])
+            codes = tuple(fields.get("ok_codes", (0,)))
+            job = cls(**{**fields, **plan._asdict(), "ok_codes": codes})
+        except (TypeError, KeyError) as error:
             raise BadMessage(f"a job lacks a field: {error}") from None
+        except BadPlan as wrong:
+            raise BadMessage(f"a job's deploy plan: {wrong}") from None
         if not isinstance(job.id, str) or not JOB_ID.fullmatch(job.id):
             raise BadMessage("a job's id must be letters, digits, `_`, `.` and `-`, 200 at the most")
-        if (job.argv is None) == (job.script is None):
-            raise BadMessage(f"job {job.id} must have exactly one of argv and script")
-        texts = [job.shell, *(job.argv or ()), *job.env.keys(), *job.env.values()]
+        texts = [*job.env.keys(), *job.env.values()]
         if not all(isinstance(text, str) and "\0" not in text for text in texts):
-            raise BadMessage(f"job {job.id}: argv, shell and env must be texts without NUL")
+            raise BadMessage(f"job {job.id}: env must be texts without NUL")
+        return job
+
+    @classmethod
+    def from_version_1(cls, data: Any) -> Job:
+        """A job as orders of version 1 have it: the same job, which keeps the digest that it was journalled under."""
+        if not isinstance(data, dict):
+            raise BadMessage("Job must be a JSON object")
+        rest = {name: value for name, value in data.items() if name not in _OF_VERSION_1}
+        argv, script, shell, timeout = (data.get(name) for name in _OF_VERSION_1)
+        if isinstance(argv, list) and script is None:
+            plan = deploy.of_command(argv, timeout)
+        elif isinstance(script, str) and argv is None:
+            plan = deploy.of_script(str(shell), script, timeout)
+        else:
+            raise BadMessage("a job of version 1 must have exactly one of argv, a list, and script, a text")
+        job = cls.from_json({**rest, **plan.to_json()})
+        body = canonical(data)
+        object.__setattr__(job, "_measured", (hashlib.sha256(body).hexdigest(), len(body)))
         return job
 
 
@@ -150,20 +188,22 @@ class Order:
     @classmethod
     def from_json(cls, data: Any) -> Order:
         data = dict(data) if isinstance(data, dict) else data
+        version = data.get("order_version", ORDER_VERSION) if isinstance(data, dict) else None
+        read = Job.from_version_1 if version == 1 else Job.from_json
         digests = data.pop("digests", None) if isinstance(data, dict) else None
         fields = _fields(data, cls)
         try:
             order = cls(
                 **{
                     **fields,
-                    "jobs": tuple(Job.from_json(job) for job in fields.get("jobs", ())),
+                    "jobs": tuple(read(job) for job in fields.get("jobs", ())),
                     "job_ids": tuple(fields.get("job_ids", ())),
                 }
             )
         except TypeError as error:
             raise BadMessage(f"an order lacks a field: {error}") from None
-        if order.order_version != ORDER_VERSION:
-            raise BadMessage(f"order_version {order.order_version} is not known here, only {ORDER_VERSION}")
+        if order.order_version not in READABLE_VERSIONS:
+            raise BadMessage(f"order_version {order.order_version} is not known here")
         if order.kind not in ("run", "cancel", "ask", "spool"):
             raise BadMessage(f"an order of kind {order.kind!r} is not known")
         if (order.kind == "run") != bool(order.jobs) or len(order.jobs) > 64 or len(order.job_ids) > 1000:

@@ -87,17 +87,18 @@ def open_order(
     epoch: str,
     now: float,
     leeway: float = 60.0,
+    versions: Sequence[int] = (ORDER_VERSION,),
 ) -> Order:
     """The order in `token`, if control signed it for this node, journal and hour; else raises Refused.
 
     `control` holds the keys that may sign (two while they are rotated). `now` is Unix seconds;
-    `leeway` seconds is how far the clock of control may be ahead of ours.
+    `leeway` seconds is how far the clock of control may be ahead of ours. `versions` are the forms that are read.
     """
     _check_size(token, ORDER_BYTES)
     by_kid = {public.kid: public for public in control}
     payload = _verify(_unseal(token, keys), ORDER_TYPE, by_kid.get)
     data = _load(payload)
-    _check_version(data, "order_version", ORDER_VERSION)
+    _check_version(data, "order_version", versions)
     order = _read(Order.from_json, data, shapes.order)
     _check_place(order, installation, node, epoch)
     if not order.issued_at - leeway <= now:
@@ -124,7 +125,7 @@ def open_outcome(
     _check_size(token, OUTCOME_BYTES)
     payload, signer = _verify_node(_unseal(token, keys), OUTCOME_TYPE, node_keys)
     data = _load(payload)
-    _check_version(data, "outcome_version", OUTCOME_VERSION)
+    _check_version(data, "outcome_version", (OUTCOME_VERSION,))
     outcome = _read(Outcome.from_json, data, shapes.outcome)
     _check_place(outcome, installation, signer.node, signer.epoch)
     return outcome
@@ -240,10 +241,11 @@ def _no_constant(name: str) -> NoReturn:
 _JSON = json.JSONDecoder(parse_constant=_no_constant)
 
 
-def _check_version(data: dict[str, Any], name: str, known: int) -> None:
+def _check_version(data: dict[str, Any], name: str, known: Sequence[int]) -> None:
     found = data.get(name)
-    if type(found) is not int or found != known:
-        _refuse("unknown-version", f"{name} {found!r} is not known here, only {known}")
+    if type(found) is not int or found not in known:
+        only = " and ".join(map(str, known))
+        _refuse("unknown-version", f"{name} {str(found)[:80]!r} is not known here, only {only}")
 
 
 def _read(

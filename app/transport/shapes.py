@@ -33,7 +33,7 @@ def order(message: Order) -> None:
     for named in message.job_ids:
         _job_id(named)
     for job in message.jobs:
-        texts = (job.id, job.execution, job.task, job.action, job.shell)
+        texts = (job.id, job.execution, job.task, job.action)
         _need(all(isinstance(text, str) for text in texts), "a job's names")
         _need(_matches(_TRACE_ID, job.trace_id), "a job's trace_id")
         _need(_is_count(job.unit) and _is_count(job.attempt), "a job's unit and attempt")
@@ -41,8 +41,8 @@ def order(message: Order) -> None:
         _need(_is_time(job.grace), "a job's grace")
         _need(_is_count(job.output_limit), "a job's output_limit")
         _need(all(type(code) is int for code in job.ok_codes), "a job's ok_codes")
-        for text in (job.script, job.cwd, job.stdin):
-            _need(text is None or isinstance(text, str), "a job's script, cwd or stdin")
+        for text in (job.cwd, job.stdin):
+            _need(text is None or isinstance(text, str), "a job's cwd or stdin")
 
 
 def outcome(message: Outcome) -> None:

@@ -25,7 +25,7 @@ from app.store.tables import Base, Job, Node, Output, table
 
 jobs, outputs = table(Job), table(Output)
 
-ROLES = ("viewer", "operator", "author", "admin")
+ROLES = ("viewer", "operator", "approver", "author", "admin")
 
 HELLO = """\
 ref: demo.hello

@@ -53,21 +53,21 @@ def test_an_approval_lets_the_execution_go_on(world: World) -> None:
     assert (shown["prompt"], shown["requester"], shown["task"], len(shown["digest"])) == (
         "Deploy shop?", "admin", "go", 64,
     )  # fmt: skip
-    answer = world.post(f"{INBOX}/{question}/approve", {"reason": "looks fine"}, "operator")
+    answer = world.post(f"{INBOX}/{question}/approve", {"reason": "looks fine"}, "approver")
     assert (answer.status_code, answer.get_json()["status"]) == (200, "approved")
     found = state(world, execution)
     assert (found["status"], found["degraded"]) == ("completed", False)
     assert found["output"]["said"] == {
-        "outcome": "approved", "decided_by": ["operator"], "reason": "looks fine",
+        "outcome": "approved", "decided_by": ["approver"], "reason": "looks fine",
     }  # fmt: skip
-    again = world.post(f"{INBOX}/{question}/reject", {}, "author")
+    again = world.post(f"{INBOX}/{question}/reject", {}, "approver")
     assert (again.status_code, again.get_json()["code"]) == (409, "already-decided")
     assert world.get(f"{INBOX}?status=pending")["items"] == []
 
 
 def test_a_rejection_is_a_failure_with_a_reason(world: World) -> None:
     execution, question = asked(world, GATE % (2, ""))
-    assert world.post(f"{INBOX}/{question}/reject?reason=not%20today", {}, "operator").status_code == 200
+    assert world.post(f"{INBOX}/{question}/reject?reason=not%20today", {}, "approver").status_code == 200
     found = state(world, execution)
     assert (found["status"], found["degraded"], found["output"]["error"]) == ("completed", True, "rejected")
     assert world.get(f"{INBOX}/{question}")["decisions"][0]["reason"] == "not today"
@@ -83,14 +83,34 @@ def test_a_quorum_counts_people_once(world: World) -> None:
     assert state(world, execution)["output"]["said"]["decided_by"] == ["operator", "author"]
 
 
+def test_whoever_is_named_decides_whatever_their_role(world: World) -> None:
+    """And nobody else does, for then it is theirs."""
+    execution, question = asked(world, GATE % (1, ", approvers: [viewer]"))
+    assert world.post(f"{INBOX}/{question}/approve", {}, "approver").get_json()["code"] == "not-approver"
+    assert world.post(f"{INBOX}/{question}/approve", {}, "viewer").status_code == 200
+    assert state(world, execution)["output"]["said"]["decided_by"] == ["viewer"]
+
+
+@pytest.mark.parametrize("role", ["operator", "approver", "author"])
+def test_an_inquiry_is_for_operators_and_approvers(world: World, role: str) -> None:
+    execution, question = asked(world, ASK)
+    said = {"answer": {"version": "1.4"}}
+    assert world.post(f"{INBOX}/{question}/answer", said, role).status_code == 200
+    assert state(world, execution)["status"] == "completed"
+
+
 @pytest.mark.parametrize(
     ("text", "verb", "role", "status", "code"),
     [
         (GATE % (1, ""), "approve", "admin", 403, "own-request"),
-        (GATE % (1, ", approvers: [author]"), "approve", "operator", 403, "not-approver"),
+        (GATE % (1, ", approvers: [author]"), "approve", "approver", 403, "not-approver"),
+        (GATE % (1, ", approvers: [author]"), "approve", "operator", 403, "role-required"),
         (GATE % (1, ""), "approve", "viewer", 403, "role-required"),
+        (GATE % (1, ""), "approve", "operator", 403, "role-required"),
+        (GATE % (1, ""), "reject", "author", 403, "role-required"),
+        (ASK, "answer", "viewer", 403, "role-required"),
         (GATE % (1, ""), "answer", "operator", 422, "wrong-kind"),
-        (ASK, "approve", "operator", 422, "wrong-kind"),
+        (ASK, "approve", "approver", 422, "wrong-kind"),
     ],
 )
 def test_who_may_not(world: World, text: str, verb: str, role: str, status: int, code: str) -> None:
@@ -116,7 +136,7 @@ def test_an_answer_that_does_not_fit(world: World, answer: Any, pointer: str) ->
 def test_an_answer_is_the_result(world: World) -> None:
     execution, question = asked(world, ASK)
     assert (
-        world.post(f"{INBOX}/{question}/answer", {"answer": {"version": "1.4"}}, "operator").status_code
+        world.post(f"{INBOX}/{question}/answer", {"answer": {"version": "1.4"}}, "approver").status_code
         == 200
     )
     assert state(world, execution)["output"] == {"version": "1.4"}
@@ -126,12 +146,12 @@ def test_a_cancel_closes_the_question(world: World) -> None:
     execution, question = asked(world, GATE % (1, ""))
     assert world.post(f"/workflow-executions/{execution}/cancel", {}).status_code == 202
     assert world.get(f"{INBOX}/{question}")["status"] == "closed"
-    assert world.post(f"{INBOX}/{question}/approve", {}, "operator").status_code == 409
+    assert world.post(f"{INBOX}/{question}/approve", {}, "approver").status_code == 409
 
 
 def test_of_many_who_decide_at_once_one_wins(world: World) -> None:
     for _ in range(5):
-        execution, question = asked(world, GATE % (1, ""))
+        execution, question = asked(world, GATE % (1, ", approvers: [operator, author]"))
         codes: Counter[int] = Counter()
 
         def decide(verb: str, role: str, question: str = question, codes: Counter[int] = codes) -> None:

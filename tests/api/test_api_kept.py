@@ -17,6 +17,7 @@ from app.services import keyring, rotation, vault
 from app.services.telling import Told
 from app.services.vault import Asked, Opened, SecretRefused
 from app.store.tables import Event, IdempotencyKey, KeyValue, Secret, SecretParameter, table
+from app.transport import deploy
 from app.transport.messages import Job
 
 RUNS = "/api/v1/workflow-executions"
@@ -249,7 +250,8 @@ def _two_keys() -> list[str]:
 
 
 def test_what_is_judged_is_what_the_process_will_have() -> None:
-    job = Job("j", "e", "a", 0, 1, "core.shell", argv=("env",), env={"PATH": marks.mark("secret:path")})
+    plan = deploy.of_command(("env",))
+    job = Job("j", "e", "a", 0, 1, "core.shell", *plan, env={"PATH": marks.mark("secret:path")})
     told = Told(job, job.digest, Opened({"secret:path": "/evil"}))
     assert told.placed.env == {"PATH": "/evil"}
     assert told.message.env == {"PATH": marks.mark("secret:path")}

@@ -15,7 +15,7 @@ def test_people_and_their_tokens(world: World) -> None:
     assert world.ask("GET", "/api/v1/packs", "", headers=headers).status_code == 200
     assert world.ask("GET", "/api/v1/users", "", headers=headers).status_code == 403
     logins = [one["login"] for one in world.get("/users", "admin")["items"]]
-    assert logins == ["ada@example.org", "admin", "author", "operator", "viewer"]
+    assert logins == ["ada@example.org", "admin", "approver", "author", "operator", "viewer"]
     listed = world.get("/tokens", "admin")
     assert token["token"] not in str(listed)
     assert "sha256" not in str(listed)

@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from api_world import HELLO, World, build
+from api_world import HELLO, ROLES, World, build
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from sqlalchemy import insert, update
@@ -44,7 +44,7 @@ def test_every_operation_says_who_may_and_how_it_fails(world: World) -> None:
             if method == "parameters":
                 continue
             where = f"{method} {path}"
-            assert operation["x-role"] in ("open", "viewer", "operator", "author", "admin"), where
+            assert operation["x-role"] in ("open", *ROLES), where
             assert operation["summary"], where
             assert (operation.get("security") == []) is (operation["x-role"] == "open"), where
             assert "default" in operation["responses"], where

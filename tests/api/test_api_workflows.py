@@ -141,3 +141,12 @@ def test_many_authors_at_once_lose_nothing(world: World) -> None:
         thread.join()
     assert sorted(revisions) == list(range(1, 13))
     assert world.get("/workflows/demo.hello")["revision"] == 12
+
+
+def test_the_workflows_of_a_pack_that_is_not_there(world: World) -> None:
+    answer = world.ask("GET", "/api/v1/packs/none/workflows", "viewer")
+    assert (answer.status_code, answer.get_json()["code"]) == (404, "unknown-pack")
+    assert world.get("/packs/core/workflows")["items"] == []
+    text = "ref: own.hello\ntasks: [{name: a, action: core.noop}]\n"
+    assert world.post("/packs/own/workflows", {"definition": text}, "author").status_code == 201
+    assert [one["ref"] for one in world.get("/packs/own/workflows")["items"]] == ["own.hello"]

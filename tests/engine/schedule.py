@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import lru_cache
 from random import Random
 from zlib import crc32
@@ -14,7 +15,7 @@ from app.compiler.build import build
 from app.compiler.plan import Plan
 from app.engine import replan
 from app.engine.events import Decided, JobResolved, RetryAsked
-from app.engine.reach import BROKEN
+from app.engine.reach import BROKEN, broken_at_the_end
 from app.engine.replay import Happened, Stored, data_of, differences, replay
 from app.engine.state import ExecutionState
 from app.engine.status import JOB_OVER, UNKNOWN
@@ -26,6 +27,8 @@ NARROW, REPLAYED, COMPARED = 8, 15, 17
 """One schedule of so many gives the engine only what it asks for; is made again from its events alone; compares all
 rows before and after the engine had them. Numbers without a common factor, so that all of these meet."""
 STEPS = 3000
+GATED = 0.15
+"""How often people are asked for the whole execution."""
 NEWER = 0.2
 """How often an execution is tried again by another version of its workflow."""
 
@@ -34,7 +37,16 @@ NEWER = 0.2
 def plan_of(seed: int) -> tuple[Plan, dict[str, bool]]:
     """A random workflow compiled, and its parameters."""
     rng = Random(seed)
-    return compiled(workflow(rng)), {"flag": rng.random() < 0.6}
+    plan = compiled(workflow(rng))
+    return gated(plan, Random(f"gate {seed}")), {"flag": rng.random() < 0.6}
+
+
+def gated(plan: Plan, rng: Random) -> Plan:
+    """Now and then people are asked for the whole execution."""
+    if rng.random() >= GATED:
+        return plan
+    expires = {"expires_in": 30, "on_expire": rng.choice(["timeout", "reject", "approve", "approve"])}
+    return replace(plan, gate={"prompt": "all of it?", **(expires if rng.random() < 0.5 else {})})
 
 
 def compiled(written: Workflow) -> Plan:
@@ -176,6 +188,11 @@ class Schedule:
     def _once_more(self) -> None:
         """A message that comes again after its job is over, or an answer that nobody asked for any more."""
         world = self.world
+        run = world.execution
+        if run.gates and self.random() < 0.2:
+            earlier = f"{run.id}.gate.{1 + int(self.random() * run.gates)}"
+            if earlier not in world.asks:
+                world.deliver(Decided(earlier, "rejected", ("eve",)))
         over = [job for job in world.jobs.values() if job.settled]
         if over:
             job = over[int(self.random() * len(over))]
@@ -192,13 +209,16 @@ class Schedule:
         world.crashes = False
         world.tick()
         latest = self._newer() if self.random() < NEWER else None
-        plan = world.plan if latest is None else compiled(latest)
+        plan = world.plan if latest is None else gated(compiled(latest), rng)
         top = [name for name in replan.top(plan) if name in world.tasks]
         from_ = (rng.choice(top),) if top and self.random() < 0.5 else ()
         failed = [name for name in top if world.tasks[name].status in BROKEN]
         mark_ok = {rng.choice(failed): {"marked": True}} if failed and self.random() < 0.3 else {}
         asked = RetryAsked(from_, mark_ok, self.random() < 0.3)
-        if not (failed or from_):
+        last = broken_at_the_end(
+            world.plan, {name: task.status for name, task in world.tasks.items()}, world.execution.ended_badly
+        )
+        if not (failed or from_ or last or world.execution.status == "rejected"):
             return
         if latest is None:
             world.retry(from_=from_, mark_ok=mark_ok, reset=asked.reset)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import foreseen
+from watch_gate import GateWatch
 from watch_units import UnitWatch
 
 from app.engine.events import CancelAsked, Event, ResumeAsked, RetryAsked, Submitted, TimerDue
@@ -38,6 +39,7 @@ class Watch:
         self.sources = _sources(world.plan)
         self.top = (*self.sources, *world.plan.finally_)
         self.units = UnitWatch(world)
+        self.gate = GateWatch(world)
         self.fired: dict[str, frozenset[str]] = {}
         self.badly: set[str] = set()
         self.halted: set[str] = set()
@@ -59,11 +61,12 @@ class Watch:
 
     def close(self) -> None:
         """Let go of the world, so that it goes as soon as nobody wants it: collecting cycles costs a tenth."""
-        del self.world, self.units
+        del self.world, self.units, self.gate
 
     def begins(self, event: Event) -> None:
         run = self.world.execution
         self._halt, self._intent = run.halt, run.intent
+        self.gate.begins()
         if self.checks_slices:
             rows = (run, *self.world.tasks.values(), *self.world.jobs.values())
             self._before = [(row, dict(row.__dict__)) for row in rows]
@@ -81,6 +84,7 @@ class Watch:
             )
         if self._intent == "cancel" and not again:
             assert "intent" not in changes.execution, "a cancel was taken back"
+        self.gate.answered(event, step)
         self._ended, self._left = [], []
         for name, columns in changes.tasks.items():
             after = columns.get("status")
@@ -217,10 +221,10 @@ class Watch:
                 assert (row.open, row.fired) == (open_, fired), (
                     f"{name}: {row.open}, {row.fired} of its edges"
                 )
-        if run.intent == "pause" or run.halt or self.world.over:
+        if run.intent == "pause" or run.halt or self.world.over or self.gate.is_shut:
             return
         touched = {target for name in self._ended for target in plan[name].out}
-        for name in self.sources if isinstance(event, ResumeAsked) else touched:
+        for name in self.sources if isinstance(event, ResumeAsked) or self.gate.has_opened else touched:
             if tasks[name].status == PENDING:
                 into, (open_, fired) = len(self.sources[name]), self._edges(name)
                 stays = not (
@@ -274,11 +278,19 @@ class Watch:
                     is_new = row.status in TASK_OVER and tasks[source].status not in TASK_OVER
                     assert not is_new, f"{name} was kept, though {source} before it runs again"
         self.halted.clear()
-        for name in self.plan.finally_:
-            assert tasks[name].status == PENDING, f"{name} is of `finally` and was not reset"
+        self._finally_reset(event)
         for _, name, _, task in world.published:
             assert not task or tasks[task].status in TASK_OVER, f"{name} of {task} counts, which runs again"
         self.units.retried()
+
+    def _finally_reset(self, event: RetryAsked) -> None:
+        """All of `finally` follows what runs again; where nothing else does, only what of it came to no good."""
+        last = [self.world.tasks[name].status for name in self.plan.finally_]
+        if event.plan or any(self.world.tasks[name].status not in TASK_OVER for name in self.sources):
+            assert set(last) <= {PENDING}, f"of `finally` some were not reset: {last}"
+        elif not event.mark_ok:
+            assert PENDING in last, "nothing runs again"
+            assert set(last) <= {PENDING, "succeeded", "skipped"}, f"of `finally` some were kept: {last}"
 
     def _over(self) -> None:
         """E6, and nothing is left."""
@@ -295,7 +307,9 @@ class Watch:
         failed = [name for name in self.sources if tasks[name].status in foreseen.FAILURES]
         bad = [name for name in failed if not foreseen.is_handled(self.plan.tasks[name], tasks[name].status)]
         last = [tasks[name].status for name in self.plan.finally_]
-        if run.intent == "cancel":
+        if self.gate.is_refused:
+            wanted = "rejected"
+        elif run.intent == "cancel":
             wanted = "cancelled"
         else:
             is_bad = bad or self.badly or any(status in foreseen.FAILURES for status in last)
@@ -304,7 +318,7 @@ class Watch:
         assert run.degraded == (wanted == "completed" and bool(failed)), (
             f"degraded is {run.degraded} with {failed} failed"
         )
-        if run.halt != "forced":
+        if run.halt != "forced" and not self.gate.was_not_opened:
             assert "not_reached" not in last, "a task of `finally` did not run"
         if run.status == "completed" and self.plan.output_map:
             assert run.output == {"trail": world.vars["trail"]}, f"the output is {run.output}"

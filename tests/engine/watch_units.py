@@ -48,9 +48,10 @@ class UnitWatch:
         if not self.foresees:
             return
         for timer in changes.timers:
-            self._timer(event, step, timer)
+            if timer.task:
+                self._timer(event, step, timer)
         for one in (*changes.asks, *changes.children):
-            if one.job not in changes.closed:
+            if one.job not in changes.closed and getattr(one, "task", "a child"):
                 self._wait(step, one.job, getattr(one, "expires_at", None))
         if not isinstance(event, RetryAsked):
             for task, jobs in births.items():

@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from bare_path import KSH, path_without
 from fleet_database import Database
 from fleet_processes import BIN, Broker, Keeper, Part, kill_all_with, wait_until
 from rabbit import ON_RABBIT, Rabbit, rabbitmqctl
@@ -167,13 +168,12 @@ class Fleet:
 
     def _path(self, name: str) -> str:
         """PATH of a node: all but `local` and web-3 have a `ksh`, whatever this machine has."""
-        shells = self.directory / "shells"
+        shells, bare = self.directory / "shells", self.directory / "bare"
         if not shells.exists():
             shells.mkdir()
             (shells / "ksh").symlink_to("/bin/sh")
-        return (
-            os.environ["PATH"] if name in ("local", "web-3") else f"{shells}{os.pathsep}{os.environ['PATH']}"
-        )
+            path_without(KSH, bare)
+        return str(bare) if name in ("local", "web-3") else f"{shells}{os.pathsep}{os.environ['PATH']}"
 
     def wait_ready(self, seconds: float = 60.0) -> None:
         """Control has heard every node since this was called: then it consumes, and so do they."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +34,6 @@ def test_a_workflow_with_its_rows_in_postgresql(fleet_on_postgres: Fleet, case: 
 
 def check(fleet: Fleet, case: dict[str, Any]) -> None:
     """One case, by its rows and by what its scripts wrote outside."""
-    if case.get("needs") == "no ksh here" and shutil.which("ksh"):
-        pytest.skip("ksh is on every node of this machine")
     expected = case["expect"]
     execution = fleet.submit(text_of(case), **case.get("parameters", {}))
     row = fleet.wait_for(execution)

@@ -7,7 +7,7 @@ from pathlib import Path
 from repository import ROOT, imported, modules, named
 
 PURE = {"allow", "language", "compiler", "engine"}
-PLAIN = {"errors", "ids", "logs", "marks", "masking", "settings"}
+PLAIN = {"errors", "ids", "logs", "marks", "masking", "powershell", "settings"}
 BELOW = PURE | PLAIN
 SERVER = {"store", "transport", "services", "node"}
 
@@ -16,10 +16,11 @@ MAY_IMPORT = {
     "ids": set(),
     "marks": set(),
     "masking": set(),
+    "powershell": set(),
     "settings": {"errors"},
     "logs": {"errors", "settings"},
     "allow": {"errors"},
-    "language": {"allow", "errors", "marks"},
+    "language": {"allow", "errors", "marks", "powershell"},
     "compiler": {"language", "errors", "marks"},
     "engine": {"compiler", "language", "errors", "marks"},
     "rehearse": {"engine", "compiler", "language", "errors", "marks"},

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from planned_jobs import planned
+
 from app.node import endpoint, jobdir, spool
 from app.node.runner_client import RunnerClient
 from app.transport.messages import Job
@@ -53,7 +55,7 @@ class Bench:
         self._numbers += 1
         names = {"execution": "01EXEC", "task": "build", "unit": 0, "attempt": 1, "action": "core.shell"}
         job_id = fields.pop("id", f"01EXEC.build.0.{self._numbers}")
-        return Job(**{**names, "id": job_id, "script": script, "grace": 5.0, **fields})
+        return planned(**{**names, "id": job_id, "script": script, "grace": 5.0, **fields})
 
     def run(self, client: RunnerClient, job: Job) -> dict[str, Any]:
         client.start(job)

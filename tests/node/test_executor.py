@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from planned_jobs import planned
 
 from app.node import process, shells
 from app.node.executor import not_run, outcome_from
-from app.transport.messages import Job, Outcome
+from app.transport.messages import Outcome
 
-JOB = Job(id="e.t.0.1", execution="e", task="t", unit=0, attempt=1, action="core.shell", argv=("true",))
+JOB = planned(id="e.t.0.1", execution="e", task="t", unit=0, attempt=1, action="core.shell", argv=("true",))
 WHERE = {"installation": "i", "node": "web-1", "epoch": "01EPOCH"}
 
 

@@ -36,12 +36,14 @@ def test_no_value_gets_through_and_nothing_else_is_lost(
     parts: list[bytes] = []
     for other in others:
         value = data.draw(st.sampled_from(values))
-        form = data.draw(st.sampled_from(("plain", "base64", "percent", "json")))
+        form = data.draw(st.sampled_from(("plain", "base64", "hex", "HEX", "percent", "json")))
         raw = value.encode()
         before = data.draw(st.binary(max_size=2))
         parts += [other, {
             "plain": raw,
             "base64": base64.b64encode(before + raw),
+            "hex": (before + raw).hex().encode(),
+            "HEX": (before + raw).hex().upper().encode(),
             "percent": quote(value).encode(),
             "json": json.dumps(value).encode(),
         }[form]]  # fmt: skip
@@ -57,7 +59,14 @@ def test_no_value_gets_through_and_nothing_else_is_lost(
     rest = found.split(MASK)
     for value in values:
         if len(value.strip("\r\n").encode()) >= LEAST:
-            assert not any(value.encode() in part for part in rest)
+            raw = value.encode()
+            assert not any(one in part for part in rest for one in (raw, raw.hex().encode()))
+            assert not any(raw.hex().upper().encode() in part for part in rest)
+
+
+def xxd(value: str) -> str:
+    """As `xxd -p` writes it."""
+    return re.sub("(.{60})", "\\1\n", value.encode().hex())
 
 
 @pytest.mark.parametrize(
@@ -71,6 +80,12 @@ def test_no_value_gets_through_and_nothing_else_is_lost(
         lambda value: quote(value, safe=""),
         lambda value: quote_plus(value),
         lambda value: re.sub("%..", lambda found: found[0].lower(), quote(value, safe="")),
+        lambda value: re.sub("%..", lambda found: found[0].lower(), quote_plus(value)),
+        lambda value: quote(value, safe="!'()*"),
+        lambda value: value.encode().hex(),
+        lambda value: value.encode().hex().upper(),
+        lambda value: f"0x{value.encode().hex()}0a",
+        lambda value: xxd(value * 20),
         lambda value: base64.b64encode(value.encode()).decode(),
         lambda value: base64.urlsafe_b64encode(f"{value}\n".encode()).decode(),
         lambda value: base64.b64encode(f"a{value}".encode()).decode(),
@@ -78,7 +93,7 @@ def test_no_value_gets_through_and_nothing_else_is_lost(
         lambda value: base64.encodebytes((value * 20).encode()).decode(),
     ],
 )
-@pytest.mark.parametrize("value", ['p4ss/w+rd=é"x', "CANARY-0123456789abcdef", "a b&c?d%e"])
+@pytest.mark.parametrize("value", ['p4ss/w+rd=é"x', "CANARY-0123456789abcdef", "a b&c?d%e", "(pw)!'*ü x"])
 def test_every_form_of_a_value(shape: object, value: str) -> None:
     text = shape(value)  # type: ignore[operator]
     # What surrounds an encoded value shares a character with its first and last byte, no more.
@@ -86,7 +101,13 @@ def test_every_form_of_a_value(shape: object, value: str) -> None:
     masker = Masker([value * 20] if wrapped else [value])
     out = masker.text(text)
     assert "***" in out
-    for form in (value, quote(value), base64.b64encode(value.encode()).decode()[:-4]):
+    for form in (
+        value,
+        quote(value),
+        value.encode().hex(),
+        value.encode().hex().upper(),
+        base64.b64encode(value.encode()).decode()[:-4],
+    ):
         assert form not in out
 
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from planned_jobs import planned
 
 from app.allow.policy import digest_of
 from app.node.policy import PolicyFile
@@ -33,7 +34,7 @@ script = "sha256:d9f5b7e1e6a3d2f4"
 
 def job(*argv: str, script: str | None = None, **more: object) -> Job:
     fields = {"argv": argv or None, "script": script, **more}
-    return Job("E.a.0.1", "E", "a", 0, 1, "core.shell", **fields)  # type: ignore[arg-type]
+    return planned(id="E.a.0.1", execution="E", task="a", unit=0, attempt=1, action="core.shell", **fields)
 
 
 class Machine:

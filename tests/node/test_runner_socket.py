@@ -117,7 +117,7 @@ def test_job_ids_are_those_of_the_messages() -> None:
 
 def test_only_the_owner_gets_to_it(bench: Bench) -> None:
     client = bench.client()
-    job = bench.job("echo x; echo '{}' > $MUSTER_OUTPUT", stdin="s")
+    job = bench.job("stat -c %a $0; echo '{}' > $MUSTER_OUTPUT", stdin="s")
     bench.run(client, job)
 
     def mode(*parts: str) -> int:
@@ -128,7 +128,7 @@ def test_only_the_owner_gets_to_it(bench: Bench) -> None:
         assert mode(*parts) == 0o700
     for name in ("record", "input.json", "stdin", "stdout"):
         assert mode("jobs", job.id, name) == 0o600
-    assert mode("jobs", job.id, "script") == 0o500
+    assert bench.text(job) == b"700\n"
     assert mode("runner.log") == mode("runner.json") == 0o600
 
 

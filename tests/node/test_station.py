@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -18,11 +19,13 @@ from app.node.journal import Journal
 from app.node.policy import PolicyFile
 from app.node.station import Station
 from app.node.sweep import boot_id
+from app.node.told import told
 from app.settings import Settings
+from app.transport import deploy, jose
 from app.transport.celery_app import make_celery
 from app.transport.gate import Canvas
 from app.transport.keys import KeyPair
-from app.transport.messages import Job, Order, Outcome
+from app.transport.messages import Job, Order, Outcome, canonical
 from app.transport.sealing import Signer, open_outcome, seal_order
 
 NOWHERE = "redis://127.0.0.1:1/0"
@@ -49,7 +52,8 @@ class Place:
 
     def job(self, name: str, script: str = "") -> Job:
         script = script or f"echo {name} >> {self.effects}"
-        return Job(f"E.{name}.0.1", "E", name, 0, 1, "core.shell", script=script)
+        plan = deploy.of_script("sh", script)
+        return Job(f"E.{name}.0.1", "E", name, 0, 1, "core.shell", *plan)
 
     def order(self, job: Job, signer: KeyPair | None = None) -> str:
         now = time.time()
@@ -57,6 +61,20 @@ class Place:
             "O" + job.id, "INST", "web-1", self.station.journal.epoch, "run", now, now + 60, jobs=(job,)
         )
         return seal_order(order, signer or self.control, self.keys.public_keys)
+
+    def order_of_version_1(self, job: Job) -> tuple[str, str]:
+        """The order of the same job as it was before there were deploy plans, and the job's digest in it."""
+        old = told(job)
+        for name in ("file", "mode", "cleanup"):
+            del old[name]
+        digest = hashlib.sha256(canonical(old)).hexdigest()
+        now = time.time()
+        claims = Order(
+            "O1", "INST", "web-1", self.station.journal.epoch, "run", now, now + 60, (job,)
+        ).to_json()
+        claims |= {"jobs": [old], "digests": [digest], "order_version": 1}
+        signed = jose.sign(canonical(claims), "order+jws", self.control.kid, self.control.sign)
+        return jose.seal(signed, self.keys.public_keys.seal).decode(), digest
 
     def outcome(self, job: Job) -> Outcome:
         entry = self.station.journal.find("INST", job.id)
@@ -214,6 +232,29 @@ def test_what_runs_already_is_not_refused_by_a_later_policy(place: Place) -> Non
     second.join(20)
     assert place.outcome(job).status == "succeeded"
     assert place.ran() == ["a"]
+
+
+def test_an_order_of_version_1_is_refused_and_runs_once_it_is_sent_again(place: Place) -> None:
+    """It waited in the queue over an upgrade: nothing is journalled of it, so control sends the job anew."""
+    job = place.job("a")
+    place.station.run(place.order_of_version_1(job)[0], Canvas())
+    assert (place.ran(), place.station.journal.held()) == ([], [])
+    assert place.station._state()["versions"]["refused"] == "1"
+    place.station.run(place.order(job), Canvas())
+    assert place.ran() == ["a"]
+    assert place.outcome(job).digest == job.digest
+
+
+def test_what_was_accepted_before_an_upgrade_is_taken_up(place: Place) -> None:
+    """Its outcome names the digest that control knows the job by."""
+    job = place.job("a")
+    token, digest = place.order_of_version_1(job)
+    kept = json.dumps({"canvas": Canvas().to_json(), "token": token, "boot": boot_id()})
+    place.station.journal.accept("INST", job.id, digest, "O1", kept, time.time())
+    place.station._take_up(place.station.journal.held()[0])
+    assert place.ran() == ["a"]
+    outcome = place.outcome(job)
+    assert (outcome.status, outcome.digest) == ("succeeded", digest)
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:

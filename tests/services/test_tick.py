@@ -151,6 +151,44 @@ def test_what_came_while_nobody_listened_is_heard_before_anything_is_given_up(sm
     assert small.execution(execution).status == "completed"
 
 
+BLOCK = """
+tasks:
+  - name: both
+    type: parallel
+    timeout: 20
+    tasks:
+      - {name: a, action: core.shell, delegate_to: web-1, input: {command: ['true']}}
+"""
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_blocks_timeout_waits_for_what_was_said_meanwhile(small: Office, answers: bool) -> None:
+    assert tick.tick(small.desk, "here")
+    nap = small.submit(NAP)
+    execution = small.submit(BLOCK)
+    with small.store.write() as connection:
+        connection.execute(update(jobs).where(jobs.c.execution == execution).values(status="running"))
+    member, order = small.sent[0]
+    answer = small.answer("web-1", order, "succeeded")
+    small.clock.now += 3600
+    assert tick.tick(small.desk, "here")
+    assert small.job(f"{execution}.a.0.1").stop_asked_at is None
+    assert small.execution(nap).status == "completed", "what hangs on no node goes on at once"
+    if answers:
+        small.hear_of(Step(member, 0, order), answer)
+        assert small.execution(execution).status == "completed"
+    else:
+        time_passes(small, 36)
+        assert small.job(f"{execution}.a.0.1").stop_asked_at is not None
+
+
+def test_a_timeout_that_comes_in_time_waits_for_nothing(small: Office) -> None:
+    assert tick.tick(small.desk, "here")
+    execution = small.submit(BLOCK)
+    time_passes(small, 27)
+    assert small.job(f"{execution}.a.0.1").stop_asked_at is not None
+
+
 @pytest.mark.parametrize("asked", [False, True])
 def test_a_node_that_stays_silent_is_given_up_later(small: Office, asked: bool) -> None:
     execution = running(small)

@@ -15,14 +15,17 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from app.errors import TooLarge
-from app.transport import sealing
+from app.transport import deploy, sealing
+from app.transport.deploy import File
 from app.transport.keys import KeyPair
 from app.transport.messages import Heartbeat, Job, Order, Outcome, Report, canonical
 from app.transport.sealing import Refused, Signer
 
 NOW = 1_800_000_000.0
 CONTROL, NODE, OTHER, STRANGER = (KeyPair.generate() for _ in range(4))
-JOB = Job("e1.build.0.1", "e1", "build", 0, 1, "core.shell", script="echo hi", env={"A": "b"}, timeout=5.0)
+JOB = Job(
+    "e1.build.0.1", "e1", "build", 0, 1, "core.shell", *deploy.of_script("sh", "echo hi", 5.0), env={"A": "b"}
+)
 ORDER = Order("o1", "inst", "web-1", "ep1", "run", NOW, NOW + 300, jobs=(JOB,))
 CANCEL = Order("o2", "inst", "web-1", "ep1", "cancel", NOW, NOW + 300, job_ids=(JOB.id,))
 OUTCOME = Outcome(
@@ -251,7 +254,7 @@ ORDER_CASES: list[tuple[str, Order, dict[str, Any], str]] = [
     ("expired long ago", ORDER, {"now": NOW + 9e6}, "expired"),
     ("early", ORDER, {"now": NOW - 61}, "not-yet-valid"),
     ("early without leeway", ORDER, {"now": NOW - 1, "leeway": 0.0}, "not-yet-valid"),
-    ("another version", replace(ORDER, order_version=2), {}, "unknown-version"),
+    ("another version", replace(ORDER, order_version=3), {}, "unknown-version"),
     ("version true", replace(ORDER, order_version=True), {}, "unknown-version"),
     ("sealed to another", ORDER, {"keys": OTHER}, "not-sealed-to-us"),
     ("no clock", ORDER, {"now": float("nan")}, "not-yet-valid"),
@@ -305,7 +308,7 @@ def test_one_kind_is_not_taken_for_another() -> None:
 
 
 def test_sizes_are_bounded_on_both_sides() -> None:
-    huge = replace(ORDER, jobs=(replace(JOB, script="x" * 1_600_000),))
+    huge = replace(ORDER, jobs=(replace(JOB, files=(File("script", "x" * 1_600_000),)),))
     with pytest.raises(TooLarge):
         sealing.seal_order(huge, CONTROL, NODE.public_keys)
     with pytest.raises(TooLarge):
@@ -318,7 +321,7 @@ def test_sizes_are_bounded_on_both_sides() -> None:
     ):
         assert codes(iter(["A" * (limit + 1)]), opened) == ["too-large"]
         codes(iter(["A" * limit, "." * limit, '{"a":' * (limit // 5)]), opened)
-    large = replace(ORDER, jobs=(replace(JOB, script="x" * 900_000),))
+    large = replace(ORDER, jobs=(replace(JOB, files=(File("script", "x" * 900_000),)),))
     assert open_order(sealing.seal_order(large, CONTROL, NODE.public_keys)) == large
 
 

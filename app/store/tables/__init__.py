@@ -12,12 +12,15 @@ from app.store.tables.library import (
     WorkflowDefinition,
     WorkflowVersion,
 )
-from app.store.tables.people import AuditEntry, DeadLetter, IdempotencyKey, Token, User
+from app.store.tables.notifications import Notification
+from app.store.tables.people import AuditChain, AuditEntry, DeadLetter, IdempotencyKey, Token, User
 from app.store.tables.root import Base, table
+from app.store.tables.schedules import Schedule, ScheduleTick
 from app.store.tables.vault import KeyValue, Secret, SecretParameter
 
 __all__ = [
     "Approval",
+    "AuditChain",
     "AuditEntry",
     "Base",
     "DeadLetter",
@@ -30,11 +33,14 @@ __all__ = [
     "Job",
     "KeyValue",
     "Node",
+    "Notification",
     "Output",
     "Pack",
     "PackAction",
     "PackFile",
     "Pin",
+    "Schedule",
+    "ScheduleTick",
     "Script",
     "ScriptVersion",
     "Secret",

@@ -12,7 +12,10 @@ from app.store.types import Instant, Json
 
 
 class Approval(Base):
-    """One question. `digest` is over what is decided on; `closed` means that it was given up unanswered."""
+    """One question. `subject` is what is decided on as JSON, `digest` the sha256 of that text.
+
+    One for a whole execution has no task. `closed` means that it was given up unanswered.
+    """
 
     __tablename__ = "approvals"
     __table_args__ = (Index("ix_approvals_status_id", "status", "id"),)
@@ -27,6 +30,7 @@ class Approval(Base):
     approvers: Mapped[Any] = mapped_column(Json, default=list)
     quorum: Mapped[int] = mapped_column(default=1)
     answer_schema: Mapped[Any] = mapped_column(Json, nullable=True)
+    subject: Mapped[str] = mapped_column(Text, default="")
     digest: Mapped[str] = mapped_column(String(64))
     requester: Mapped[str] = mapped_column(String(64))
     status: Mapped[str] = mapped_column(String(16), default="pending")

@@ -21,8 +21,9 @@ def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
 class Execution(Base):
     """`kind` is workflow, script (a saved one: `script` is its id, kept when it is deleted) or adhoc.
 
-    `gate` is where the approval is that it waits for before any task is born: pending, approved, rejected or expired;
-    empty where it needs none.
+    `gate` is where the approval is that it waits for before any task is born: pending, approved, rejected, expired or
+    closed; empty where it needs none. `gates` is how often people were asked for it. `schedule` is the id of the one
+    that started it, kept when that is deleted.
     """
 
     __tablename__ = "executions"
@@ -33,6 +34,7 @@ class Execution(Base):
         Index("ix_executions_ended_at", "ended_at"),
         Index("ix_executions_kind_id", "kind", "id"),
         Index("ix_executions_script_id", "script", "id"),
+        Index("ix_executions_schedule_status", "schedule", "status"),
     )
 
     id: Mapped[str] = mapped_column(String(26), primary_key=True)
@@ -41,6 +43,7 @@ class Execution(Base):
     kind: Mapped[str] = mapped_column(String(8), default="workflow")
     script: Mapped[str] = mapped_column(String(26), default="")
     script_version: Mapped[int] = mapped_column(default=0)
+    schedule: Mapped[str | None] = mapped_column(String(26))
     plan_digest: Mapped[str] = mapped_column(ForeignKey("plans.digest"))
     requester: Mapped[str] = mapped_column(String(64))
     origin: Mapped[str] = mapped_column(String(8), default="stored")
@@ -54,6 +57,7 @@ class Execution(Base):
     status: Mapped[str] = mapped_column(String(16))
     intent: Mapped[str] = mapped_column(String(8), default="run")
     gate: Mapped[str] = mapped_column(String(8), default="")
+    gates: Mapped[int] = mapped_column(default=0)
     halt: Mapped[str] = mapped_column(String(16), default="")
     live: Mapped[int] = mapped_column(default=0)
     waiting: Mapped[int] = mapped_column(default=0)

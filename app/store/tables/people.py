@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ForeignKey, Integer, String, Text
+from sqlalchemy import BigInteger, ForeignKey, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.store.tables.root import Base
@@ -12,11 +12,14 @@ from app.store.types import Instant, Json
 
 
 class User(Base):
+    """A person. `role` holds everywhere; where `grants` says more, `role` is empty and the grants count."""
+
     __tablename__ = "users"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     login: Mapped[str] = mapped_column(String(64), unique=True)
     role: Mapped[str] = mapped_column(String(16), default="viewer")
+    grants: Mapped[Any | None] = mapped_column(Json)
     enabled: Mapped[bool] = mapped_column(default=True)
     created_at: Mapped[float] = mapped_column(Instant)
 
@@ -49,7 +52,10 @@ class IdempotencyKey(Base):
 
 
 class AuditEntry(Base):
-    """Who did what to which thing, with the outcome; refusals too."""
+    """Who did what to which thing, with the outcome; refusals too.
+
+    `seq` is its place in the chain and `hash` seals it with all before it; a tick gives both, soon after the writing.
+    """
 
     __tablename__ = "audit_entries"
 
@@ -60,6 +66,21 @@ class AuditEntry(Base):
     subject: Mapped[str] = mapped_column(String(255), default="", index=True)
     outcome: Mapped[str] = mapped_column(String(16))
     detail: Mapped[Any] = mapped_column(Json, default=dict)
+    seq: Mapped[int | None] = mapped_column(BigInteger, unique=True)
+    hash: Mapped[str] = mapped_column(String(64), default="")
+
+
+class AuditChain(Base):
+    """One row: the newest sealed entry, and the anchor: the last one that was pruned from the front (0 for none)."""
+
+    __tablename__ = "audit_chain"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    seq: Mapped[int] = mapped_column(BigInteger, default=0)
+    hash: Mapped[str] = mapped_column(String(64), default="")
+    anchor_seq: Mapped[int] = mapped_column(BigInteger, default=0)
+    anchor_hash: Mapped[str] = mapped_column(String(64), default="")
+    noted_at: Mapped[float | None] = mapped_column(Instant)
 
 
 class DeadLetter(Base):

@@ -70,18 +70,22 @@ def upgrade() -> None:
     _jobs()
     _history()
     _approvals()
+    _notifications()
     _vault()
     _automation()
+    _schedules()
 
 
 def downgrade() -> None:
     for table in (
+        "schedule_ticks", "schedules",
         "script_versions", "scripts",
         "secret_parameters", "secrets", "kv",
+        "notifications",
         "approval_decisions", "approvals", "outputs", "pins", "events", "timers", "variables", "jobs", "tasks",
         "executions", "workflow_versions", "workflow_definitions", "plans", "pack_actions", "pack_files",
         "packs", "enrolment_tokens", "nodes", "installation",
-        "dead_letters", "audit_entries", "idempotency_keys", "tokens", "users",
+        "dead_letters", "audit_chain", "audit_entries", "idempotency_keys", "tokens", "users",
     ):  # fmt: skip
         op.drop_table(table)
 
@@ -93,6 +97,7 @@ def _people() -> None:
         *_numbers("id"),
         *_texts(64, "login"),
         *_texts(16, "role"),
+        *_json("grants", null=True),
         *_flags("enabled"),
         *_moments("created_at"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
@@ -135,11 +140,23 @@ def _audit() -> None:
         *_texts(255, "subject"),
         *_texts(16, "outcome"),
         *_json("detail"),
+        sa.Column("seq", sa.BigInteger(), nullable=True),
+        *_texts(64, "hash"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_entries")),
+        sa.UniqueConstraint("seq", name=op.f("uq_audit_entries_seq")),
     )
     op.create_index(op.f("ix_audit_entries_action"), "audit_entries", ["action"])
     op.create_index(op.f("ix_audit_entries_at"), "audit_entries", ["at"])
     op.create_index(op.f("ix_audit_entries_subject"), "audit_entries", ["subject"])
+    op.create_table(
+        "audit_chain",
+        *_numbers("id"),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        *_texts(64, "hash", "anchor_hash"),
+        sa.Column("anchor_seq", sa.BigInteger(), nullable=False),
+        *_moments("noted_at", null=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_chain")),
+    )
     op.create_table(
         "dead_letters",
         *_numbers("id"),
@@ -306,14 +323,14 @@ def _executions() -> None:
         *_texts(64, "plan_digest", "requester"),
         *_texts(32, "trace_id"),
         *_texts(16, "parent_span"),
-        *_columns(sa.String(26), ("parent",), True),
+        *_columns(sa.String(26), ("schedule", "parent"), True),
         *_columns(sa.String(200), ("parent_job",), True),
         *_numbers("depth"),
         *_flags("held"),
         *_texts(16, "status"),
         *_texts(8, "kind", "origin", "guard", "intent", "gate"),
         *_texts(16, "halt"),
-        *_numbers("live", "waiting", "unhandled", "handled"),
+        *_numbers("gates", "live", "waiting", "unhandled", "handled"),
         *_texts(32, "ended_badly"),
         *_texts(None, "error_message"),
         *_numbers("finally_at", "var_seq", "var_bytes", "event_seq"),
@@ -330,6 +347,7 @@ def _executions() -> None:
     op.create_index(op.f("ix_executions_parent"), "executions", ["parent"])
     op.create_index("ix_executions_ended_at", "executions", ["ended_at"])
     op.create_index("ix_executions_kind_id", "executions", ["kind", "id"])
+    op.create_index("ix_executions_schedule_status", "executions", ["schedule", "status"])
     op.create_index("ix_executions_script_id", "executions", ["script", "id"])
     op.create_index("ix_executions_status_id", "executions", ["status", "id"])
     op.create_index("ix_executions_workflow_ref_id", "executions", ["workflow_ref", "id"])
@@ -478,6 +496,7 @@ def _approvals() -> None:
         *_json("approvers"),
         *_numbers("quorum"),
         *_json("answer_schema", null=True),
+        *_texts(None, "subject"),
         *_texts(64, "digest", "requester"),
         *_texts(16, "status"),
         *_json("answer", null=True),
@@ -503,6 +522,25 @@ def _approvals() -> None:
         ),
         sa.PrimaryKeyConstraint("approval", "person", name=op.f("pk_approval_decisions")),
     )
+
+
+def _notifications() -> None:
+    """Words to people outside."""
+    op.create_table(
+        "notifications",
+        *_texts(26, "id"),
+        *_texts(64, "kind"),
+        *_texts(255, "subject"),
+        *_json("data"),
+        *_texts(16, "status"),
+        *_json("ways", null=True),
+        *_numbers("attempts"),
+        *_texts(None, "error"),
+        *_moments("created_at", "due_at"),
+        *_moments("sent_at", null=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_notifications")),
+    )
+    op.create_index("ix_notifications_status_due_at", "notifications", ["status", "due_at"])
 
 
 def _vault() -> None:
@@ -578,3 +616,54 @@ def _automation() -> None:
         ),
         sa.PrimaryKeyConstraint("script_id", "version", name=op.f("pk_script_versions")),
     )
+
+
+def _schedules() -> None:
+    """What starts by itself."""
+    op.create_table(
+        "schedules",
+        *_texts(26, "id"),
+        *_texts(64, "name"),
+        *_texts(None, "description"),
+        *_texts(8, "kind"),
+        *_texts(129, "ref"),
+        *_json("version", null=True),
+        *_json("nodes", "parameters"),
+        *_texts(200, "cron"),
+        *_texts(64, "zone"),
+        *_flags("enabled"),
+        *_texts(8, "misfire", "overlap"),
+        *_numbers("most", "skips", "revision"),
+        *_doubles("grace", "jitter"),
+        *_texts(64, "owner", "last_reason", "updated_by"),
+        *_moments("next_run", "due_at", "waiting", "last_run", null=True),
+        *_texts(16, "last_status", "seen"),
+        *_columns(sa.String(26), ("last_execution",), True),
+        *_moments("created_at", "updated_at"),
+        sa.CheckConstraint("kind IN ('workflow', 'script')", name=op.f("ck_schedules_kind")),
+        sa.CheckConstraint("misfire IN ('skip', 'once', 'all')", name=op.f("ck_schedules_misfire")),
+        sa.CheckConstraint(
+            "overlap IN ('allow', 'skip', 'queue', 'cancel')", name=op.f("ck_schedules_overlap")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_schedules")),
+        sa.UniqueConstraint("name", name=op.f("uq_schedules_name")),
+    )
+    op.create_index("ix_schedules_due_at", "schedules", ["due_at"])
+    op.create_table(
+        "schedule_ticks",
+        *_texts(26, "schedule"),
+        *_moments("fire_time"),
+        *_texts(8, "status"),
+        *_texts(64, "reason"),
+        *_texts(None, "detail"),
+        *_columns(sa.String(26), ("execution",), True),
+        *_moments("at"),
+        sa.CheckConstraint(
+            "status IN ('fired', 'queued', 'skipped', 'missed')", name=op.f("ck_schedule_ticks_status")
+        ),
+        sa.ForeignKeyConstraint(
+            ["schedule"], ["schedules.id"], name=op.f("fk_schedule_ticks_schedule"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("schedule", "fire_time", name=op.f("pk_schedule_ticks")),
+    )
+    op.create_index("ix_schedule_ticks_at", "schedule_ticks", ["at"])
