@@ -111,15 +111,20 @@ class Findings:
     text: str
     found: dict[tuple[int, str], Finding] = field(default_factory=dict)
     _lines: list[int] = field(default_factory=list)
+    _has_error: bool = False
 
     def add(self, code: str, place: int, name: str) -> None:
         """Note one at an index of the text, about a reference as it stands there."""
-        if len(self.found) >= MOST or (place, code) in self.found:
+        severity, message, hint = _MESSAGES[code]
+        # What refuses the script is never among what is not told.
+        if (place, code) in self.found or (
+            len(self.found) >= MOST and (self._has_error or severity != "error")
+        ):
             return
+        self._has_error = self._has_error or severity == "error"
         if not self._lines:
             self._lines = [0, *(found.end() for found in re.finditer("\n", self.text))]
         line = bisect.bisect_right(self._lines, place)
-        severity, message, hint = _MESSAGES[code]
         column = place - self._lines[line - 1] + 1
         told = message.format(name=shown(name))
         self.found[place, code] = Finding(code, severity, told, hint, line, column)
