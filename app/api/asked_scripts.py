@@ -30,7 +30,7 @@ _NUMBER = validate.Range(min=1, max=LARGEST_NUMBER)
 _A_BOOLEAN: dict[str, Any] = {"truthy": {True}, "falsy": {False}}
 
 
-class DecisionSchema(Schema):
+class ScriptApprovalSchema(Schema):
     """How executions of the script are decided on."""
 
     quorum = fields.Integer(strict=True, validate=validate.Range(min=1, max=MOST_QUORUM))
@@ -54,7 +54,7 @@ class ScriptSchema(Schema):
     description = fields.String(load_default="", validate=validate.Length(max=LONGEST_DESCRIPTION))
     tags = fields.List(fields.String(), load_default=list, validate=validate.Length(max=MOST_TAGS))
     requires_approval = fields.Boolean(load_default=False, **_A_BOOLEAN)
-    approval = fields.Nested(DecisionSchema, load_default=None, allow_none=True)
+    approval = fields.Nested(ScriptApprovalSchema, load_default=None, allow_none=True)
     substitution = fields.String(load_default=SUBSTITUTIONS[0], validate=validate.OneOf(SUBSTITUTIONS))
 
     @post_load
