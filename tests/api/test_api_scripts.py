@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from api_world import World
 from sqlalchemy import func, select
+from test_api_automation_refused import switch_off
 from werkzeug.test import TestResponse
 
 from app.store.tables import Script, ScriptVersion, table
@@ -217,7 +217,7 @@ def test_a_check_tells_what_is_doubtful_and_keeps_nothing(world: World) -> None:
 
 def test_with_the_library_switched_off_all_of_it_is_402(world: World) -> None:
     save(world)
-    world.control.settings = replace(world.control.settings, automation_script_library=False)
+    switch_off(world, "automation_script_library")
     asked = [
         ("GET", "", None),
         ("POST", "", DEPLOY),
@@ -236,7 +236,7 @@ def test_with_the_library_switched_off_all_of_it_is_402(world: World) -> None:
 
 
 def test_a_script_that_needs_an_approval_is_saved_where_approvals_are_off(world: World) -> None:
-    world.control.settings = replace(world.control.settings, automation_script_approval=False)
+    switch_off(world, "automation_script_approval")
     assert save(world, requires_approval=True)["requires_approval"] is True
     world.add_node("web-1")
     answer = world.post(f"{SCRIPTS}/deploy/execute", {"host_ids": ["web-1"]}, "operator")
