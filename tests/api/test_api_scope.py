@@ -389,22 +389,3 @@ def test_a_login_that_another_one_contains_is_not_named(shop: World) -> None:
     for login in ("na", "anxna", "xzy", "an.n"):
         person(shop, login, {"role": "viewer", "packs": ["web"]})
         assert shop.get("/automation/approvals", login)["items"] == []
-
-
-# secrets
-
-
-def test_a_secret_is_for_bounded_people_only_by_login(shop: World) -> None:
-    from app.services.vault import _may_use
-
-    with shop.control.store.read() as connection:
-        for users, may in (
-            ([], False),
-            (["operator"], False),
-            (["webop"], True),
-            (["viewer", "admin"], False),
-        ):
-            assert _may_use(connection, "webop", users) is may, users
-        assert _may_use(connection, "operator", [])
-        assert not _may_use(connection, "approver", [])
-        assert _may_use(connection, "approver", ["approver"])
