@@ -188,7 +188,7 @@ def _value(control: Control, connection: Connection, asked: Asked, kind: str, na
     ).first()
     if row is None:
         raise SecretRefused(f"there is no secret {name}", hint="`muster secret set` makes one")
-    if not _may_use(connection, asked.requester, row.users):
+    if not may_use(connection, asked.requester, row.users):
         raise SecretRefused(
             f"{asked.requester} may not use the secret {name}", hint="`muster secret list` tells who may"
         )
@@ -222,8 +222,11 @@ def _held(connection: Connection, execution: str, name: str) -> Any:
     return row
 
 
-def _may_use(connection: Connection, login: str, allowed: Collection[str]) -> bool:
-    """By login, or by a role that holds everywhere: a role for some packs would reach every secret by a workflow."""
+def may_use(connection: Connection, login: str, allowed: Collection[str]) -> bool:
+    """Whether a secret whose `users` are `allowed` is for a person: by login, or by a role that holds everywhere.
+
+    A role for some packs would reach every secret by a workflow of one of them.
+    """
     query = select(users.c.role, users.c.grants).where(users.c.login == login, users.c.enabled.is_(True))
     row = connection.execute(query).first()
     if row is None:

@@ -25,7 +25,7 @@ def test_S4_20_an_execution_goes_through_its_states(gates: Gates) -> None:
     id = running.post("/workflow-executions", body, "author").data["id"]
     gates.becomes(id, "waiting")
     (asked,) = question(running, id)
-    assert running.post(f"/automation/approvals/{asked['id']}/approve", {}).status == 200
+    assert running.post(f"/automation/approvals/{asked['id']}/approve", {}, "approver").status == 200
     wait_until(lambda: gates.ran(gate), SOON, lambda: running.units(id))
     gates.becomes(id, "running")
     assert gates.ask(id, "pause").data["status"] == "pausing"

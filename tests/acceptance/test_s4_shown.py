@@ -144,7 +144,7 @@ def test_an_approval_is_for_those_who_are_named_and_not_for_who_asked(stage: Sta
     (asked,) = question(running, id)
     assert (asked["prompt"], asked["approvers"]) == ("Deploy app:1.4?", ["ada", "bob"])
     path = f"/automation/approvals/{asked['id']}/approve"
-    assert running.post(path, {}, "operator").data["code"] == "not-approver"
+    assert running.post(path, {}, "approver").data["code"] == "not-approver"
     assert running.post(path, {}, "ada").data["code"] == "own-request"
     done = running.muster("approval", "approve", asked["id"], "--reason", "looks fine", role="bob")
     assert done.returncode == 0, done.stderr

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from api_world import World
+from script_shop import BODY, TARGET, put
 from sqlalchemy import select
 from test_api_gate import SAMPLES, routes
 from werkzeug.test import TestResponse
@@ -135,7 +136,11 @@ def test_what_is_out_of_sight_is_answered_like_what_is_not_there(shop: World) ->
            {"role": "approver", "packs": ["web"], "labels": {"kind": "web"}})  # fmt: skip
     seen = set()
     for method, rule, path in routes(shop.app):
-        there = {"/workflow-executions/<>": execution, "/automation/approvals/<>": question["id"]}
+        there = {
+            "/workflow-executions/<>": execution,
+            "/automation/approvals/<>": question["id"],
+            "/automation/executions/<>": execution,
+        }
         pairs = [(id_, SAMPLES["id"]) for start, id_ in there.items() if rule.startswith("/api/v1" + start)]
         if rule.startswith("/api/v1/nodes/<>"):
             pairs = [("db-1", "nothing")]
@@ -255,6 +260,27 @@ def test_commands_are_of_the_pack_adhoc(shop: World) -> None:
     assert shop.post("/nodes/execute", {**command, "nodes": ["web-1", "web-2"]}, "shell").status_code == 201
 
 
+def test_saved_scripts_are_of_the_pack_script(shop: World) -> None:
+    put(shop, "deploy", BODY, [TARGET])
+    asked = {"host_ids": ["web-1", "db-1"], "parameter_values": {"target": "/srv"}}
+    given = {"shell": "sh", "body": "uptime", "host_ids": ["web-1"]}
+    path = "/automation/scripts/deploy/execute"
+    assert told(shop.post(path, asked, "webop")) == (403, "out-of-scope")
+    assert told(shop.post("/automation/execute", given, "webop")) == (403, "out-of-scope")
+    bounds = {"packs": ["script"], "labels": {"kind": "web"}}
+    person(shop, "scripts", {"role": "operator", **bounds})
+    answer = shop.post(path, asked, "scripts")
+    assert told(answer) == (403, "out-of-scope")
+    assert [one["pointer"] for one in answer.get_json()["errors"]] == ["/host_ids/1"]
+    assert told(shop.post("/automation/execute", given, "scripts")) == (403, "out-of-scope")
+    execution = shop.post(path, {**asked, "host_ids": ["web-1", "web-2"]}, "scripts").get_json()["id"]
+    at = f"/api/v1/automation/executions/{execution}"
+    assert [shop.ask("GET", at, who).status_code for who in ("scripts", "webop")] == [200, 404]
+    listed = {who: shop.get("/automation/executions", who)["items"] for who in ("scripts", "webop")}
+    assert ([one["id"] for one in listed["scripts"]], listed["webop"]) == ([execution], [])
+    assert told(shop.ask("POST", f"{at}/cancel", "webop", json={})) == (404, "unknown-execution")
+
+
 def test_bounds_that_are_narrowed_hold_for_what_comes_next(shop: World) -> None:
     assert executed(shop, "web.hello", "nodeop")
     body = {"grants": [{"role": "operator", "labels": {"kind": "db"}}]}
@@ -363,22 +389,3 @@ def test_a_login_that_another_one_contains_is_not_named(shop: World) -> None:
     for login in ("na", "anxna", "xzy", "an.n"):
         person(shop, login, {"role": "viewer", "packs": ["web"]})
         assert shop.get("/automation/approvals", login)["items"] == []
-
-
-# secrets
-
-
-def test_a_secret_is_for_bounded_people_only_by_login(shop: World) -> None:
-    from app.services.vault import _may_use
-
-    with shop.control.store.read() as connection:
-        for users, may in (
-            ([], False),
-            (["operator"], False),
-            (["webop"], True),
-            (["viewer", "admin"], False),
-        ):
-            assert _may_use(connection, "webop", users) is may, users
-        assert _may_use(connection, "operator", [])
-        assert not _may_use(connection, "approver", [])
-        assert _may_use(connection, "approver", ["approver"])

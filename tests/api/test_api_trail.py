@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 from api_world import HELLO, World
 from pack_shop import FILES, register
+from script_shop import EXECUTE, GOOD, begin, stock
 from sqlalchemy import func, select
 from test_api_gate import needed, routes
 from test_api_nodes import request as enrolment
@@ -82,7 +83,25 @@ def registered(world: World) -> str:
     return "/packs/shop"
 
 
+def shelf(world: World, path: str) -> str:
+    stock(world)
+    return path
+
+
+def scripted(world: World, *, over: bool = False) -> str:
+    """An execution of a saved script; with `over` one that failed on its node."""
+    answer = world.post(EXECUTE, {**GOOD, "host_ids": ["web-1"]})
+    assert answer.status_code == 201, answer.text
+    execution = str(answer.get_json()["id"])
+    begin(world, execution)
+    if over:
+        (job,) = world.open_jobs(execution)
+        world.end(execution, job, status="failed", code=1)
+    return f"/automation/executions/{execution}"
+
+
 Make = Callable[[World], Change]
+_BODY = {"shell": "sh", "body": "uptime\n", "host_ids": ["web-1"]}
 _CONFIG = {"config": {"place": "there", "needed": "1"}}
 _SAID = {"outcome": "failed", "reason": "I looked"}
 _WORKFLOW = {"definition": HELLO}
@@ -117,6 +136,18 @@ CHANGES: dict[tuple[str, str], Make] = {
     ),
     ("POST", "/automation/approvals/<>/answer"): lambda w: Change(
         f"{question(w, ASK)}/answer", {"answer": 1}, "operator", "approval.answer"
+    ),
+    ("POST", "/automation/scripts/<>/execute"): lambda w: Change(
+        shelf(w, EXECUTE), GOOD, "operator", "execution.submit"
+    ),
+    ("POST", "/automation/execute"): lambda w: Change(
+        shelf(w, "/automation/execute"), _BODY, "operator", "execution.submit"
+    ),
+    ("POST", "/automation/executions/<>/cancel"): lambda w: Change(
+        f"{scripted(stock(w))}/cancel", {}, "operator", "execution.cancel"
+    ),
+    ("POST", "/automation/executions/<>/retry"): lambda w: Change(
+        f"{scripted(stock(w), over=True)}/retry", {}, "operator", "execution.retry"
     ),
     ("POST", "/nodes/<>/execute"): lambda w: Change(
         f"{with_node(w)}/execute?wait=0", {"command": ["id"]}, "operator", "execution.submit"

@@ -16,7 +16,7 @@ from fleet_processes import BIN, Part, wait_until
 
 from app.services import people
 
-ROLES = ("viewer", "operator", "author")
+ROLES = ("viewer", "operator", "approver", "author")
 
 
 @dataclass(frozen=True)

@@ -287,7 +287,9 @@ def test_the_complete_example_runs(deployments: Deployments) -> None:
     assert answer.status == 201, answer.data
     execution = answer.data["id"]
     assert (
-        deployments.api.post(f"/automation/approvals/{asked(deployments, execution)}/approve", {}).status
+        deployments.api.post(
+            f"/automation/approvals/{asked(deployments, execution)}/approve", {}, "approver"
+        ).status
         == 200
     )
     said = {"answer": {"width": 2}}

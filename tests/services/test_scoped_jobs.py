@@ -10,7 +10,7 @@ import pytest
 from desk import BOTH, Office, office_on
 from sqlalchemy import select
 
-from app.services import collect, people
+from app.services import collect, people, vault
 from app.services.people import Change
 from app.store.tables import AuditEntry, Job, Task, table
 
@@ -141,3 +141,24 @@ def test_a_role_that_holds_everywhere_asks_the_database_nothing(office: Office) 
         for _ in range(5):
             office.submit(BY_TEMPLATE, where="db-1")
     assert found["SELECT users"] <= 2
+
+
+def test_a_secret_is_for_bounded_people_only_by_login(office: Office) -> None:
+    """A role for one pack would reach every secret by a workflow of that pack."""
+    for login in ("operator", "approver"):
+        people.create_user(office.control, login, login, "admin")
+    cases: list[tuple[str, list[str], bool]] = [
+        ("ada", [], False),
+        ("ada", ["operator"], False),
+        ("ada", ["viewer", "admin"], False),
+        ("ada", ["ada"], True),
+        ("operator", [], True),
+        ("operator", ["viewer"], True),
+        ("operator", ["author", "approver"], False),
+        ("approver", [], False),
+        ("approver", ["approver"], True),
+        ("nobody", [], False),
+    ]
+    with office.store.read() as connection:
+        for login, allowed, may in cases:
+            assert vault.may_use(connection, login, allowed) is may, (login, allowed)
