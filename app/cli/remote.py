@@ -21,7 +21,10 @@ from app.errors import InvalidInput
 
 _STREAMS = ("stdout", "stderr")
 _INTERPRETERS = {name: name for name in ("sh", "bash", "dash", "ksh", "zsh", "python")} | {
-    "python3": "python"
+    "python3": "python",
+    "pwsh": "powershell",
+    "mksh": "ksh",
+    "ksh93": "ksh",
 }
 _SHEBANG = r"#!\s*(?:\S*/env\s+(?:-S\s+)?)?(?:\S*/)?([A-Za-z0-9_.-]+)"
 _USAGE = "muster exec web-1 web-2 -- uptime"

@@ -91,6 +91,8 @@ def test_what_is_sent(server: Server, args: list[str], wanted: dict[str, Any]) -
         ("#! /bin/dash -e", "dash"),
         ("#!/usr/bin/env -S zsh -f", "zsh"),
         ("#!/usr/local/bin/python3 -u", "python"),
+        ("#!/usr/bin/env pwsh", "powershell"),
+        ("#!/bin/mksh", "ksh"),
     ],
 )
 def test_the_first_line_of_a_script_names_its_shell(server: Server, first: str, shell: str) -> None:

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from app.node.told import told
 from app.settings import Settings
 from app.transport import deploy, jose
 from app.transport.celery_app import make_celery
+from app.transport.deploy import Command, File
 from app.transport.gate import Canvas
 from app.transport.keys import KeyPair
 from app.transport.messages import Job, Order, Outcome, canonical
@@ -232,6 +234,33 @@ def test_what_runs_already_is_not_refused_by_a_later_policy(place: Place) -> Non
     second.join(20)
     assert place.outcome(job).status == "succeeded"
     assert place.ran() == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("file", "commands"),
+    [
+        (File("../../evil", "id"), (Command(("sh", "../../evil")),)),
+        (File("/tmp/sysmanage_script_1.sh", "id"), (Command(("sh", "/tmp/sysmanage_script_1.sh")),)),
+        (File("record", "id"), (Command(("sh", "record")),)),
+        (
+            File("script", "id"),
+            (Command(("sh", "script")), Command(("touch", "EFFECTS"), ignore_errors=True)),
+        ),
+        (File("script", "id"), (Command(("sh", "-c", "touch EFFECTS")),)),
+    ],
+)
+def test_a_plan_that_control_would_not_make_is_refused_though_it_is_signed(
+    place: Place, file: File, commands: tuple[Command, ...]
+) -> None:
+    there = [
+        replace(one, argv=tuple(word.replace("EFFECTS", str(place.effects)) for word in one.argv))
+        for one in commands
+    ]
+    job = replace(place.job("a"), files=(file,), commands=tuple(there))
+    place.station.run(place.order(job), Canvas())
+    assert (place.effects.exists(), place.station.journal.held()) == (False, [])
+    assert place.station.journal.find("INST", job.id) is None
+    assert place.station._state()["versions"]["refused"] == "1"
 
 
 def test_an_order_of_version_1_is_refused_and_runs_once_it_is_sent_again(place: Place) -> None:
