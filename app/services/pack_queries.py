@@ -96,6 +96,7 @@ def get_file(connection: Connection, ref: str, path: str) -> str:
     query = select(files.c.content).join(packs, packs.c.id == files.c.pack_id)
     text = connection.execute(query.where(packs.c.ref == ref, files.c.path == path)).scalar()
     if text is None:
+        require(connection, ref)
         hint = f"list them: `muster pack show {ref}`"
         raise NotFound(f"the pack {ref} has no file of this path", hint=hint, code="unknown-file")
     return str(text)

@@ -35,6 +35,11 @@ def test_S4_27_the_tree_of_a_pack_is_registered_and_shown(world: World) -> None:
     assert (rule.mimetype, rule.text) == ("text/plain", FILES["rules/on_push.yaml"])
     for path in ("rules/none.yaml", "../pack.yaml", "%2e%2e/x", "rules/on_push.yaml/"):
         assert world.ask("GET", f"/api/v1/packs/shop/files/{path}").status_code == 404
+    codes = {
+        pack: world.ask("GET", f"/api/v1/packs/{pack}/files/README.md").get_json()["code"]
+        for pack in ("shop", "none", "core")
+    }
+    assert codes == {"shop": "unknown-file", "none": "unknown-pack", "core": "unknown-file"}
     core, shop = world.get("/packs")["items"]
     assert (core["ref"], shop["actions"], shop["workflows"]) == ("core", 2, 2)
     assert len(world.get("/packs/core")["actions"]) == core["actions"]
