@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from app.compiler.plan import Plan
-from app.engine.status import CANCELLED, FAILED, NOT_REACHED, TIMED_OUT
+from app.engine.status import CANCELLED, FAILED, GATE_EXPIRED, GATE_REJECTED, NOT_REACHED, TIMED_OUT
 
 BROKEN = frozenset({FAILED, TIMED_OUT, CANCELLED})
 
@@ -23,8 +23,9 @@ def broken_at_the_end(plan: Plan, statuses: Mapping[str, str], ended_badly: str)
     """The tasks of `finally` that run again where nothing before them does: those that came to no good.
 
     None where something else failed the execution without a failed task: another end of these would not mend that.
+    Where people refused the execution they have not run.
     """
-    if ended_badly not in ("", "finally"):
+    if ended_badly not in ("", "finally", GATE_REJECTED, GATE_EXPIRED):
         return set()
     return {name for name in plan.finally_ if statuses[name] in (*BROKEN, NOT_REACHED)}
 

@@ -186,7 +186,8 @@ def said_wait(wait: Wait, moment: Moment) -> str:
 
 
 def _said_question(wait: Wait, until: str) -> str:
-    who = ", ".join(wait.approvers[:10]) or "any operator"
+    anybody = "any approver" if wait.name == "approval" else "any operator or approver"
+    who = ", ".join(wait.approvers[:10]) or anybody
     count = f", {wait.approved} of {wait.quorum} said yes" if wait.quorum > 1 else ""
     return f"approval {wait.approval} is open for {who}{count}{until}"
 

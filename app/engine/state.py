@@ -206,7 +206,7 @@ class Timer:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A question to people. `kind` is approval or inquiry; `approvers` logins, any operator where empty."""
+    """A question to people. `kind` is approval or inquiry; `approvers` logins, all who may decide where empty."""
 
     job: str
     task: str

@@ -223,7 +223,7 @@ def _pending(story: Story, told: Explanation, task: PlanTask, state: TaskState) 
             f"it waits for {name}, which is {_status(story, name)}" for name in dict.fromkeys(waiting)
         ]
         told.sentences.append(_said_join(told.join))
-    else:
+    elif run.gate != GATE_PENDING:
         told.sentences.append("nothing that leads to it is open any more: it may start")
     if run.gate == GATE_PENDING:
         told.sentences.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, select
@@ -41,7 +42,7 @@ def tell_asked(
             "requester": asked[ask.job].requester,
             "approvers": list(ask.approvers),
             "quorum": ask.quorum,
-            "expires_at": ask.expires_at,
+            "expires_at": None if ask.expires_at is None else _moment(ask.expires_at),
         }
         notify.tell(connection, notify.ASKED, asked[ask.job].id, data, now)
     if len(asks) > MOST_TOLD:
@@ -68,6 +69,10 @@ def tell_expired(connection: Connection, head: Head, jobs: Collection[str], now:
     for row in connection.execute(found.order_by(approvals.c.id).limit(MOST_TOLD)):
         data = {**_of(head, row.task, row.kind, row.prompt), "approval": row.id, "requester": row.requester}
         notify.tell(connection, notify.EXPIRED, row.id, data, now)
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _of(head: Head, task: str, kind: str, prompt: str) -> dict[str, Any]:

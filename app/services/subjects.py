@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, select
@@ -33,6 +34,10 @@ secrets, parameters = table(Secret), table(SecretParameter)
 
 _APART: Final = frozenset({"id", "execution", "task", "unit", "attempt", "trace_id", "grace", "output_limit"})
 """What of a job says which one it is, or comes from settings: all else is what was approved."""
+
+_NONE: Final = object()
+_USUAL: Final = {one.name: one.default for one in fields(Job)}
+"""By field of a job; what has no default is never left out."""
 
 _SMALL: Final = 16_384
 """Bytes of parameters that the question of a task repeats; larger ones stand there by their digest."""
@@ -157,8 +162,14 @@ def _nodes(run: Run, task: PlanTask, given: Mapping[str, Any], place: Any) -> li
 
 
 def what_runs(message: Job) -> str:
-    """The digest of all that an order makes a node do: the same for every node, attempt and retry of it."""
-    said = {name: value for name, value in message.to_json().items() if name not in _APART}
+    """The digest of all that an order makes a node do: the same for every node, attempt and retry of it.
+
+    What is as usual is left out, so that a field more in a later version changes nothing that was approved before.
+    """
+    told = message.to_json()
+    said = {
+        name: value for name, value in told.items() if name not in _APART and value != _USUAL.get(name, _NONE)
+    }
     return hashlib.sha256(canonical(said)).hexdigest()
 
 

@@ -26,7 +26,7 @@ scripts, tasks = table(Script), table(Task)
 
 
 class Guarded:
-    """A saved script that writes down where it ran and needs an approval: the author asks, an administrator decides."""
+    """A saved script that needs an approval and writes down where it ran: the author asks, an administrator decides."""
 
     def __init__(self, running: Running, control: Control) -> None:
         self.running = running

@@ -38,6 +38,11 @@ class GateWatch:
         return self.gate in ("rejected", "expired")
 
     @property
+    def was_refused(self) -> bool:
+        """Whether it was before the last step."""
+        return self._before in ("rejected", "expired")
+
+    @property
     def was_not_opened(self) -> bool:
         return self.gate in ("rejected", "expired", "closed")
 

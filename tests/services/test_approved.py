@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,16 @@ def test_what_is_not_changed_runs(office: Office) -> None:
     collect.make_room(office.desk, "web-1")
     assert sorted(sent(office)) == ["web-1"]
     assert office.statuses(jobs, execution) == {"script.0": "dispatched"}
+
+
+def test_settings_that_differ_between_processes_are_no_change(office: Office) -> None:
+    execution = held_back(office)
+    settings = replace(office.control.settings, grace=3.0, output_limit=5000)
+    desk = replace(office.desk, control=replace(office.control, settings=settings))
+    office.hear("web-1", last_seen=office.clock.now)
+    collect.settle(desk, execution)
+    ((job, _),) = sent(office).values()
+    assert (job.grace, job.output_limit) == (3.0, 5000)
 
 
 def test_an_order_that_was_sent_is_looked_at_again_before_it_is_sent_again(office: Office) -> None:
