@@ -20,6 +20,7 @@ from app.api.nodes import nodes
 from app.api.notifications import notifications
 from app.api.packs import packs
 from app.api.people import people
+from app.api.schedules import schedules
 from app.api.strict import StrictJson
 from app.api.system import documents, system
 from app.api.workflows import workflows
@@ -91,6 +92,7 @@ def _add_routes(app: Flask) -> None:
         approvals,
         notifications,
         automation,
+        schedules,
         nodes,
         commands,
         kept,

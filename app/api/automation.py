@@ -9,7 +9,7 @@ from flask import Response, jsonify, url_for
 from flask_smorest import Blueprint
 
 from app.api import asked, asked_automation, held, paging, shown, shown_automation, within
-from app.api.executions import STARTED, submission
+from app.api.executions import STARTED, check_nodes, submission
 from app.api.gate import needs, person
 from app.api.strict import Parser
 from app.api.wiring import control, reading
@@ -29,7 +29,7 @@ _ALSO = {"schema": shown_automation.ScriptExecutionSchema, "success": True}
 
 
 @automation.route("/automation/scripts/<script:id>/execute", methods=["POST"])
-@needs("operator", within.ANYTHING)
+@needs("operator", within.SCRIPTS)
 @automation.arguments(asked_automation.ScriptExecuteSchema)
 @automation.arguments(asked.WaitQuery, location="query")
 @automation.arguments(asked.IdempotencySchema, location="headers")
@@ -38,7 +38,7 @@ _ALSO = {"schema": shown_automation.ScriptExecutionSchema, "success": True}
 @automation.alt_response(202, description="It goes on", **_ALSO)
 def execute(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any], id: str) -> Response:
     """Run a saved script on many nodes, each with a row of its own from the first moment."""
-    _hold_to_scope(body, scripted.PACK)
+    check_nodes(body.get("host_ids"), scripted.PACK, "/host_ids")
     found = scripted.saved(control(), id, body["version"], _targets(body), body["parameter_values"])
     return _start(
         found.runnable, dict(found.values), headers["key"], {"script": id, **body}, query["wait"], STORED
@@ -46,7 +46,7 @@ def execute(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any]
 
 
 @automation.route("/automation/execute", methods=["POST"])
-@needs("operator", within.ANYTHING)
+@needs("operator", within.COMMANDS)
 @automation.arguments(asked_automation.ScriptBodySchema)
 @automation.arguments(asked.WaitQuery, location="query")
 @automation.arguments(asked.IdempotencySchema, location="headers")
@@ -55,16 +55,10 @@ def execute(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any]
 @automation.alt_response(202, description="It goes on", **_ALSO)
 def execute_body(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any]) -> Response:
     """Run a script that is not saved on many nodes. It is held to the allowlist."""
-    _hold_to_scope(body, scope.pack_of(adhoc.REF))
+    check_nodes(body.get("host_ids"), scope.pack_of(adhoc.REF), "/host_ids")
     given = scripted.Body(body["shell"], body["body"], body["timeout"])
     found = scripted.given(control(), given, _targets(body))
     return _start(found, {}, headers["key"], body, query["wait"], "adhoc")
-
-
-def _hold_to_scope(body: dict[str, Any], pack: str) -> None:
-    """Before anything is looked up, so that nothing is told of nodes that are out of sight."""
-    with reading() as connection:
-        scope.check_nodes(control(), connection, person(), body.get("host_ids") or (), pack, "/host_ids")
 
 
 def _targets(body: dict[str, Any]) -> Targets:
@@ -123,7 +117,7 @@ def list_executions(query: dict[str, Any]) -> Any:
 
 
 @automation.route("/automation/executions/<ulid:id>", methods=["GET"])
-@needs("viewer", within.EXECUTION)
+@needs("viewer", within.SCRIPT_EXECUTION)
 @automation.arguments(asked_automation.FoldQuery, location="query")
 @automation.response(200, shown_automation.ScriptExecutionSchema)
 def get_execution(query: dict[str, Any], id: str) -> dict[str, Any]:
@@ -134,7 +128,7 @@ def get_execution(query: dict[str, Any], id: str) -> dict[str, Any]:
 
 
 @automation.route("/automation/executions/<ulid:id>/cancel", methods=["POST"])
-@needs("operator", within.EXECUTION)
+@needs("operator", within.SCRIPT_EXECUTION)
 @automation.arguments(asked.CancelSchema)
 @automation.response(202, shown.StatusSchema)
 def cancel(body: dict[str, Any], id: str) -> dict[str, str]:
@@ -149,7 +143,7 @@ def cancel(body: dict[str, Any], id: str) -> dict[str, str]:
 
 
 @automation.route("/automation/executions/<ulid:id>/retry", methods=["POST"])
-@needs("operator", within.EXECUTION)
+@needs("operator", within.SCRIPT_EXECUTION)
 @automation.arguments(asked.ReasonSchema)
 @automation.response(202, shown.StatusSchema)
 def retry(body: dict[str, Any], id: str) -> dict[str, str]:

@@ -53,6 +53,12 @@ class Script(Pattern):
     regex = f"(?:{Ulid.regex}|{_NAME})"
 
 
+class Schedule(Pattern):
+    """A schedule by its id or its name."""
+
+    regex = f"(?:{Ulid.regex}|{_NAME})"
+
+
 class Stream(Pattern):
     regex = "stdout|stderr"
 
@@ -67,6 +73,7 @@ _CONVERTERS = {
     "login": Login,
     "job": JobId,
     "script": Script,
+    "schedule": Schedule,
     "stream": Stream,
 }
 

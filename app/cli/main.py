@@ -33,6 +33,7 @@ COMMANDS = {
     "pack": ("app.cli.pack:pack", "Check, register, configure and delete packs."),
     "execution": ("app.cli.execution:execution", "Look at executions, follow, cancel and resolve them."),
     "approval": ("app.cli.approval:approval", "Decide what executions wait for."),
+    "schedule": ("app.cli.schedule:schedule", "What starts by itself, and when."),
     "kv": ("app.cli.kv:kv", "Values under keys, for workflows to read."),
     "secret": ("app.cli.secret:secret", "Values that jobs get and nobody reads back."),
     "node": ("app.cli.node:node", "Enrol nodes, list, drain and remove them."),

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final
 
 from app.services import cron
@@ -61,23 +60,32 @@ def spread(schedule: str, fire_time: float, jitter: float) -> float:
     return number * int(jitter * 1000) // 2**64 / 1000
 
 
+def _ticks(schedule: str, times: Cron, after: float, jitter: float) -> Iterator[Tick]:
+    """Ticks behind a time, one after another. None is put off to the time of the next one, whatever the jitter."""
+    behind = cron.times(times, after)
+    fire_time = next(behind, None)
+    while fire_time is not None:
+        then = next(behind, None) if jitter else None
+        most = jitter if then is None else min(jitter, then - fire_time)
+        yield Tick(fire_time, fire_time + spread(schedule, fire_time, most))
+        fire_time = then if jitter else next(behind, None)
+
+
 def next_tick(schedule: str, times: Cron, after: float, jitter: float) -> Tick | None:
-    """The first time behind `after`, None where there is none in the years to come."""
-    found = cron.following(times, after)
-    return None if found is None else Tick(found, found + spread(schedule, found, jitter))
+    """The first tick behind a time, None where there is none in the years to come."""
+    return next(_ticks(schedule, times, after, jitter), None)
 
 
 def pending(schedule: str, times: Cron, first: Tick, jitter: float, now: float) -> Pending:
-    """The times from `first` on that are due by now. None overtakes another by its jitter."""
+    """The ticks from `first` on that are due by now."""
     found = [first]
-    behind = cron.times(times, first.fire_time)
-    for fire_time in islice(behind, AT_ONCE):
-        tick = Tick(fire_time, max(found[-1].due_at, fire_time + spread(schedule, fire_time, jitter)))
+    for tick in _ticks(schedule, times, first.fire_time, jitter):
         if tick.due_at > now:
             return Pending(found, tick)
+        if len(found) == AT_ONCE:
+            return Pending(found, tick, cut=True)
         found.append(tick)
-    last = found.pop() if len(found) > AT_ONCE else None
-    return Pending(found, last, cut=last is not None)
+    return Pending(found, None)
 
 
 def divided(found: Pending, policy: Policy, now: float) -> tuple[list[tuple[Tick, str]], list[Tick]]:

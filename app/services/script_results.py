@@ -131,11 +131,11 @@ def list_executions(
     query = _select().order_by(executions.c.id.desc()).limit(limit)
     if before is not None:
         query = query.where(executions.c.id < before)
+    if within is not None:
+        query = query.where(within)
     if script is not None:
         named = executions.c.workflow_ref == f"{PACK}.{script}"
         query = query.where(executions.c.script != "", or_(executions.c.script == script, named))
-    if within is not None:
-        query = query.where(within)
     if words:
         query = query.where(_WORD.in_(list(words)))
         if _OPEN_WORDS.issuperset(words):
@@ -173,7 +173,7 @@ def word(connection: Connection, id_: str) -> str:
     """The one word for an execution. Raises NotFound."""
     found = connection.execute(_select().where(executions.c.id == id_)).mappings().first()
     if found is None:
-        raise _unknown(id_)
+        raise unknown(id_)
     return str(found["word"])
 
 
@@ -194,7 +194,7 @@ def execution(connection: Connection, id_: str, *, folded: bool = False) -> dict
     )
     row = connection.execute(_select(*more).where(executions.c.id == id_)).mappings().first()
     if row is None:
-        raise _unknown(id_)
+        raise unknown(id_)
     plan = rows.plan(connection, row["plan_digest"])
     task = plan.tasks[TASK]
     hosts = _hosts(connection, row, _nodes(row, task))
@@ -220,7 +220,8 @@ def execution(connection: Connection, id_: str, *, folded: bool = False) -> dict
     }
 
 
-def _unknown(execution: str) -> NotFound:
+def unknown(execution: str) -> NotFound:
+    """That there is no such execution of a script."""
     return NotFound(
         f"there is no execution {execution} of a script",
         hint=f"any other is at /api/v1/workflow-executions/{execution}",

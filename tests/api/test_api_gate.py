@@ -41,6 +41,9 @@ NEEDED = {
         GET /api/v1/nodes/<>/execute/<> /api/v1/workflow-executions/<>/jobs/<>/plan
         GET /api/v1/automation/executions /api/v1/automation/executions/<> /api/v1/features
         GET /api/v1/automation/approvals /api/v1/automation/approvals/<>
+        GET /api/v1/automation/schedules /api/v1/automation/schedules/<>
+        GET /api/v1/automation/schedules/<>/next /api/v1/automation/schedules/<>/history
+        POST /api/v1/automation/schedules/check
         GET /api/v1/kv /api/v1/kv/<>
         GET /api/v1/packs/<> /api/v1/packs/<>/files/<> /api/v1/packs/<>/config
         GET /api/v1/actions /api/v1/actions/<>
@@ -57,6 +60,10 @@ NEEDED = {
         POST /api/v1/workflow-executions/<>/pause /api/v1/workflow-executions/<>/resume
         POST /api/v1/workflow-executions/<>/retry
         GET /api/v1/workflow-executions/<>/replay
+        POST /api/v1/automation/schedules /api/v1/automation/schedules/<>/enable
+        POST /api/v1/automation/schedules/<>/disable
+        PUT /api/v1/automation/schedules/<>
+        DELETE /api/v1/automation/schedules/<>
         POST /api/v1/workflow-executions/<>/tasks/<>/resolve /api/v1/nodes/<>/drain
         POST /api/v1/nodes/<>/execute /api/v1/nodes/execute
         GET /api/v1/secrets""",
