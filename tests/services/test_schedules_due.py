@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 from desk import BOTH, executions, office_on
 from sqlalchemy import func, select, update
-from timetable import ADA, NAP, Timetable, at, rows, ticks, told
+from timetable import ADA, NAP, Timetable, at, person, rows, ticks, told
 
 from app.services import library, retention, schedules
 from app.services.misfires import spread
-from app.services.people import Person
 from app.services.schedule_targets import WORKFLOW, Target
 from app.services.schedules import Wanted
 from app.store.tables import AuditEntry, table
@@ -298,8 +297,8 @@ def test_a_clock_that_is_set_back_does_not_fire_a_time_again(times: Timetable) -
 def test_only_the_owner_or_an_administrator_changes_it(times: Timetable) -> None:
     schedule = times.add()
     with pytest.raises(Exception, match="is ada's"):
-        schedules.disable(times.control, schedule, Person("bob", "operator", ""))
-    schedules.disable(times.control, schedule, Person("root", "admin", ""))
+        schedules.disable(times.control, schedule, person("bob", "operator"))
+    schedules.disable(times.control, schedule, person("root", "admin"))
     assert times.row(schedule).enabled is False
 
 
