@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Final
 
 _OWN: Final = """
-_ allnodes args confirmpreference consolefilename debugpreference enabledexperimentalfeatures error
+_ args confirmpreference consolefilename debugpreference enabledexperimentalfeatures error
 erroractionpreference errorview event eventargs eventsubscriber executioncontext false foreach
 formatenumerationlimit home host informationpreference input iscoreclr islinux ismacos iswindows lastexitcode
 matches maximumhistorycount myinvocation nestedpromptlevel null ofs outputencoding pid profile

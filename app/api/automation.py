@@ -8,12 +8,13 @@ from typing import Any
 from flask import Response, jsonify, url_for
 from flask_smorest import Blueprint
 
-from app.api import asked, asked_automation, held, paging, shown, shown_automation
-from app.api.executions import STARTED, submission
+from app.api import asked, asked_automation, held, paging, shown, shown_automation, within
+from app.api.executions import STARTED, check_nodes, submission
 from app.api.gate import needs, person
 from app.api.strict import Parser
 from app.api.wiring import control, reading
-from app.services import features, script_results, script_retry, scripted
+from app.errors import Conflict
+from app.services import adhoc, audit, features, scope, script_results, script_retry, scripted
 from app.services.cancel import cancel as ask_to_cancel
 from app.services.guard import STORED, Origin
 from app.services.runnable import Runnable
@@ -28,7 +29,7 @@ _ALSO = {"schema": shown_automation.ScriptExecutionSchema, "success": True}
 
 
 @automation.route("/automation/scripts/<script:id>/execute", methods=["POST"])
-@needs("operator")
+@needs("operator", within.SCRIPTS)
 @automation.arguments(asked_automation.ScriptExecuteSchema)
 @automation.arguments(asked.WaitQuery, location="query")
 @automation.arguments(asked.IdempotencySchema, location="headers")
@@ -37,6 +38,7 @@ _ALSO = {"schema": shown_automation.ScriptExecutionSchema, "success": True}
 @automation.alt_response(202, description="It goes on", **_ALSO)
 def execute(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any], id: str) -> Response:
     """Run a saved script on many nodes, each with a row of its own from the first moment."""
+    check_nodes(body.get("host_ids"), scripted.PACK, "/host_ids")
     found = scripted.saved(control(), id, body["version"], _targets(body), body["parameter_values"])
     return _start(
         found.runnable, dict(found.values), headers["key"], {"script": id, **body}, query["wait"], STORED
@@ -44,7 +46,7 @@ def execute(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any]
 
 
 @automation.route("/automation/execute", methods=["POST"])
-@needs("operator")
+@needs("operator", within.COMMANDS)
 @automation.arguments(asked_automation.ScriptBodySchema)
 @automation.arguments(asked.WaitQuery, location="query")
 @automation.arguments(asked.IdempotencySchema, location="headers")
@@ -53,6 +55,7 @@ def execute(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any]
 @automation.alt_response(202, description="It goes on", **_ALSO)
 def execute_body(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any]) -> Response:
     """Run a script that is not saved on many nodes. It is held to the allowlist."""
+    check_nodes(body.get("host_ids"), scope.pack_of(adhoc.REF), "/host_ids")
     given = scripted.Body(body["shell"], body["body"], body["timeout"])
     found = scripted.given(control(), given, _targets(body))
     return _start(found, {}, headers["key"], body, query["wait"], "adhoc")
@@ -73,7 +76,11 @@ def _start(
     origin: Origin,
 ) -> Response:
     wanted = submission(runnable, values, key or "", asked_for, origin)
-    accepted = submit(control(), replace(wanted, reason=asked_for["reason"]))
+    # A gate is there at once: who asks is told that somebody has to decide.
+    is_put_off = runnable.plan.gate is None
+    wanted = replace(wanted, reason=asked_for["reason"], is_put_off=is_put_off)
+    with audit.refusals(control(), wanted.requester, "execution.submit", runnable.plan.ref, (Conflict,)):
+        accepted = submit(control(), wanted)
     finished = bool(wait) and held.until_over(accepted.execution, wait)
     return _answer(accepted, goes_on=bool(wait) and not finished)
 
@@ -90,7 +97,7 @@ def _answer(accepted: Accepted, *, goes_on: bool) -> Response:
 
 
 @automation.route("/automation/executions", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.ANYTHING)
 @automation.arguments(asked_automation.ScriptExecutionsQuery, location="query")
 @automation.response(200, shown_automation.ScriptExecutionsSchema)
 def list_executions(query: dict[str, Any]) -> Any:
@@ -104,12 +111,13 @@ def list_executions(query: dict[str, Any]) -> Any:
             before=before,
             words=query["status"],
             script=query["script"],
+            within=scope.executions_of(person()),
         )
     return paging.answer(found, query["limit"], lambda row: [row["id"]])
 
 
 @automation.route("/automation/executions/<ulid:id>", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.SCRIPT_EXECUTION)
 @automation.arguments(asked_automation.FoldQuery, location="query")
 @automation.response(200, shown_automation.ScriptExecutionSchema)
 def get_execution(query: dict[str, Any], id: str) -> dict[str, Any]:
@@ -120,7 +128,7 @@ def get_execution(query: dict[str, Any], id: str) -> dict[str, Any]:
 
 
 @automation.route("/automation/executions/<ulid:id>/cancel", methods=["POST"])
-@needs("operator")
+@needs("operator", within.SCRIPT_EXECUTION)
 @automation.arguments(asked.CancelSchema)
 @automation.response(202, shown.StatusSchema)
 def cancel(body: dict[str, Any], id: str) -> dict[str, str]:
@@ -128,17 +136,21 @@ def cancel(body: dict[str, Any], id: str) -> dict[str, str]:
     features.need(control().settings, features.EXEC)
     with reading() as connection:
         script_results.check(connection, id)
-    ask_to_cancel(control(), id, person().login, forced=body["force"], reason=body["reason"])
+    login = person().login
+    with audit.refusals(control(), login, "execution.cancel", id):
+        ask_to_cancel(control(), id, login, forced=body["force"], reason=body["reason"])
     return _status(id)
 
 
 @automation.route("/automation/executions/<ulid:id>/retry", methods=["POST"])
-@needs("operator")
+@needs("operator", within.SCRIPT_EXECUTION)
 @automation.arguments(asked.ReasonSchema)
 @automation.response(202, shown.StatusSchema)
 def retry(body: dict[str, Any], id: str) -> dict[str, str]:
     """Run a script that is over again on the nodes where it did not succeed; what succeeded keeps its result."""
-    script_retry.retry(control(), id, person().login, body["reason"])
+    login = person().login
+    with audit.refusals(control(), login, "execution.retry", id):
+        script_retry.retry(control(), id, login, body["reason"])
     return _status(id)
 
 
@@ -148,7 +160,7 @@ def _status(execution: str) -> dict[str, str]:
 
 
 @automation.route("/features", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.ANYTHING)
 @automation.response(200, shown_automation.FeaturesSchema)
 def list_features() -> dict[str, dict[str, bool]]:
     """Which parts of the automation engine are switched on here."""

@@ -11,8 +11,8 @@ from flask_smorest import Blueprint
 
 from app.api import asked, asked_commands, held, shown, within
 from app.api.command_stream import CommandFollower, Place
-from app.api.executions import STARTED, start, submission
-from app.api.gate import needs, person
+from app.api.executions import STARTED, check_nodes, start, submission
+from app.api.gate import needs
 from app.api.live import PATIENCE
 from app.api.strict import Parser
 from app.api.wiring import control, reading, wiring
@@ -101,10 +101,7 @@ def execute_on_many(body: dict[str, Any], query: dict[str, Any], headers: dict[s
     targets = Targets(
         body.get("nodes"), body.get("labels"), body["batch"], body["max_failures"], body["allow_unknown"]
     )
-    with reading() as connection:
-        scope.check_nodes(
-            control(), connection, person(), targets.names or (), scope.pack_of(adhoc.REF), "/nodes"
-        )
+    check_nodes(targets.names, scope.pack_of(adhoc.REF), "/nodes")
     runnable = adhoc.on_nodes(control(), targets, _command(body))
     return start(runnable, {}, headers["key"] or "", body, query["wait"], origin="adhoc")
 

@@ -7,10 +7,12 @@ from typing import Any
 from flask_smorest import Blueprint
 from marshmallow import Schema, fields
 
+from app.api import within
 from app.api.gate import needs
 from app.api.strict import Parser
 from app.api.wiring import control, reading
 from app.services import deploy_plans as service
+from app.services import queries
 
 deploy_plans = Blueprint("deploy_plans", __name__, description="What jobs tell their nodes.")
 deploy_plans.ARGUMENTS_PARSER = Parser()
@@ -40,9 +42,10 @@ class DeployPlanSchema(Schema):
 
 
 @deploy_plans.route("/workflow-executions/<ulid:id>/jobs/<job:job>/plan", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.EXECUTION)
 @deploy_plans.response(200, DeployPlanSchema)
 def read_plan(id: str, job: str) -> Any:
     """The files and commands of a job as its node is told them; secrets by their names."""
     with reading() as connection:
+        queries.state(connection, id)
         return service.read(control(), connection, id, job)

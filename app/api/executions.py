@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from flask import Response, jsonify, url_for
@@ -85,6 +86,12 @@ def start(
         accepted = submit(control(), wanted)
     finished = bool(wait) and held.until_over(accepted.execution, wait)
     return _answer(accepted, waited=bool(wait), finished=finished)
+
+
+def check_nodes(names: Sequence[str] | None, pack: str, at: str) -> None:
+    """Raises NotAllowed for nodes that a request names at the pointer `at`, and that are out of the person's bounds."""
+    with audit.refusals(control(), person().login, "execution.submit", pack), reading() as connection:
+        scope.check_nodes(control(), connection, person(), names or (), pack, at)
 
 
 def submission(

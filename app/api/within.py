@@ -14,7 +14,18 @@ from sqlalchemy import Connection
 
 from app.errors import MusterError, NotAllowed
 from app.language.pack_tables import CORE
-from app.services import adhoc, approvals, fleet, pack_queries, packs, queries, runnable, scope
+from app.services import (
+    adhoc,
+    approvals,
+    fleet,
+    pack_queries,
+    packs,
+    queries,
+    runnable,
+    scope,
+    script_results,
+    scripted,
+)
 from app.services.people import Person
 
 Check = Callable[[Connection, Person, str, Mapping[str, Any]], None]
@@ -90,6 +101,21 @@ def _execution(connection: Connection, person: Person, role: str, parts: Mapping
         raise _held(person, f"{role} for execution {id_}")
 
 
+def _script_execution(connection: Connection, person: Person, role: str, parts: Mapping[str, Any]) -> None:
+    id_ = parts["id"]
+    if not scope.execution(connection, id_, scope.executions_of(person)):
+        raise script_results.unknown(id_)
+    _execution(connection, person, role, parts)
+
+
+def _of(pack: str) -> Check:
+    def check(_: Connection, person: Person, role: str, __: Mapping[str, Any]) -> None:
+        if not person.may(role, pack):
+            raise _held(person, f"{role} for the pack {pack}")
+
+    return check
+
+
 def _approval(connection: Connection, person: Person, _: str, parts: Mapping[str, Any]) -> None:
     if not scope.approval(connection, parts["id"], scope.approvals_of(person)):
         raise approvals.unknown(parts["id"])
@@ -147,6 +173,10 @@ PACK = Reach("pack", _pack)
 INTO_PACK = Reach("into-pack", _into_pack)
 """The pack is made where there is none, so nobody is told that."""
 EXECUTION = Reach("execution", _execution)
+SCRIPTS = Reach("scripts", _of(scripted.PACK))
+"""Saved scripts: all of them, or none."""
+COMMANDS = Reach("commands", _of(scope.pack_of(adhoc.REF)))
+SCRIPT_EXECUTION = Reach("execution", _script_execution)
 APPROVAL = Reach("approval", _approval)
 DECISION = Reach("decision", _decision, _named)
 ANSWER = Reach("decision", _decision, _answers)

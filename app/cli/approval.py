@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from app.cli import approval_shown
 from app.cli.client import api
 from app.cli.connection import Call, calls_api
 from app.cli.plain import safe
@@ -31,7 +32,7 @@ def approval() -> None:
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many.")
 @calls_api
 def list_(call: Call, status: str, limit: int) -> None:
-    """List the questions that wait for somebody."""
+    """List the questions that wait for somebody: the inbox."""
     items = call.client.items(api("automation", "approvals"), status=status, limit=limit)
     if call.json:
         call.show({"items": items}, str)
@@ -43,12 +44,12 @@ def list_(call: Call, status: str, limit: int) -> None:
 @click.argument("id_", metavar="ID")
 @calls_api
 def show(call: Call, id_: str) -> None:
-    """Show a question: what is decided on, who may, and what was said."""
+    """Show a question: what would run where, who may decide, and what was said."""
     found = call.client.get(api("automation", "approvals", id_))
     if call.json:
         call.show(found, str)
         return
-    Screen().facts({name: value for name, value in found.items() if value not in (None, [], {}, "")})
+    approval_shown.show(Screen(), found)
 
 
 @approval.command("approve")

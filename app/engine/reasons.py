@@ -46,7 +46,7 @@ Moment = Callable[[float], str]
 class Wait:
     """One thing that stands between a task and its end.
 
-    `kind` is one of `timer`, `person`, `task`, `pause` and, for a job of the task, `node` (offline, draining or
+    `kind` is one of `timer`, `person`, `task`, `pause`, `gate` and, for a job of the task, `node` (offline, draining or
     removed), `room` (its node has as many orders as it may), `window` (so many units of its task are out),
     `handover` (it may go, and is about to), `order` (sent, not taken yet), `job` (on its node), `silent` (its node is
     not heard) and `unknown`. `until` and `since` are Unix seconds; `name` is the timer's kind, or what the node is.
@@ -168,6 +168,8 @@ def said_wait(wait: Wait, moment: Moment) -> str:
         text = f"{job} waits for room on node {wait.node}, which has as many orders as it takes"
     elif wait.kind == "window":
         text = f"{job} waits until fewer units of its task are out at once"
+    elif wait.kind == "gate":
+        text = f"{job} waits until people have approved the execution"
     elif wait.kind == "pause":
         text = f"{job} waits until somebody resumes the execution"
     elif wait.kind == "handover":

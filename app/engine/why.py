@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app.compiler.graph import FAIL, Edge, edges, layers
@@ -17,6 +17,10 @@ from app.engine.status import (
     CANCELLED,
     EXECUTION_OVER,
     FAILED,
+    GATE_CLOSED,
+    GATE_EXPIRED,
+    GATE_PENDING,
+    GATE_REJECTED,
     NOT_REACHED,
     PAUSE,
     PENDING,
@@ -221,6 +225,13 @@ def _pending(story: Story, told: Explanation, task: PlanTask, state: TaskState) 
         told.sentences.append(_said_join(told.join))
     else:
         told.sentences.append("nothing that leads to it is open any more: it may start")
+    if run.gate == GATE_PENDING:
+        told.sentences.append(
+            "people are asked for the whole execution: nothing starts before they approve it"
+        )
+        asked = story.waits.get("", ())
+        told.waits += [replace(wait, task=task.name) for wait in asked]
+        told.sentences += [said_wait(wait, story.moment) for wait in asked]
     if run.intent == PAUSE:
         told.waits.append(Wait("pause"))
         told.sentences.append("a pause was asked for: it does not start until somebody resumes")
@@ -273,6 +284,10 @@ def _why_a_child_did_not(story: Story, block: str) -> str:
 
 
 def _why_it_was_halted(run: ExecutionState) -> str:
+    if run.gate in (GATE_REJECTED, GATE_EXPIRED):
+        return f"the execution was not approved: {run.error_message}"
+    if run.gate == GATE_CLOSED:
+        return "the execution was cancelled before anybody had decided on it"
     if run.halt == "fail_fast":
         return "a task failed without a handler, and `fail_fast` stops what has not started"
     if run.intent == CANCEL:

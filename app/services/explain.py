@@ -20,6 +20,7 @@ from app.engine.state import ExecutionState, TaskState
 from app.engine.status import (
     ACCEPTED,
     DISPATCHED,
+    GATE_PENDING,
     JOB_OUT,
     JOB_OVER,
     PAUSE,
@@ -97,7 +98,8 @@ def explanations(
     found = relatives.states(connection, [execution])[execution]
     wanted = plan.tasks if task is None else [task]
     live = {name for name in wanted if found[name].status in TASK_LIVE}
-    waits = _waits(connection, settings, head, found, live, now) if live else {}
+    is_shut = head.gate == GATE_PENDING
+    waits = _waits(connection, settings, head, found, live, now) if live or is_shut else {}
     story = Story(plan, head, found, _moment, waits)
     started = [name for name in wanted if plan.tasks[name].has_child]
     children = relatives.children(connection, execution, started, _moment) if started else {}
@@ -142,7 +144,8 @@ def _waits(
 ) -> dict[str, list[Wait]]:
     gathered = [
         *_timers(connection, head.id, live),
-        *_questions(connection, head.id, live),
+        # The question of the gate belongs to no task.
+        *_questions(connection, head.id, {*live, ""} if head.gate == GATE_PENDING else live),
         *_Jobs(connection, settings, head, found, now).waits(live),
     ]
     waits: dict[str, list[Wait]] = {}
@@ -250,6 +253,8 @@ class _Jobs:
     def _why_queued(
         self, row: RowMapping, on_node: Mapping[str, int], of_task: Mapping[str, int]
     ) -> dict[str, Any]:
+        if self.head.gate == GATE_PENDING:
+            return {"kind": "gate"}
         if self.head.intent == PAUSE:
             return {"kind": "pause"}
         seen = row["last_seen"]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, and_, func, not_, select, update
 
 from app.compiler import canvas
 from app.compiler.plan import IO, Plan
@@ -37,6 +37,10 @@ jobs, nodes, tasks, executions = table(Job), table(Node), table(Task), table(Exe
 
 ORDERS_PER_SLOT = 2
 """Orders outstanding on a node for each of its slots: one runs, one is ready to follow (design 5)."""
+
+
+FULL_WINDOWS = 50
+"""Loops and fan-outs with as many units outstanding as they may have that one look for waiting jobs goes past."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,25 +245,33 @@ def promote(control: Control, connection: Connection, node: str, parcel: Parcel)
     """Hand over the oldest queued jobs of a node that has room again, whatever execution they belong to.
 
     Returns how many. Takes no execution's lock, so it is a transaction of its own: `queued` → `dispatched` is a
-    compare-and-set, and a cancel has turned the queued jobs of its execution into cancelled ones.
+    compare-and-set that sees a pause, and a cancel has turned the queued jobs of its execution into cancelled ones.
+    The oldest may be many units of a loop that may have no more outstanding: what waits behind them is looked at too.
     """
     now = control.clock()
     place = places(connection, {node}, now, control.settings.offline_after).get(node)
     if place is None or not place.online or not place.free:
         return 0
-    query = _waiting(node).order_by(jobs.c.created_at, jobs.c.id).limit(place.free)
-    count = 0
-    room: dict[tuple[str, str], int] = {}
+    query = _waiting(node).order_by(jobs.c.created_at, jobs.c.id)
     if connection.dialect.name != "sqlite":
         query = query.with_for_update(of=jobs, skip_locked=True)
-    for row in connection.execute(query).all():
-        if not _in_window(control, connection, row, room):
-            continue
-        try:
-            count += _send_alone(control, connection, row, place.recipient, parcel, expected=QUEUED)
-        except (InvalidInput, NotAllowed, TooLarge):
-            # It cannot be told to its node: the settle that is asked for here fails it and says why.
-            parcel.woken.add(row.execution)
+    count, refused = 0, set[str]()
+    room: dict[tuple[str, str], int] = {}
+    for _ in range(FULL_WINDOWS):
+        full = {key for key, left in room.items() if left <= 0}
+        others = [not_(and_(jobs.c.execution == one, jobs.c.task == task)) for one, task in full]
+        asked = query.where(*others, jobs.c.id.not_in(refused)).limit(place.free - count)
+        for row in connection.execute(asked).all():
+            if not _in_window(control, connection, row, room):
+                continue
+            try:
+                count += _send_alone(control, connection, row, place.recipient, parcel, expected=QUEUED)
+            except (InvalidInput, NotAllowed, TooLarge):
+                # It cannot be told to its node: the settle that is asked for here fails it and says why.
+                parcel.woken.add(row.execution)
+                refused.add(row.id)
+        if count >= place.free or full == {key for key, left in room.items() if left <= 0}:
+            break
     return count
 
 
@@ -325,6 +337,12 @@ def _waiting(node: str) -> Any:
     return _loaded().where(jobs.c.node == node, jobs.c.status == QUEUED, runs, may)
 
 
+_may_run = (
+    select(executions.c.id).where(executions.c.id == jobs.c.execution, executions.c.intent == RUN).exists()
+)
+"""Whoever asked for a pause may have done so after the job was looked at."""
+
+
 def _send_alone(
     control: Control, connection: Connection, row: Any, to: Recipient, parcel: Parcel, *, expected: str
 ) -> int:
@@ -346,7 +364,11 @@ def _send_alone(
         columns["sends"] = row.sends + 1
         columns["first_canvas_digest"] = row.first_canvas_digest or row.canvas_digest
     columns["send_after"] = now + control.settings.resend_after * 2 ** min(row.sends, 4)
-    changed = set_columns(connection, jobs, columns, id=job.id, status=expected)
+    if expected == QUEUED and not plan.tasks[job.task].is_finally:
+        waits = (jobs.c.id == job.id, jobs.c.status == QUEUED, _may_run)
+        changed = connection.execute(update(jobs).where(*waits).values(columns)).rowcount
+    else:
+        changed = set_columns(connection, jobs, columns, id=job.id, status=expected)
     if changed:
         parcel.members.append((member, told, to))
         parcel.woken.add(row.execution)

@@ -21,7 +21,7 @@ executions, tasks, jobs = table(Execution), table(Task), table(Job)
 MOST_CHILDREN = 20
 """Children that are told, the newest of them."""
 
-HEAD = ("id", "status", "intent", "halt", "ended_badly", "error_message", "finally_at")
+HEAD = ("id", "status", "intent", "gate", "halt", "ended_badly", "error_message", "finally_at")
 TASK = (
     "name",
     "status",

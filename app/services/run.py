@@ -16,10 +16,9 @@ from typing import Any
 from sqlalchemy import Connection, update
 
 from app.compiler.plan import Plan
-from app.engine import events as engine_events
 from app.engine.advance import advance
 from app.engine.draft import view
-from app.engine.events import Event, JobEnded, NodeBack, RetryAsked
+from app.engine.events import Event, JobEnded, NodeBack, RetryAsked, Submitted
 from app.engine.replay import data_of
 from app.engine.state import Changes, Commands, JobState, Need, Slice, Step
 from app.engine.status import EXECUTION_OVER, NOT_REACHED, PENDING
@@ -79,7 +78,9 @@ class Run:
         self.slice.plan, self.head.plan_digest = plan, digest
 
     def take(self, event: Event) -> Commands:
-        """Put one event through the engine and write what it changed."""
+        """Put one event through the engine and write what it changed. The first is that it was submitted."""
+        if not isinstance(event, Submitted):
+            self.begin()
         self._preload(event)
         step = self._advance(event)
         self._answered.append((event.kind, data_of(event, step, self.slice.limits)))
@@ -97,6 +98,11 @@ class Run:
         self.dispatch += step.commands.dispatch
         self.children = self.children or bool(step.changes.children or step.changes.closed)
         return step.commands
+
+    def begin(self) -> None:
+        """Its first event, where whoever submitted it left that to us. Idempotent."""
+        if not (self.head.event_seq or self._answered):
+            self.take(Submitted())
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
@@ -138,6 +144,7 @@ class Run:
 
     def settle(self) -> None:
         """Fold every job that is over and that no settle has folded, and write the sum. Idempotent."""
+        self.begin()
         waiting = rows.unsettled(self.connection, self.execution)
         self.load_tasks(set().union(*(self._neighbours(job.task) for job in waiting)))
         with self.gathered():
@@ -183,7 +190,7 @@ class Run:
 
     def _preload(self, event: Event) -> None:
         """What the event is sure to touch, in as few statements as possible."""
-        submitted = isinstance(event, engine_events.Submitted)
+        submitted = isinstance(event, Submitted)
         if submitted or not self.slice.fleet:
             self.slice.fleet = self.control.roster.nodes(self.connection, anew=submitted)
         job_id = getattr(event, "job", None)

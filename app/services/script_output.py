@@ -32,12 +32,15 @@ class _Stream:
 class Texts:
     """The kept output of the newest jobs of an execution. `read` fetches the texts, of all jobs or of some."""
 
-    def __init__(self, connection: Connection, execution: str, counted: Sequence[str]) -> None:
+    def __init__(self, connection: Connection, execution: str, counted: Sequence[str | None]) -> None:
         self._connection = connection
         self._execution = execution
-        self._counted = frozenset(counted)
+        self._counted = frozenset(job for job in counted if job)
         self._share = MOST_SHARE
         self._texts: dict[tuple[str, str], str] = {}
+        self._streams: dict[tuple[str, str], _Stream] = {}
+        if not self._counted:
+            return
         columns = ("job", "stream", "sha256", "kept", "truncated", "verified")
         query = select(*(outputs.c[name] for name in columns)).where(outputs.c.execution == execution)
         self._streams = {

@@ -32,6 +32,7 @@ from app.engine.status import (
     EXECUTION_OVER,
     FAILED,
     JOB_HELD,
+    JOB_OVER,
     NOT_REACHED,
     PENDING,
     QUEUED,
@@ -40,6 +41,7 @@ from app.engine.status import (
     SKIPPED,
     SUCCEEDED,
     TIMED_OUT,
+    UNKNOWN,
 )
 from app.errors import NotFound
 from app.services import script_output
@@ -120,14 +122,17 @@ def list_executions(
     before: str | None = None,
     words: Sequence[str] = (),
     script: str | None = None,
+    within: ColumnElement[bool] | None = None,
 ) -> list[dict[str, Any]]:
     """Executions of scripts, the newest first, those with an id less than `before`; `words` are of the roll-up.
 
-    `script` is the id or the name of a saved one, also of one that was deleted.
+    `script` is the id or the name of a saved one, also of one that was deleted. `within` bounds what is found.
     """
     query = _select().order_by(executions.c.id.desc()).limit(limit)
     if before is not None:
         query = query.where(executions.c.id < before)
+    if within is not None:
+        query = query.where(within)
     if script is not None:
         named = executions.c.workflow_ref == f"{PACK}.{script}"
         query = query.where(executions.c.script != "", or_(executions.c.script == script, named))
@@ -168,7 +173,7 @@ def word(connection: Connection, id_: str) -> str:
     """The one word for an execution. Raises NotFound."""
     found = connection.execute(_select().where(executions.c.id == id_)).mappings().first()
     if found is None:
-        raise _unknown(id_)
+        raise unknown(id_)
     return str(found["word"])
 
 
@@ -183,16 +188,18 @@ def execution(connection: Connection, id_: str, *, folded: bool = False) -> dict
         executions.c.status,
         tasks.c.nodes,
         tasks.c.base_attempt,
+        tasks.c.started.label("begun"),
         tasks.c.status.label("task_status"),
         tasks.c.error.label("task_error"),
     )
     row = connection.execute(_select(*more).where(executions.c.id == id_)).mappings().first()
     if row is None:
-        raise _unknown(id_)
+        raise unknown(id_)
     plan = rows.plan(connection, row["plan_digest"])
     task = plan.tasks[TASK]
     hosts = _hosts(connection, row, _nodes(row, task))
-    texts = Texts(connection, id_, [host["job"] for host in hosts if host["job"]])
+    wrote = [host["job"] for host in hosts if host["raw"] in _MAY_HAVE_WRITTEN]
+    texts = Texts(connection, id_, wrote)
     groups = script_output.groups(hosts, texts) if folded else None
     texts.read(None if groups is None else [group["of"]["job"] for group in groups])
     shown = [texts.put(host, with_text=groups is None) for host in hosts]
@@ -213,7 +220,8 @@ def execution(connection: Connection, id_: str, *, folded: bool = False) -> dict
     }
 
 
-def _unknown(execution: str) -> NotFound:
+def unknown(execution: str) -> NotFound:
+    """That there is no such execution of a script."""
     return NotFound(
         f"there is no execution {execution} of a script",
         hint=f"any other is at /api/v1/workflow-executions/{execution}",
@@ -245,6 +253,7 @@ def _nodes(row: RowMapping, task: PlanTask) -> list[str]:
     return list(nodes) if isinstance(nodes, list | tuple) else []
 
 
+_MAY_HAVE_WRITTEN: Final = JOB_OVER | JOB_HELD | {UNKNOWN}
 _STATUS: Final = {
     **dict.fromkeys((PENDING, QUEUED, DISPATCHED), QUEUED),
     **dict.fromkeys(JOB_HELD, RUNNING),
@@ -253,6 +262,8 @@ _STATUS: Final = {
 
 
 def _hosts(connection: Connection, row: RowMapping, nodes: list[str]) -> list[dict[str, Any]]:
+    if not row["begun"]:
+        return [_host(row, node, None) for node in nodes]
     latest = (
         select(jobs.c.unit, func.max(jobs.c.attempt).label("attempt"))
         .where(jobs.c.execution == row["id"], jobs.c.task == TASK, jobs.c.attempt >= row["base_attempt"])

@@ -19,6 +19,7 @@ from app.language import script_parameters
 from app.language.known import parameter_to_json
 from app.language.model import Parameter, Task, Workflow
 from app.language.script_parameters import ScriptParameter
+from app.language.script_text import render_text
 from app.services import adhoc, features
 from app.services.control import Control
 from app.services.runnable import Runnable
@@ -85,7 +86,7 @@ def saved(
     nodes = resolve(control, targets, _HOSTS)
     text, env = found.body, {one.name: f"{{{{ parameters.{one.name} }}}}" for one in declared}
     if found.substitution != BOUND:
-        text, env = script_parameters.render_text(found.body, declared, values), {}
+        text, env = render_text(found.body, declared, values), {}
     body = Body(found.shell, text, found.timeout)
     made = _fanned(f"{PACK}.{found.name}", found.name, body, env, _in_plan(declared), nodes, targets)
     gate = _gate(found, len(nodes)) if found.requires_approval else None

@@ -52,7 +52,8 @@ class Submission:
     `given_on` are the secret parameters that the parent gives on, as references. What does not come from the library
     (`origin`) is held to the allowlist. `kind` is workflow, script (with the id and version of the saved one) or adhoc.
     `schedule` is the id of the one whose time has come; its secrets are in `given_on` as well, by their names.
-    `reason` is for the audit trail.
+    `reason` is for the audit trail. One that `is_put_off` has its first jobs born by a control worker and not by the
+    request: there may be many.
     """
 
     plan: Plan
@@ -68,6 +69,7 @@ class Submission:
     script_version: int = 0
     schedule: str = ""
     reason: str = ""
+    is_put_off: bool = False
     parent: Parent | None = None
     given_on: Mapping[str, str] = field(default_factory=dict)
 
@@ -140,7 +142,8 @@ def submit(control: Control, submission: Submission, claim: Claim = _unclaimed) 
         rows.create(connection, values, plan, now)
         vault.keep(connection, sealed)
         _keep_in_audit(connection, submission, execution, examined, now)
-        Run.lock(control, connection, execution).take(Submitted())
+        if not submission.is_put_off:
+            Run.lock(control, connection, execution).take(Submitted())
     scope.note(execution=execution, trace_id=trace_id)
     log.info("execution accepted", extra=scope.facts(workflow=plan.ref, revision=submission.revision))
     control.tally.count(CREATED)

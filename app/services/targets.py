@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,7 @@ def labelled(fleet: Mapping[str, Any], labels: Mapping[str, str]) -> list[str]:
     return found
 
 
-def refuse_unknown(fleet: Mapping[str, Any], names: Sequence[str], pointer: str) -> None:
+def refuse_unknown(fleet: Container[str], names: Sequence[str], pointer: str) -> None:
     """Raises InvalidInput with a pointer below `pointer` for each name that no node has."""
     missing = [(position, name) for position, name in enumerate(names) if name not in fleet]
     if missing:
@@ -79,12 +79,13 @@ def resolve(control: Control, targets: Targets, pointer: str) -> list[str]:
     `pointer` is where their names stand in the request. Raises InvalidInput: names that no node has (with
     `allow_unknown` only where all are), labels that none has.
     """
-    fleet = fleet_now(control)
     if targets.labels is not None:
-        return sorted(labelled(fleet, targets.labels))
+        return sorted(labelled(fleet_now(control), targets.labels))
     names = list(targets.names or ())
-    if not targets.allow_unknown or not any(name in fleet for name in names):
-        refuse_unknown(fleet, names, pointer)
+    with control.store.read() as connection:
+        known = set(connection.execute(select(nodes.c.name).where(nodes.c.state != "removed")).scalars())
+    if not targets.allow_unknown or known.isdisjoint(names):
+        refuse_unknown(known, names, pointer)
     return names
 
 

@@ -24,6 +24,7 @@ from app.engine.status import (
     PAUSE,
     QUEUED,
     RUNNING,
+    SCHEDULING,
     SUSPECT,
     TIMED_OUT,
     UNKNOWN,
@@ -61,6 +62,7 @@ def tick(desk: Desk, holder: str) -> bool:
         return False
     parts: tuple[Callable[[Desk], None], ...] = (
         _timers,
+        _put_off,
         _unsettled,
         _families,
         _queued,
@@ -180,6 +182,15 @@ def _still_due(connection: Connection, row: Any, now: float) -> bool:
         timers.c.due_at <= now,
     )
     return connection.execute(query).first() is not None
+
+
+def _put_off(desk: Desk) -> None:
+    """Executions whose first jobs are still to be born, and whose nudge was lost."""
+    before = desk.control.clock() - SETTLE_AFTER
+    query = select(executions.c.id).where(executions.c.status == SCHEDULING, executions.c.created_at < before)
+    for row in _rows(desk, query):
+        with apart(row.id):
+            collect.settle(desk, row.id)
 
 
 def _unsettled(desk: Desk) -> None:

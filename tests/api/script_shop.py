@@ -9,6 +9,7 @@ from typing import Any
 from api_world import World
 from sqlalchemy import insert, update
 
+from app.services.run import Run
 from app.store.tables import Script, ScriptVersion, table
 
 scripts, versions = table(Script), table(ScriptVersion)
@@ -60,3 +61,9 @@ def put(world: World, name: str, body: str, parameters: Sequence[Any] = (), **mo
             connection.execute(update(scripts).where(scripts.c.id == script).values(version=number))
         connection.execute(insert(versions).values(version))
     return script
+
+
+def begin(world: World, execution: str) -> None:
+    """As if a control worker had been nudged: what the request put off is done."""
+    with world.control.store.write() as connection:
+        Run.lock(world.control, connection, execution).begin()

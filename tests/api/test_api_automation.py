@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import script_shop
 from api_world import World, build
-from script_shop import BODY, EXECUTE, GOOD
+from script_shop import BODY, EXECUTE, GOOD, TARGET
 from sqlalchemy import delete, event, select, update
 
 from app.engine.rollup import LOST_OR_FAILED, WORDS
@@ -32,6 +32,8 @@ def start(world: World, body: dict[str, Any], path: str = EXECUTE, **options: An
     assert answer.status_code == 201, answer.text
     assert answer.headers["Location"].endswith(f"/automation/executions/{answer.get_json()['id']}")
     found: dict[str, Any] = answer.get_json()
+    assert {host["status"] for host in found["hosts"]} == {"queued"}
+    script_shop.begin(world, found["id"])
     return found
 
 
@@ -98,12 +100,12 @@ def test_how_it_goes_and_what_the_hosts_say(fleet: World) -> None:
 def test_a_host_without_the_shell_is_skipped_with_the_reason(fleet: World) -> None:
     script_shop.put(fleet, "zeta", "print $1\n", shell="zsh")
     path = "/automation/scripts/zeta/execute"
-    found = start(fleet, {"host_ids": ["web-1", "web-3"]}, path)
+    found = shown(fleet, start(fleet, {"host_ids": ["web-1", "web-3"]}, path)["id"])
     assert found["skipped_hosts"] == [{"host_id": "web-3", "reason": "node web-3 has no zsh"}]
     end(fleet, found["id"], 1)
     assert shown(fleet, found["id"])["status"] == "succeeded"
     # All skipped is skipped, never succeeded.
-    found = start(fleet, {"host_ids": ["web-3"]}, path)
+    found = shown(fleet, start(fleet, {"host_ids": ["web-3"]}, path)["id"])
     assert (found["status"], found["skipped_count"]) == ("skipped", 1)
     assert listed(fleet, "?status=skipped") == [(found["id"], "skipped")]
 
@@ -181,6 +183,23 @@ def test_cancel(fleet: World) -> None:
     assert fleet.post(f"/automation/executions/{id_}/cancel", {}, "operator").status_code == 409
 
 
+@pytest.mark.parametrize("first", ["cancel", "pause"])
+def test_who_is_faster_than_the_control_workers(fleet: World, first: str) -> None:
+    """The request has left the jobs to them: whatever is asked for in between comes after they were born."""
+    answer = fleet.post(EXECUTE, GOOD, "operator")
+    id_ = answer.get_json()["id"]
+    assert fleet.open_jobs(id_) == []
+    assert fleet.get(f"/workflow-executions/{id_}")["status"] == "scheduling"
+    assert fleet.post(f"/workflow-executions/{id_}/{first}", {}, "operator").status_code == 202
+    script_shop.begin(fleet, id_)
+    found = shown(fleet, id_)
+    assert found["status"] == ("cancelled" if first == "cancel" else "queued")
+    assert len(fleet.open_jobs(id_)) == (0 if first == "cancel" else 3)
+    kinds = [one["kind"] for one in fleet.get(f"/workflow-executions/{id_}/events")["items"]]
+    assert kinds[:2] == ["submitted", f"{first}.asked"]
+    assert kinds.count("submitted") == 1
+
+
 def test_versions_and_what_is_deleted(fleet: World) -> None:
     script_shop.put(fleet, "deploy", "echo two\n", [], version=2)
     old = start(fleet, {**GOOD, "version": 1})
@@ -218,6 +237,36 @@ def test_a_secret_is_in_no_plan_and_in_no_answer(fleet: World) -> None:
         ]
         assert connection.execute(select(secrets.c.name)).scalars().all() == ["token"]
     assert not any("hunter2" in row for row in whole)
+
+
+def test_text_is_put_in_once_where_the_author_asked_for_it(fleet: World) -> None:
+    declared = [{**one, "name": name} for name, one in (("a", TARGET), ("b", TARGET))]
+    script_shop.put(fleet, "paste", "echo ${a} ${b} ${c} $a\n", declared, substitution="text")
+    body = {"host_ids": ["web-1"], "parameter_values": {"a": "${b}", "b": "two"}}
+    found = start(fleet, body, "/automation/scripts/paste/execute")
+    assert found["body"] == "echo ${b} two ${c} $a\n"
+
+
+def test_a_script_that_requires_an_approval_waits_for_it(fleet: World) -> None:
+    script_shop.put(fleet, "wipe", "true\n", requires_approval=True, approval={"quorum": 1})
+    answer = fleet.post("/automation/scripts/wipe/execute", {"labels": {"role": "web"}}, "operator")
+    id_ = answer.get_json()["id"]
+    found = shown(fleet, id_)
+    assert found == answer.get_json()
+    assert (found["status"], found["gate"], found["requires_approval"]) == (
+        "pending_approval",
+        "pending",
+        True,
+    )
+    assert {host["status"] for host in found["hosts"]} == {"queued"}
+    assert listed(fleet, "?status=pending_approval") == [(id_, "pending_approval")]
+    (asked,) = fleet.get("/automation/approvals?status=pending")["items"]
+    assert asked["prompt"] == "Run the script wipe, version 1, on 3 nodes?"
+    assert fleet.open_jobs(id_) == []
+    path = f"/automation/approvals/{asked['id']}"
+    assert fleet.post(f"{path}/approve", {}, "admin").status_code in (200, 202)
+    assert shown(fleet, id_)["status"] == "queued"
+    assert len(fleet.open_jobs(id_)) == 3
 
 
 def test_the_same_key_is_the_same_execution(fleet: World) -> None:

@@ -39,6 +39,7 @@ NEEDED = {
         GET /api/v1/workflow-executions/<>/tasks/<>/explain /api/v1/workflows/<>/graph
         GET /api/v1/workflow-executions/<>/jobs/<>/output/<> /api/v1/nodes /api/v1/nodes/<>
         GET /api/v1/nodes/<>/execute/<> /api/v1/workflow-executions/<>/jobs/<>/plan
+        GET /api/v1/automation/executions /api/v1/automation/executions/<> /api/v1/features
         GET /api/v1/automation/approvals /api/v1/automation/approvals/<>
         GET /api/v1/automation/schedules /api/v1/automation/schedules/<>
         GET /api/v1/automation/schedules/<>/next /api/v1/automation/schedules/<>/history
@@ -53,6 +54,8 @@ NEEDED = {
     "operator or approver": """
         POST /api/v1/automation/approvals/<>/answer""",
     "operator": """
+        POST /api/v1/automation/scripts/<>/execute /api/v1/automation/execute
+        POST /api/v1/automation/executions/<>/cancel /api/v1/automation/executions/<>/retry
         POST /api/v1/workflows/<>/execute /api/v1/workflow-executions/<>/cancel
         POST /api/v1/workflow-executions/<>/pause /api/v1/workflow-executions/<>/resume
         POST /api/v1/workflow-executions/<>/retry

@@ -244,6 +244,12 @@ def test_commands_are_of_the_pack_adhoc(shop: World) -> None:
     answer = shop.post("/nodes/execute", {**command, "nodes": ["web-1", "db-1", "nothing"]}, "shell")
     assert told(answer) == (403, "out-of-scope")
     assert [one["pointer"] for one in answer.get_json()["errors"]] == ["/nodes/1", "/nodes/2"]
+    with shop.control.store.read() as connection:
+        query = select(entries.c.action, entries.c.subject, entries.c.detail).where(
+            entries.c.person == "shell"
+        )
+        row = connection.execute(query.order_by(entries.c.id.desc()).limit(1)).one()
+    assert (row.action, row.subject, row.detail["code"]) == ("execution.submit", "adhoc", "out-of-scope")
     # Nobody can tell from the answer which of the two is there.
     assert len({one["detail"].replace("db-1", "nothing") for one in answer.get_json()["errors"]}) == 1
     assert shop.post("/nodes/execute", {**command, "nodes": ["web-1", "web-2"]}, "shell").status_code == 201

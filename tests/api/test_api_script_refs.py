@@ -88,6 +88,13 @@ def test_a_value_that_a_template_gave_is_looked_at(shop: World) -> None:
         job_of(shop, execute(shop, target="; reboot"))
 
 
+def test_a_secret_goes_into_a_secret_parameter_only(shop: World) -> None:
+    wrong = WORKFLOW.replace('target: "{{ parameters.target }}"', 'target: "{{ parameters.token }}"')
+    assert shop.post("/packs/demo/workflows", {"definition": wrong}).status_code == 201
+    with pytest.raises(InvalidInput, match="`target` was given a secret"):
+        job_of(shop, execute(shop, target="srv", token="hunter2-hunter2"))
+
+
 def test_the_newest_version_counts_when_it_starts_and_stays(shop: World) -> None:
     first = execute(shop, target="srv")
     script_shop.put(shop, "deploy", "echo two\n", DECLARED, version=2)

@@ -64,7 +64,7 @@ class Request(BaseHTTPRequestHandler):
         else:
             handler(self)
 
-    do_GET = do_POST = do_DELETE = do_PUT = _serve
+    do_GET = do_POST = do_DELETE = do_PUT = do_PATCH = _serve
 
     def log_message(self, *_: object) -> None:
         """Silence."""

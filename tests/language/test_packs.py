@@ -178,7 +178,9 @@ def test_ordinary_names_are_free(runner: str) -> None:
         "host",
         "Path",
     )
-    assert [name for name in free if is_reserved(name, runner)] == []
+    # PowerShell's own variable of that name cannot be set.
+    taken = ["host"] if runner == "powershell" else []
+    assert [name for name in free if is_reserved(name, runner)] == taken
 
 
 def test_a_thousand_problems_end_somewhere() -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import delete, select, update
 from app.errors import Conflict, InvalidInput, NotAllowed
 from app.services import again, cancel, collect, hold
 from app.services.approvals import get
+from app.services.explain import explanations
 from app.store.tables import Approval, Execution, Script, Timer, table
 
 approvals, executions, timers = table(Approval), table(Execution), table(Timer)
@@ -125,6 +126,21 @@ def test_a_resume_does_not_open_the_gate(office: Office) -> None:
     collect.settle(office.desk, execution)
     assert state(office, execution) == ("waiting", "pending")
     assert not office.sent
+
+
+def test_it_is_explained_what_it_waits_for(office: Office) -> None:
+    execution = execute(office.control, runnable(WEB))
+    with office.store.read() as connection:
+        (told_,) = explanations(connection, office.control.settings, execution, office.clock.now)
+    (wait,) = told_["waits"]
+    question = questions(office.control, execution)[0].id
+    assert (told_["verdict"], wait["kind"], wait["approval"]) == ("waits", "person", question)
+    assert any(question in line for line in told_["sentences"])
+    approve(office.control, execution, verb="reject")
+    with office.store.read() as connection:
+        (told_,) = explanations(connection, office.control.settings, execution, office.clock.now)
+    assert told_["verdict"] == "never"
+    assert any("not approved: rejected by bob" in line for line in told_["sentences"])
 
 
 # a retry

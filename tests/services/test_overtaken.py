@@ -17,7 +17,7 @@ import pytest
 from desk import EPOCH, Office, Step, jobs, office_on
 from sqlalchemy import event, func, select, text, update
 
-from app.services import again, cancel, collect, presence, resolve, retention, tick
+from app.services import again, cancel, collect, hold, presence, resolve, retention, tick
 from app.store import executions as rows
 from app.store import prepared
 from app.store.executions import UnknownExecution
@@ -37,7 +37,7 @@ tasks:
       - {name: b, action: core.shell, delegate_to: web-2, input: {command: ['true']}}
   - {name: z, action: core.shell, delegate_to: web-1, input: {command: ['true']}}
 """
-outputs = table(Output)
+executions, outputs = table(Execution), table(Output)
 DEADLINE = 20.0
 
 
@@ -239,6 +239,29 @@ def test_a_job_that_was_heard_to_run_is_never_sent_again(office: Office) -> None
     for _ in range(2):
         report(office, job, "not_known")
     assert office.job(job).status == "unknown"
+
+
+ONE = """
+tasks:
+  - {name: a, action: core.shell, delegate_to: web-1, input: {command: ['true']}}
+"""
+
+
+def test_what_was_paused_meanwhile_is_not_handed_over(office: Office) -> None:
+    office.hear("web-1", last_seen=None)
+    execution, other = office.submit(ONE), office.submit(ONE)
+    office.hear("web-1", last_seen=office.clock.now)
+    with stopped_at(office, lambda: collect.make_room(office.desk, "web-1")) as reached:
+        assert reached
+        # As a pause that was committed after what may run was read: one that has to read the job waits for it.
+        with office.store.write() as connection:
+            connection.execute(update(executions).where(executions.c.id == execution).values(intent="pause"))
+    assert office.job(f"{execution}.a.0.1").status == "queued"
+    assert office.job(f"{other}.a.0.1").status == "dispatched"
+    assert {member.job for member, _ in office.sent} == {f"{other}.a.0.1"}
+    hold.resume(office.control, execution, "ada")
+    collect.settle(office.desk, execution)
+    assert office.job(f"{execution}.a.0.1").status == "dispatched"
 
 
 def test_what_is_tried_again_meanwhile_is_not_pruned(office: Office) -> None:

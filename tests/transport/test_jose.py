@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from app.transport import jose, sealing
 from app.transport.keys import KeyPair, check_proof
-from app.transport.messages import Order, Outcome
+from app.transport.messages import READABLE_VERSIONS, Order, Outcome
 from app.transport.segments import Malformed, decode, encode
 
 PAIR = KeyPair.generate()
@@ -102,8 +102,13 @@ def test_keys_and_tokens_of_the_version_before_are_read(tmp_path: Path) -> None:
     assert [control.kid, node.kid] == [OLD["control_kid"], OLD["node_kid"]]
     assert node.public_keys.fingerprint == OLD["node_fingerprint"]
     place: dict[str, Any] = {"installation": "inst", "node": "web-1", "epoch": "ep1", "now": 1.8e9}
+    with pytest.raises(sealing.Refused, match="order_version"):
+        sealing.open_order(OLD["order"], node, [control.public_keys], **place)
+    # As a node reads its own journal after an upgrade.
+    place["versions"] = READABLE_VERSIONS
     order = sealing.open_order(OLD["order"], node, [control.public_keys], **place)
     assert order == Order.from_json(OLD["order_is"])
+    assert [job.digest for job in order.jobs] == OLD["order_is"]["digests"]
     signer = sealing.Signer("web-1", "ep1", node.public_keys)
     outcome = sealing.open_outcome(OLD["outcome"], control, {node.kid: signer}.get)
     assert outcome == Outcome.from_json(OLD["outcome_is"])
