@@ -21,6 +21,7 @@ from app.api.notifications import notifications
 from app.api.packs import packs
 from app.api.people import people
 from app.api.schedules import schedules
+from app.api.scripts import scripts
 from app.api.strict import StrictJson
 from app.api.system import documents, system
 from app.api.workflows import workflows
@@ -92,6 +93,7 @@ def _add_routes(app: Flask) -> None:
         approvals,
         notifications,
         automation,
+        scripts,
         schedules,
         nodes,
         commands,

@@ -53,6 +53,15 @@ class Script(Pattern):
     regex = f"(?:{Ulid.regex}|{_NAME})"
 
 
+class Version(Pattern):
+    """The number of a version."""
+
+    regex = "[1-9][0-9]{0,8}"
+
+    def to_python(self, value: str) -> int:
+        return int(value)
+
+
 class Schedule(Pattern):
     """A schedule by its id or its name."""
 
@@ -73,6 +82,7 @@ _CONVERTERS = {
     "login": Login,
     "job": JobId,
     "script": Script,
+    "version": Version,
     "schedule": Schedule,
     "stream": Stream,
 }

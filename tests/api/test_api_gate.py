@@ -26,6 +26,9 @@ SAMPLES = {
     "key": "app/port",
     "path": "pack.yaml",
     "login": "nobody",
+    "n": "1",
+    "a": "1",
+    "b": "2",
 }
 OPEN = {("GET", "/healthz"), ("POST", "/api/v1/nodes/enroll")}
 NEEDED = {
@@ -41,6 +44,9 @@ NEEDED = {
         GET /api/v1/nodes/<>/execute/<> /api/v1/workflow-executions/<>/jobs/<>/plan
         GET /api/v1/automation/executions /api/v1/automation/executions/<> /api/v1/features
         GET /api/v1/automation/approvals /api/v1/automation/approvals/<>
+        GET /api/v1/automation/scripts /api/v1/automation/scripts/<> /api/v1/automation/scripts/<>/versions
+        GET /api/v1/automation/scripts/<>/versions/<> /api/v1/automation/scripts/<>/versions/<>/diff/<>
+        POST /api/v1/automation/scripts/check
         GET /api/v1/automation/schedules /api/v1/automation/schedules/<>
         GET /api/v1/automation/schedules/<>/next /api/v1/automation/schedules/<>/history
         POST /api/v1/automation/schedules/check
@@ -69,7 +75,8 @@ NEEDED = {
         GET /api/v1/secrets""",
     "author": """
         POST /api/v1/packs/<>/workflows /api/v1/workflow-executions
-        POST /api/v1/packs
+        POST /api/v1/packs /api/v1/automation/scripts /api/v1/automation/scripts/<>/rollback
+        DELETE /api/v1/automation/scripts/<>
         PUT /api/v1/workflows/<> /api/v1/packs/<>/config /api/v1/kv/<> /api/v1/secrets/<>
         DELETE /api/v1/workflows/<> /api/v1/packs/<> /api/v1/kv/<> /api/v1/secrets/<>""",
     "admin": """
