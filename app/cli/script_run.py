@@ -74,7 +74,7 @@ def run(call: Call, name: str, nodes: Sequence[str], labels: Sequence[str], **op
     if not options["following"]:
         call.show(started, lambda one: f"execution={safe(execution)} status={safe(str(one.get('status')))}")
         return 0
-    return _follow(call, execution, folding=options["folding"])
+    return _follow(call, execution, folding=options["folding"], is_live=not call.json)
 
 
 def _where(nodes: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def _values(pairs: Sequence[str], file: str | None) -> dict[str, Any]:
     return found
 
 
-def _follow(call: Call, execution: str, *, folding: bool | None) -> int:
+def _follow(call: Call, execution: str, *, folding: bool | None, is_live: bool) -> int:
     screen = Screen()
     printer = Printer(screen, is_told=False)
     state: dict[str, Any] = {}
@@ -112,12 +112,12 @@ def _follow(call: Call, execution: str, *, folding: bool | None) -> int:
     def take(message: sse.Message) -> None:
         if message.event == "end":
             state.update(json.loads(message.data))
-        if not call.json:
+        if is_live:
             printer.take(message)
 
-    place = (api("workflow-executions", execution, "events"), {} if call.json else {"output": 1})
+    place = (api("workflow-executions", execution, "events"), {"output": 1} if is_live else {})
     was_cancelled = watch(call.client, execution, place, take, None)
-    found = _shown(call, screen, execution, folding=folding, texts=False)
+    found = _shown(call, screen, execution, folding=folding, texts=not is_live)
     hosts = found.get("hosts") or ()
     return INTERRUPTED if was_cancelled else exit_code_of(hosts, failed=state.get("status") != "completed")
 
@@ -211,7 +211,7 @@ def results(call: Call, execution: str, folding: bool | None) -> None:
 @click.command("retry", short_help="Run a script again where it failed.")
 @click.argument("execution", metavar="EXECUTION")
 @click.option("--reason", default="", help="Why, for the audit trail.")
-@click.option("--follow/--no-follow", "following", default=True, help="Show it live until it is over.")
+@click.option("--follow/--no-follow", "following", default=True, help="Wait until it is over, and show it.")
 @calls_api
 def retry(call: Call, execution: str, reason: str, following: bool) -> int:
     """Run a script that is over again on the nodes where it did not succeed; what succeeded keeps its result."""
@@ -219,4 +219,5 @@ def retry(call: Call, execution: str, reason: str, following: bool) -> int:
     if not following:
         call.show(answer, lambda one: f"execution={safe(execution)} status={safe(str(one.get('status')))}")
         return 0
-    return _follow(call, execution, folding=None)
+    # Its stream begins with what the nodes said the time before.
+    return _follow(call, execution, folding=None, is_live=False)

@@ -18,8 +18,8 @@ from app.errors import NotFound, TooLarge
 from app.language import script_parameters
 from app.language.known import parameter_to_json
 from app.language.model import Parameter, Task, Workflow
+from app.language.script_lint import render_text
 from app.language.script_parameters import ScriptParameter
-from app.language.script_text import render_text
 from app.services import adhoc, features
 from app.services.control import Control
 from app.services.runnable import Runnable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from app.engine import events, status
 from app.language import allowlist, grammar, pack_tables
 from app.language.fields import Table
 from app.language.filters import FILTERS
+from app.language.model import PinnedScript
 from app.language.not_yet import NOT_YET
 from app.language.parameters import TYPES
 from app.language.parse import load
@@ -33,7 +34,17 @@ from app.language.predicates import TESTS
 from app.services.measures import MEASURES
 from app.settings import Settings, environment_name
 
-SHIPPED = known_in([ROOT / "config" / "packs"])
+DEPLOY = PinnedScript(
+    "id",
+    "deploy",
+    3,
+    "sh",
+    'ls "${target}"\n',
+    ({"name": "target", "type": "string", "required": True}, {"name": "token", "type": "secret"}),
+    60.0,
+)
+"""The saved script that documents speak of."""
+SHIPPED = replace(known_in([ROOT / "config" / "packs"]), scripts={"deploy": DEPLOY, "deploy@3": DEPLOY})
 YAML_BLOCKS = [block for block in blocks() if block.info.split(" ")[:1] == ["yaml"]]
 WORKFLOWS = [block for block in YAML_BLOCKS if block.info == "yaml"]
 
