@@ -15,9 +15,8 @@ from app.errors import InvalidInput
 from app.language import findings
 from app.language.script_declarations import read
 from app.language.script_form import Form, check
-from app.language.script_lint import SHELLS, check_text, lint
+from app.language.script_lint import SHELLS, check_text, lint, render_text
 from app.language.script_parameters import ScriptParameter
-from app.language.script_text import render_text
 
 CASES = yaml.safe_load((Path(__file__).parent.parent / "cases" / "scripts" / "lint.yaml").read_text())
 DECLARED = (
