@@ -53,8 +53,8 @@ class Script(Pattern):
     regex = f"(?:{Ulid.regex}|{_NAME})"
 
 
-class Number(Pattern):
-    """That of a version."""
+class Version(Pattern):
+    """The number of a version."""
 
     regex = "[1-9][0-9]{0,8}"
 
@@ -82,7 +82,7 @@ _CONVERTERS = {
     "login": Login,
     "job": JobId,
     "script": Script,
-    "number": Number,
+    "version": Version,
     "schedule": Schedule,
     "stream": Stream,
 }

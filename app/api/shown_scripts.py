@@ -7,54 +7,66 @@ from marshmallow import Schema, fields
 from app.api.shown import Moment
 
 
-class ScriptShownSchema(Schema):
-    """One version of a script, with what holds for all of them. `author` and `created_at` are the version's."""
+class ScriptSummarySchema(Schema):
+    id = fields.String()
+    name = fields.String()
+    description = fields.String()
+    tags = fields.List(fields.String())
+    shell = fields.String()
+    version = fields.Integer()
+    timeout = fields.Float()
+    requires_approval = fields.Boolean()
+    revision = fields.Integer()
+    updated_by = fields.String()
+    created_at = Moment()
+    updated_at = Moment()
+
+
+class ScriptsSchema(Schema):
+    items = fields.List(fields.Nested(ScriptSummarySchema))
+    next_cursor = fields.String(allow_none=True)
+
+
+class SavedScriptSchema(Schema):
+    """A script in one version. `author` and `created_at` are those of the version."""
 
     id = fields.String()
     name = fields.String()
-    version = fields.Integer()
+    description = fields.String()
+    tags = fields.List(fields.String())
+    timeout = fields.Float()
+    requires_approval = fields.Boolean()
+    approval = fields.Dict()
     revision = fields.Integer()
+    version = fields.Integer()
     shell = fields.String()
     body = fields.String()
     parameters = fields.List(fields.Dict())
     substitution = fields.String()
     digest = fields.String()
-    timeout = fields.Float()
-    description = fields.String()
-    tags = fields.List(fields.String())
-    requires_approval = fields.Boolean()
-    approval = fields.Dict()
     author = fields.String()
     created_at = Moment()
-    updated_by = fields.String()
-    updated_at = Moment()
 
 
-class ScriptSavedSchema(ScriptShownSchema):
-    """`change` says what became of it: created, version (a new one), updated (how it is run) or none."""
+class ScriptSavedSchema(SavedScriptSchema):
+    """`result` is created, updated or unchanged; `changed` are the fields that are different now."""
 
-    change = fields.String()
+    result = fields.String()
+    changed = fields.List(fields.String())
     warnings = fields.List(fields.Dict())
 
 
-class ScriptSummarySchema(ScriptShownSchema):
-    class Meta:
-        exclude = ("body",)
-
-
-class ScriptListSchema(Schema):
-    items = fields.List(fields.Nested(ScriptSummarySchema))
-    next_cursor = fields.String(allow_none=True)
+class ScriptCheckedSchema(Schema):
+    warnings = fields.List(fields.Dict())
 
 
 class ScriptVersionSchema(Schema):
     version = fields.Integer()
     shell = fields.String()
-    parameters = fields.List(fields.Dict())
-    substitution = fields.String()
     digest = fields.String()
     author = fields.String()
     created_at = Moment()
+    characters = fields.Integer()
 
 
 class ScriptVersionsSchema(Schema):
@@ -62,15 +74,18 @@ class ScriptVersionsSchema(Schema):
     next_cursor = fields.String(allow_none=True)
 
 
-class ScriptDiffSchema(Schema):
-    """`diff` is a unified diff of the bodies; `changed` has what else differs, as it was and as it is."""
+class FieldChangeSchema(Schema):
+    old = fields.Raw()
+    new = fields.Raw()
 
-    script = fields.String()
+
+class ScriptDiffSchema(Schema):
+    """`diff` is a unified diff of the bodies; `fields` are the other things that differ, by name."""
+
+    id = fields.String()
+    name = fields.String()
     old = fields.Integer()
     new = fields.Integer()
+    changed = fields.List(fields.String())
+    fields_ = fields.Dict(keys=fields.String(), values=fields.Nested(FieldChangeSchema), data_key="fields")
     diff = fields.String()
-    changed = fields.Dict()
-
-
-class ScriptCheckedSchema(Schema):
-    warnings = fields.List(fields.Dict())

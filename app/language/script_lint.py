@@ -1,15 +1,16 @@
-"""What is checked of a saved script's text beside its parameters."""
+"""What is checked of a saved script's text beside its parameters, and the one pass of `substitution: text`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from app.language import patterns
 from app.language.findings import Finding, Lint
 from app.language.lint_posix import lint as lint_posix
 from app.language.lint_windows import lint_cmd, lint_powershell
-from app.language.script_parameters import ScriptParameter, Told, told
+from app.language.script_parameters import ScriptParameter, Told, env_text, told
 
 SHELLS: Final = ("bash", "zsh", "sh", "ksh", "powershell", "cmd", "dash", "python")
 """What may run a saved script."""
@@ -21,6 +22,7 @@ SUBSTITUTIONS: Final = (BOUND, TEXT)
 
 METACHARACTERS: Final = "$`\"'\\;&|<>(){}[]*?!#~%^\n\r\t "
 
+_PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
 _LINTS: Final[dict[str, Lint]] = {
     **dict.fromkeys(("bash", "zsh", "sh", "ksh", "dash"), lint_posix),
     "powershell": lint_powershell,
@@ -67,3 +69,12 @@ def _risky(one: ScriptParameter) -> str:
             sorted({letter for text in one.choices for letter in str(text) if letter in METACHARACTERS})
         )
     return patterns.parse(one.pattern).characters_of(METACHARACTERS) if one.pattern else ""
+
+
+def render_text(body: str, declarations: Sequence[ScriptParameter], values: Mapping[str, Any]) -> str:
+    """The body with each `${name}` of a parameter replaced by its bound value, in one pass from left to right.
+
+    What was put in is not looked at again, and other placeholders stay as they are.
+    """
+    texts = {one.name: env_text(one.type, values.get(one.name)) for one in declarations}
+    return _PLACEHOLDER.sub(lambda found: texts.get(found[1], found[0]), body)

@@ -1,216 +1,239 @@
-"""Saved scripts: kept in versions that never change. What a script does has a version; how it is run has none."""
+"""Saved scripts: kept with every version that they had, brought back to one of them, forgotten."""
 
 from __future__ import annotations
 
-import difflib
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any
 
-from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.errors import Conflict, NotFound
 from app.ids import ulid
+from app.language import script_form
+from app.language.script_form import Checked, Form
 from app.services import audit, features
 from app.services.control import Control
-from app.services.script_drafts import Checked, Draft, check
-from app.store import scripts as rows
-from app.store.scripts import SavedScript
+from app.store.scripts import SavedScript, load
 from app.store.tables import Script, ScriptVersion, table
+from app.transport.messages import canonical
 
 scripts, versions = table(Script), table(ScriptVersion)
 
-NEVER: Final = 0
-"""The revision that a script has before it is saved for the first time."""
+NEVER = 0
+"""The revision that a script has before there is one."""
+
+WHAT_RUNS = ("shell", "body", "parameters", "substitution")
+"""What a version holds; a change of it makes a new one."""
+BESIDE = ("name", "description", "tags", "timeout", "requires_approval", "approval")
+"""What holds for all versions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What a save came to. `change` is created, version (a new one), updated (how it is run) or none."""
+    """What came of it. `changed` are the fields that are different now; none of them where nothing had to be stored."""
 
-    script: SavedScript
-    change: str
-    warnings: tuple[Mapping[str, Any], ...] = ()
+    id: str
+    name: str
+    version: int
+    revision: int
+    is_new: bool
+    changed: tuple[str, ...]
+    warnings: list[dict[str, Any]]
 
 
-CREATED, VERSION, UPDATED, NONE = "created", "version", "updated", "none"
+def save(
+    control: Control, form: Form, person: str, *, script: str = "", expected: int | None = None
+) -> Saved:
+    """Keep a script under its name; with `script`, an id, that one, which may get another name by it.
 
-
-def save(control: Control, draft: Draft, person: str, *, expected: int | None = None) -> Saved:
-    """Keep a script, as a new version where what it does has changed. Nothing is written where nothing has.
-
-    Raises FeatureOff, InvalidInput with pointers, and Conflict (`revision-conflict`) where `expected` is not its
-    revision (`NEVER`: that it is not there).
+    What runs is kept as a new version if it changed. With `expected` the script must have that revision (NEVER: there
+    is none). Raises FeatureOff, InvalidInput (everything that is wrong), NotFound and Conflict.
     """
     features.need(control.settings, features.LIBRARY)
-    checked = check(draft)
-    try:
-        return _save(control, checked, person, expected)
-    except IntegrityError:
-        raise Conflict(f"{draft.name} was saved by somebody else just now", hint="try again") from None
+    checked = script_form.check(form)
+    told: dict[str, Any] = {}
+    with audit.writing(control, person, "script.save", form.name, told) as connection:
+        saved = _keep(control, connection, form, checked, person, script, expected)
+        told.update(_told(saved))
+    return saved
 
 
-def _save(control: Control, checked: Checked, person: str, expected: int | None) -> Saved:
-    name, now = checked.draft.name, control.clock()
-    with audit.writing(control, person, "script.save", name, _told(checked)) as connection:
-        row = _locked(connection, name)
-        _check_revision(name, row, expected)
-        if row is None:
-            change, id_, number = CREATED, ulid(now), 1
-            first = {"id": id_, "name": name, "created_at": now, "updated_at": now, "updated_by": person}
-            connection.execute(insert(Script).values(**first, **checked.rest))
-            _keep_version(connection, checked, id_, number, person, now)
-        else:
-            change = _change(connection, row, checked)
-            id_, number = row["id"], row["version"] + (change == VERSION)
-            if change == VERSION:
-                _keep_version(connection, checked, id_, number, person, now)
-            if change != NONE:
-                _move_on(connection, row, {**checked.rest, "version": number}, person, now)
-        return Saved(_loaded(connection, id_, number), change, checked.warnings)
-
-
-def _told(checked: Checked) -> dict[str, Any]:
-    return {"digest": checked.digest, "requires_approval": checked.draft.requires_approval}
-
-
-def _locked(connection: Connection, script: str) -> RowMapping | None:
-    query = select(scripts).where(rows.is_called(script)).with_for_update()
-    return connection.execute(query).mappings().first()
-
-
-def _check_revision(name: str, row: RowMapping | None, expected: int | None) -> None:
-    there = NEVER if row is None else row["revision"]
-    if expected is not None and expected != there:
-        message = f"{name} is at revision {there}, not {expected}" if there else f"there is no script {name}"
-        raise Conflict(message, hint="read it again and repeat the change", code="revision-conflict")
-
-
-def _change(connection: Connection, row: RowMapping, checked: Checked) -> str:
-    newest = _loaded(connection, row["id"], row["version"])
-    if newest.digest != checked.digest:
-        return VERSION
-    return NONE if all(row[name] == value for name, value in checked.rest.items()) else UPDATED
-
-
-def _keep_version(
-    connection: Connection, checked: Checked, script: str, version: int, person: str, now: float
-) -> None:
-    values = {"script_id": script, "version": version, "digest": checked.digest, **checked.essence}
-    connection.execute(insert(ScriptVersion).values(**values, author=person, created_at=now))
-
-
-def _move_on(
-    connection: Connection, row: RowMapping, columns: Mapping[str, Any], person: str, now: float
-) -> None:
-    more = {"revision": row["revision"] + 1, "updated_by": person, "updated_at": now}
-    connection.execute(update(Script).where(scripts.c.id == row["id"]).values(**columns, **more))
-
-
-def _loaded(connection: Connection, script: str, version: int | None = None) -> SavedScript:
-    """Raises NotFound."""
-    found = rows.load(connection, script, version)
-    if found is None:
-        raise unknown(script, version if rows.load(connection, script) else None)
-    return found
-
-
-def unknown(script: str, version: int | None = None) -> NotFound:
-    """The error of a script, or of a version of it, that is not there."""
-    if version is None:
-        return NotFound(
-            f"there is no script {script}", hint="list them: `muster script list`", code="unknown-script"
-        )
-    hint = f"list them: `muster script versions {script}`"
-    return NotFound(f"the script {script} has no version {version}", hint=hint, code="unknown-version")
-
-
-def rollback(
+def roll_back(
     control: Control, script: str, version: int, person: str, *, expected: int | None = None
 ) -> Saved:
-    """Make what an older version did a new version. Nothing is written where the newest does the same.
+    """Make a new version of a script, by its id or name, that runs what an old one ran.
 
-    Raises FeatureOff, NotFound and Conflict, as `save` does.
+    Raises FeatureOff, NotFound, InvalidInput (the old one would not be taken today) and Conflict.
     """
     features.need(control.settings, features.LIBRARY)
-    now = control.clock()
-    with audit.writing(control, person, "script.rollback", script, {"version": version}) as connection:
-        row = _locked(connection, script)
+    told: dict[str, Any] = {"to": version}
+    with audit.writing(control, person, "script.rollback", script, told) as connection:
+        row = _locked(connection, scripts.c.id == script, scripts.c.name == script)
         if row is None:
             raise unknown(script)
-        _check_revision(row["name"], row, expected)
-        old, newest = _loaded(connection, row["id"], version), _loaded(connection, row["id"])
-        if old.digest == newest.digest:
-            return Saved(newest, NONE)
-        number = row["version"] + 1
-        kept = {
-            name: getattr(old, name) for name in ("shell", "body", "parameters", "substitution", "digest")
-        }
-        made = {"script_id": row["id"], "version": number, "author": person, "created_at": now}
-        connection.execute(insert(ScriptVersion).values(**made, **kept))
-        _move_on(connection, row, {"version": number}, person, now)
-        return Saved(_loaded(connection, row["id"]), VERSION)
+        old = load(connection, row["id"], version)
+        if old is None:
+            raise unknown(script, version)
+        form = Form(**{name: getattr(old, name) for name in (*WHAT_RUNS, *BESIDE)})
+        saved = _keep(control, connection, form, script_form.check(form), person, row["id"], expected)
+        told.update(_told(saved))
+    return saved
 
 
 def remove(control: Control, script: str, person: str, *, expected: int | None = None) -> None:
-    """Forget a script with all its versions. Executions keep the body that they ran; schedules of it skip.
+    """Forget a script, by its id or name, with all its versions. Executions keep what they run.
 
     Raises FeatureOff, NotFound, and Conflict where `expected` is not its revision.
     """
     features.need(control.settings, features.LIBRARY)
     with audit.writing(control, person, "script.delete", script) as connection:
-        row = _locked(connection, script)
+        row = _locked(connection, scripts.c.id == script, scripts.c.name == script)
         if row is None:
             raise unknown(script)
-        _check_revision(row["name"], row, expected)
+        _expect(row["name"], row["revision"], expected)
+        connection.execute(delete(ScriptVersion).where(versions.c.script_id == row["id"]))
         connection.execute(delete(Script).where(scripts.c.id == row["id"]))
 
 
-def get(connection: Connection, script: str, version: int | None = None) -> SavedScript:
-    """A script by its id or name; the newest version of it, or the one asked for. Raises NotFound."""
-    return _loaded(connection, script, version)
+def unknown(script: str, version: int | None = None) -> NotFound:
+    """There is no such script, or no such version of it."""
+    if version is not None:
+        hint = f"`muster script versions {script}`"
+        return NotFound(f"the script {script} has no version {version}", hint=hint, code="unknown-version")
+    hint = "list them: `muster script list`"
+    return NotFound(f"there is no script {script}", hint=hint, code="unknown-script")
 
 
-def list_scripts(
-    connection: Connection, *, limit: int, after: str | None = None, prefix: str = "", tag: str = ""
-) -> list[SavedScript]:
-    """Scripts in their newest version, by name, those behind `after`; with a name that begins so, or with a tag."""
-    query = rows.newest().order_by(scripts.c.name)
-    if prefix:
-        query = query.where(func.substr(scripts.c.name, 1, len(prefix)) == prefix)
-    if tag:
-        query = query.where(rows.has_tag(tag))
-    if after is not None:
-        query = query.where(scripts.c.name > after)
-    return [SavedScript(**row) for row in connection.execute(query.limit(limit)).mappings()]
+def digest_of(shell: str, body: str, parameters: Any, substitution: str) -> str:
+    """The digest of what a version runs."""
+    return hashlib.sha256(canonical([shell, body, parameters, substitution])).hexdigest()
 
 
-def list_versions(
-    connection: Connection, script: str, *, limit: int, before: int | None = None
-) -> list[RowMapping]:
-    """The versions of a script, the newest first, without their bodies. Raises NotFound."""
-    found = _loaded(connection, script)
-    shown = ("version", "shell", "parameters", "substitution", "digest", "author", "created_at")
-    query = select(*(versions.c[name] for name in shown)).where(versions.c.script_id == found.id)
-    if before is not None:
-        query = query.where(versions.c.version < before)
-    return list(connection.execute(query.order_by(versions.c.version.desc()).limit(limit)).mappings())
+def _keep(
+    control: Control,
+    connection: Connection,
+    form: Form,
+    checked: Checked,
+    person: str,
+    script: str,
+    expected: int | None,
+) -> Saved:
+    form = replace(form, parameters=checked.parameters, tags=list(form.tags), approval=dict(form.approval))
+    row = _locked(connection, scripts.c.id == script if script else scripts.c.name == form.name)
+    if row is None and script:
+        raise unknown(script)
+    if row is None:
+        _expect(form.name, NEVER, expected)
+        made = _make(control, connection, form, checked, person)
+        if made is not None:
+            return made
+        # Another writer was first, and has committed by now.
+        row = _locked(connection, scripts.c.name == form.name)
+        if row is None:
+            raise Conflict(f"{form.name} was saved and deleted by others just now", hint="try again")
+    _expect(row["name"], row["revision"], expected)
+    return _change(control, connection, row, form, checked, person)
 
 
-def diff(connection: Connection, script: str, old: int, new: int) -> dict[str, Any]:
-    """What changed between two versions: the bodies as a unified diff, and what else differs. Raises NotFound."""
-    before, after = _loaded(connection, script, old), _loaded(connection, script, new)
-    lines = difflib.unified_diff(
-        before.body.splitlines(keepends=True),
-        after.body.splitlines(keepends=True),
-        f"{before.name}@{old}",
-        f"{after.name}@{new}",
-    )
-    text = "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end\n" for line in lines)
-    changed = {
-        name: {"old": getattr(before, name), "new": getattr(after, name)}
-        for name in ("shell", "substitution", "parameters")
-        if getattr(before, name) != getattr(after, name)
+def _locked(connection: Connection, *conditions: Any) -> RowMapping | None:
+    query = select(scripts).where(or_(*conditions)).with_for_update()
+    return connection.execute(query).mappings().first()
+
+
+def _expect(name: str, revision: int, expected: int | None) -> None:
+    if expected is not None and expected != revision:
+        raise Conflict(
+            f"{name} is at revision {revision}, not {expected}",
+            hint="read it again and repeat the change",
+            code="revision-conflict",
+        )
+
+
+def _make(
+    control: Control, connection: Connection, form: Form, checked: Checked, person: str
+) -> Saved | None:
+    """None where the name is taken by now."""
+    now = control.clock()
+    row = {
+        "id": ulid(now),
+        **{name: getattr(form, name) for name in BESIDE},
+        "version": 1,
+        "revision": 1,
+        "updated_by": person,
+        "created_at": now,
+        "updated_at": now,
     }
-    return {"script": before.name, "old": old, "new": new, "diff": text, "changed": changed}
+    try:
+        with connection.begin_nested():
+            connection.execute(insert(Script), row)
+    except IntegrityError:
+        return None
+    _add_version(connection, row["id"], 1, form, person, now)
+    return Saved(row["id"], form.name, 1, 1, True, (*BESIDE, *WHAT_RUNS), checked.warnings)
+
+
+def _change(
+    control: Control, connection: Connection, row: RowMapping, form: Form, checked: Checked, person: str
+) -> Saved:
+    now = control.clock()
+    newest = load(connection, row["id"])
+    assert newest is not None, "a script has a version"
+    changed = changed_fields(newest, form)
+    if not changed:
+        return Saved(row["id"], form.name, row["version"], row["revision"], False, (), checked.warnings)
+    version = row["version"] + bool(set(changed) & set(WHAT_RUNS))
+    written = {
+        **{name: getattr(form, name) for name in BESIDE},
+        "version": version,
+        "revision": row["revision"] + 1,
+        "updated_by": person,
+        "updated_at": now,
+    }
+    try:
+        with connection.begin_nested():
+            connection.execute(update(Script).where(scripts.c.id == row["id"]).values(written))
+    except IntegrityError:
+        raise Conflict(
+            f"another script is called {form.name}", hint="choose another name", code="name-taken"
+        ) from None
+    if version != row["version"]:
+        _add_version(connection, row["id"], version, form, person, now)
+    return Saved(row["id"], form.name, version, row["revision"] + 1, False, changed, checked.warnings)
+
+
+def changed_fields(old: SavedScript, new: Form | SavedScript) -> tuple[str, ...]:
+    """The names of what is different, in the order of BESIDE and WHAT_RUNS."""
+    return tuple(
+        name for name in (*BESIDE, *WHAT_RUNS) if _plain(getattr(old, name)) != _plain(getattr(new, name))
+    )
+
+
+def _plain(value: Any) -> Any:
+    """As canonical JSON, in which 1 and 1.0, and true and 1, are not the same."""
+    return value if isinstance(value, str | float) else canonical(value)
+
+
+def _add_version(
+    connection: Connection, script: str, version: int, form: Form, person: str, now: float
+) -> None:
+    values = {
+        "script_id": script,
+        "version": version,
+        **{name: getattr(form, name) for name in WHAT_RUNS},
+        "digest": digest_of(form.shell, form.body, form.parameters, form.substitution),
+        "author": person,
+        "created_at": now,
+    }
+    connection.execute(insert(ScriptVersion), values)
+
+
+def _told(saved: Saved) -> Mapping[str, Any]:
+    return {
+        "id": saved.id,
+        "version": saved.version,
+        "revision": saved.revision,
+        "changed": list(saved.changed),
+    }

@@ -26,9 +26,9 @@ SAMPLES = {
     "key": "app/port",
     "path": "pack.yaml",
     "login": "nobody",
-    "number": "1",
-    "old": "1",
-    "new": "2",
+    "n": "1",
+    "a": "1",
+    "b": "2",
 }
 OPEN = {("GET", "/healthz"), ("POST", "/api/v1/nodes/enroll")}
 NEEDED = {
@@ -46,6 +46,7 @@ NEEDED = {
         GET /api/v1/automation/approvals /api/v1/automation/approvals/<>
         GET /api/v1/automation/scripts /api/v1/automation/scripts/<> /api/v1/automation/scripts/<>/versions
         GET /api/v1/automation/scripts/<>/versions/<> /api/v1/automation/scripts/<>/versions/<>/diff/<>
+        POST /api/v1/automation/scripts/check
         GET /api/v1/automation/schedules /api/v1/automation/schedules/<>
         GET /api/v1/automation/schedules/<>/next /api/v1/automation/schedules/<>/history
         POST /api/v1/automation/schedules/check
@@ -74,8 +75,7 @@ NEEDED = {
         GET /api/v1/secrets""",
     "author": """
         POST /api/v1/packs/<>/workflows /api/v1/workflow-executions
-        POST /api/v1/packs
-        POST /api/v1/automation/scripts /api/v1/automation/scripts/check /api/v1/automation/scripts/<>/rollback
+        POST /api/v1/packs /api/v1/automation/scripts /api/v1/automation/scripts/<>/rollback
         DELETE /api/v1/automation/scripts/<>
         PUT /api/v1/workflows/<> /api/v1/packs/<>/config /api/v1/kv/<> /api/v1/secrets/<>
         DELETE /api/v1/workflows/<> /api/v1/packs/<> /api/v1/kv/<> /api/v1/secrets/<>""",

@@ -11,11 +11,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.errors import InvalidInput
 from app.language import findings
 from app.language.script_declarations import read
-from app.language.script_lint import SHELLS, check_text, lint
+from app.language.script_form import Form, check
+from app.language.script_lint import SHELLS, check_text, lint, render_text
 from app.language.script_parameters import ScriptParameter
-from app.language.script_text import render_text
 
 CASES = yaml.safe_load((Path(__file__).parent.parent / "cases" / "scripts" / "lint.yaml").read_text())
 DECLARED = (
@@ -120,6 +121,14 @@ def test_one_pass_from_left_to_right() -> None:
     declared = [ScriptParameter("a"), ScriptParameter("b"), ScriptParameter("dry", "boolean")]
     values = {"a": "${b}", "b": "\\1 $a ${a}", "dry": False}
     assert render_text("${a}${b} $a ${c} ${dry} ${a", declared, values) == "${b}\\1 $a ${a} $a ${c} false ${a"
+
+
+def test_what_is_no_character_is_refused() -> None:
+    """Between these two stand the names of secrets where a value is put in."""
+    for form in (Form("a", "sh", "echo \ufdd0"), Form("a", "sh", "true", description="\ufdd1")):
+        with pytest.raises(InvalidInput) as caught:
+            check(form)
+        assert len(caught.value.detail["errors"]) == 1
 
 
 def test_pasting_is_for_what_is_bounded_and_approved() -> None:
