@@ -29,6 +29,8 @@ def subject(row: Any) -> str:
         notify.DECIDED: f"was {data.get('outcome', 'decided')}",
         notify.EXPIRED: "was not decided in time",
     }.get(row.kind)
+    if row.kind == notify.SCHEDULE_ALARM:
+        return f"[Muster] the schedule {data['name']} has skipped {data['skips']} times in a row"
     if what is None:
         return f"[Muster] {row.kind}: {row.subject}"
     return f"[Muster] {data.get('workflow', row.subject)} {what}"
@@ -48,6 +50,8 @@ def text(row: Any, link: str) -> str:
         lines += ["Decide:", *(f"  muster approval {verb}" for verb in verbs)]
     elif row.kind == notify.ASKED:
         lines += ["", "All of them:", "  muster approval list"]
+    elif row.kind == notify.SCHEDULE_ALARM:
+        lines += ["", f"  muster schedule history {row.data['name']}"]
     elif row.data.get("execution"):
         lines += ["", f"  muster execution show {row.data['execution']}"]
     return "\n".join([*lines, "", f"notification {row.id}", ""])

@@ -18,7 +18,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from app.engine.status import EXECUTION_OVER, EXECUTION_STATUSES, SCHEDULING
 from app.errors import Conflict, FeatureOff, InvalidInput, MusterError, NotAllowed, NotFound, TooLarge
 from app.logs import scope
-from app.services import audit, cancel, features, roles
+from app.services import audit, cancel, features, notify, roles
 from app.services.control import Control
 from app.services.measures import SCHEDULE_ALARMS, SCHEDULE_LAG, SCHEDULE_TICKS
 from app.services.misfires import Tick
@@ -239,5 +239,6 @@ def _note_skip(connection: Connection, control: Control, due: Due, reason: str, 
     if skips == ALARM_AFTER:
         about = {"name": row.name, "skips": skips, "reason": reason, "detail": detail}
         audit.record(connection, row.owner, "schedule.alarm", row.id, audit.REFUSED, about, at=due.now)
+        notify.tell(connection, notify.SCHEDULE_ALARM, row.id, {"schedule": row.id, **about}, due.now)
         log.warning("schedule %s has skipped %d times in a row: %s", row.name, skips, reason)
         control.tally.count(SCHEDULE_ALARMS)

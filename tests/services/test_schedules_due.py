@@ -11,7 +11,7 @@ from desk import BOTH, executions, office_on
 from sqlalchemy import func, select, update
 from timetable import ADA, NAP, Timetable, at, rows, ticks, told
 
-from app.services import library, retention, schedules
+from app.services import library, notify, retention, schedules
 from app.services.misfires import spread
 from app.services.people import Person
 from app.services.schedule_targets import WORKFLOW, Target
@@ -124,7 +124,11 @@ def test_skip_leaves_the_running_one_alone_and_alarms_after_three(
     assert "has skipped 3 times in a row" in caplog.text
     with times.office.store.read() as connection:
         alarms = connection.execute(select(audit).where(audit.c.action == "schedule.alarm")).all()
+        told = notify.list_notifications(connection, limit=10)
     assert [(row.person, row.subject, row.detail["skips"]) for row in alarms] == [("ada", schedule, 3)]
+    assert [(row["kind"], row["subject"], row["data"]["skips"]) for row in told] == [
+        ("schedule.alarm", schedule, 3)
+    ]
     times.pass_until(EIGHT + 310)
     assert times.row(schedule).skips == 4
     assert caplog.text.count("times in a row") == 1
