@@ -45,7 +45,7 @@ def list_schedules(query: dict[str, Any]) -> Any:
     after = paging.behind(query["cursor"], str)
     with reading() as connection:
         found = service.list_schedules(
-            connection, limit=query["limit"] + 1, after=after, enabled=query["enabled"]
+            connection, person(), limit=query["limit"] + 1, after=after, enabled=query["enabled"]
         )
     return paging.answer(found, query["limit"], lambda row: [row["name"]])
 
@@ -75,7 +75,7 @@ def check(body: dict[str, Any]) -> dict[str, Any]:
 def get_schedule(id: str) -> RowMapping:
     """A schedule by its id or name. Its ETag changes when people change it, not as it fires."""
     with reading() as connection:
-        found = service.get(connection, id)
+        found = service.get(connection, id, person())
     schedules.set_etag(_version(found))
     return found
 
@@ -87,7 +87,7 @@ def get_schedule(id: str) -> RowMapping:
 def put_schedule(body: dict[str, Any], id: str) -> Response:
     """Write a schedule anew; only its owner or an administrator may. If-Match is heeded."""
     with reading() as connection:
-        known = service.get(connection, id)["id"]
+        known = service.get(connection, id, person())["id"]
     expected, asker = _expected(id), person()
     if_unchanged(lambda: service.change(control(), known, _wanted(body), asker, expected=expected))
     return _answer(known, 200)
@@ -128,7 +128,7 @@ def disable(id: str) -> Response:
 def next_times(query: dict[str, Any], id: str) -> dict[str, Any]:
     """The next times of a schedule, whether or not it is enabled."""
     with reading() as connection:
-        found = service.get(connection, id)
+        found = service.get(connection, id, person())
     return _times(Cron(found["cron"], found["zone"]), query["count"])
 
 
@@ -141,7 +141,7 @@ def history(query: dict[str, Any], id: str) -> Any:
     place = paging.decode(query["cursor"], int, int)
     before = min(_LAST, abs(place[0] * _SPLIT + place[1])) if place else None
     with reading() as connection:
-        found = service.history(connection, id, limit=query["limit"] + 1, before=before)
+        found = service.history(connection, id, person(), limit=query["limit"] + 1, before=before)
     return paging.answer(found, query["limit"], lambda row: divmod(int(row["fire_time"]), _SPLIT))
 
 
@@ -174,7 +174,7 @@ def _expected(id: str) -> int | None:
     if not request.if_match:
         return None
     with reading() as connection:
-        known = service.get(connection, id)
+        known = service.get(connection, id, person())
     if not (request.if_match.star_tag or _tag(known) in request.if_match):
         raise PreconditionFailed
     return int(known["revision"])
@@ -192,7 +192,7 @@ def _tag(found: RowMapping) -> str:
 
 def _answer(id: str, status: int) -> Response:
     with reading() as connection:
-        found = service.get(connection, id)
+        found = service.get(connection, id, person())
     response = jsonify(_shown.dump(found))
     response.status_code = status
     if status == 201:

@@ -29,8 +29,8 @@ def subject(row: Any) -> str:
         notify.DECIDED: f"was {data.get('outcome', 'decided')}",
         notify.EXPIRED: "was not decided in time",
     }.get(row.kind)
-    if row.kind == notify.SCHEDULE_ALARM:
-        return f"[Muster] the schedule {data['name']} has skipped {data['skips']} times in a row"
+    if row.kind == notify.HELD_UP:
+        return f"[Muster] the schedule {data.get('name')} has skipped {data.get('skips')} times in a row"
     if what is None:
         return f"[Muster] {row.kind}: {row.subject}"
     return f"[Muster] {data.get('workflow', row.subject)} {what}"
@@ -39,7 +39,7 @@ def subject(row: Any) -> str:
 def text(row: Any, link: str) -> str:
     """The text of an e-mail. `link` is where the API is for whoever reads it, "" where nobody said."""
     lines = [f"{subject(row).removeprefix('[Muster] ')}.", ""]
-    lines += [f"{name.replace('_', ' ')}: {_said(value)}" for name, value in row.data.items() if value]
+    lines += [f"{name.replace('_', ' ')}: {_said(name, value)}" for name, value in row.data.items() if value]
     approval = row.data.get("approval")
     if row.kind == notify.ASKED and approval:
         is_inquiry = row.data.get("kind") == "inquiry"
@@ -50,14 +50,16 @@ def text(row: Any, link: str) -> str:
         lines += ["Decide:", *(f"  muster approval {verb}" for verb in verbs)]
     elif row.kind == notify.ASKED:
         lines += ["", "All of them:", "  muster approval list"]
-    elif row.kind == notify.SCHEDULE_ALARM:
-        lines += ["", f"  muster schedule history {row.data['name']}"]
+    elif row.kind == notify.HELD_UP:
+        lines += ["", "What became of its times:", f"  muster schedule history {row.data.get('name')}"]
     elif row.data.get("execution"):
         lines += ["", f"  muster execution show {row.data['execution']}"]
     return "\n".join([*lines, "", f"notification {row.id}", ""])
 
 
-def _said(value: Any) -> str:
+def _said(name: str, value: Any) -> str:
+    if name.endswith("_at") and isinstance(value, int | float):
+        return _moment(value)
     if isinstance(value, list):
         return ", ".join(map(str, value))
     if isinstance(value, Mapping):

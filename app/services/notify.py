@@ -16,7 +16,7 @@ notifications = table(Notification)
 ASKED: Final = "approval.asked"
 DECIDED: Final = "approval.decided"
 EXPIRED: Final = "approval.expired"
-SCHEDULE_ALARM: Final = "schedule.alarm"
+HELD_UP: Final = "schedule.alarm"
 
 PENDING, SENT, FAILED, UNWANTED = "pending", "sent", "failed", "unwanted"
 STATUSES: Final = (PENDING, SENT, FAILED, UNWANTED)

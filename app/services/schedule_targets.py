@@ -70,6 +70,8 @@ def submission(control: Control, target: Target, owner: str, schedule: str = "")
         script_version=found.script_version,
         given_on=given_on,
         schedule=schedule,
+        # A script has as many jobs as it has nodes; one that waits for an approval asks in the same transaction.
+        is_put_off=target.kind == SCRIPT and found.plan.gate is None,
     )
 
 

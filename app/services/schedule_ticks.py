@@ -239,6 +239,6 @@ def _note_skip(connection: Connection, control: Control, due: Due, reason: str, 
     if skips == ALARM_AFTER:
         about = {"name": row.name, "skips": skips, "reason": reason, "detail": detail}
         audit.record(connection, row.owner, "schedule.alarm", row.id, audit.REFUSED, about, at=due.now)
-        notify.tell(connection, notify.SCHEDULE_ALARM, row.id, {"schedule": row.id, **about}, due.now)
+        notify.tell(connection, notify.HELD_UP, row.id, {**about, "owner": row.owner}, due.now)
         log.warning("schedule %s has skipped %d times in a row: %s", row.name, skips, reason)
         control.tally.count(SCHEDULE_ALARMS)

@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, and_, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, delete, false, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from app.ids import ulid
-from app.language.script_parameters import refused
-from app.services import audit, cron
+from app.services import audit, cron, roles, scope, scripted
 from app.services.control import Control
 from app.services.cron import Cron
+from app.services.guard import STORED
 from app.services.misfires import next_tick
 from app.services.people import Person
 from app.services.schedule_targets import SCRIPT, WORKFLOW, Target, submission
@@ -85,7 +85,7 @@ def change(control: Control, schedule: str, wanted: Wanted, person: Person, *, e
     """
     now = control.clock()
     with control.store.read() as connection:
-        owner = get(connection, schedule)["owner"]
+        owner = get(connection, schedule, person)["owner"]
     checked = _checked(control, wanted, owner, now)
 
     def written(row: RowMapping) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def _write(
 
 def _locked(connection: Connection, schedule: str, person: Person, expected: int | None) -> RowMapping:
     """The row until the transaction ends. Raises NotFound, NotAllowed, Conflict."""
-    query = select(schedules).where(_is(schedule)).with_for_update()
+    query = select(schedules).where(_is(schedule), *_seen_by(person)).with_for_update()
     row = connection.execute(query).mappings().first()
     if row is None:
         raise _unknown(schedule)
@@ -184,13 +184,16 @@ def _locked(connection: Connection, schedule: str, person: Person, expected: int
 
 
 def _checked(control: Control, wanted: Wanted, owner: str, now: float) -> dict[str, Any]:
-    """The columns of what is wanted. Raises InvalidInput."""
+    """The columns of what is wanted. Raises InvalidInput, and NotAllowed for what its owner may not run."""
     times = cron.read(wanted.cron, wanted.zone, now)
     target = wanted.target
     _refuse_nodes_of_workflow(target)
     try:
         asked = submission(control, target, owner)
         fitted(control, asked)
+        with control.store.read() as connection:
+            plan, kind = asked.plan, asked.kind
+            scope.check_submission(control, connection, owner, plan, origin=STORED, kind=kind)
     except NotFound as error:
         pointer = "/version" if error.code == "unknown-version" else f"/{target.kind}"
         raise _pointed(error, pointer) from None
@@ -219,7 +222,8 @@ def _refuse_nodes_of_workflow(target: Target) -> None:
         return
     for name in target.nodes:
         detail, hint = "a workflow says itself where it runs", "leave it out, or schedule a script"
-        raise refused([{"pointer": f"/{name}", "detail": detail, "hint": hint}], "no-nodes-here")
+        error = {"pointer": f"/{name}", "detail": detail, "hint": hint}
+        raise InvalidInput(detail, hint=hint, code="no-nodes-here", errors=[error])
 
 
 def _pointed(error: InvalidInput | NotFound, pointer: str = "") -> InvalidInput:
@@ -273,19 +277,35 @@ _shown = select(schedules, scripts.c.name.label("script_name")).outerjoin(
 )
 
 
-def get(connection: Connection, schedule: str) -> RowMapping:
-    """One schedule by its id or name, with the name of its script. Raises NotFound."""
-    found = connection.execute(_shown.where(_is(schedule))).mappings().first()
+def _seen_by(person: Person) -> tuple[ColumnElement[bool], ...]:
+    """Schedules of the packs that somebody may see; scripts are of one pack."""
+    packs = roles.packs_of(person.grants, "viewer")
+    if packs is None:
+        return ()
+    mine = [schedules.c.ref.startswith(f"{pack}.", autoescape=True) for pack in sorted(packs)]
+    of_workflow = and_(schedules.c.kind == WORKFLOW, or_(false(), *mine))
+    return (or_(of_workflow, schedules.c.kind == SCRIPT) if scripted.PACK in packs else of_workflow,)
+
+
+def get(connection: Connection, schedule: str, person: Person) -> RowMapping:
+    """One schedule that somebody may see, by its id or name, with the name of its script. Raises NotFound."""
+    query = _shown.where(_is(schedule), *_seen_by(person))
+    found = connection.execute(query).mappings().first()
     if found is None:
         raise _unknown(schedule)
     return found
 
 
 def list_schedules(
-    connection: Connection, *, limit: int, after: str | None = None, enabled: bool | None = None
+    connection: Connection,
+    person: Person,
+    *,
+    limit: int,
+    after: str | None = None,
+    enabled: bool | None = None,
 ) -> list[RowMapping]:
-    """Schedules by name, those behind `after`."""
-    query = _shown.order_by(schedules.c.name).limit(limit)
+    """Schedules that somebody may see, by name, those behind `after`."""
+    query = _shown.where(*_seen_by(person)).order_by(schedules.c.name).limit(limit)
     if after is not None:
         query = query.where(schedules.c.name > after)
     if enabled is not None:
@@ -294,10 +314,10 @@ def list_schedules(
 
 
 def history(
-    connection: Connection, schedule: str, *, limit: int, before: float | None = None
+    connection: Connection, schedule: str, person: Person, *, limit: int, before: float | None = None
 ) -> list[RowMapping]:
     """What became of its times, the newest first, those before a time in Unix seconds. Raises NotFound."""
-    query = select(ticks).where(ticks.c.schedule == get(connection, schedule)["id"])
+    query = select(ticks).where(ticks.c.schedule == get(connection, schedule, person)["id"])
     if before is not None:
         query = query.where(ticks.c.fire_time < before)
     return list(connection.execute(query.order_by(ticks.c.fire_time.desc()).limit(limit)).mappings())

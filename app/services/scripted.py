@@ -78,6 +78,10 @@ def saved(
         features.need(control.settings, features.APPROVAL)
     declared = tuple(script_parameters.from_json(one) for one in found.parameters)
     named = {one.name for one in declared if one.type == "secret" and one.name in kept}
+    if named and found.substitution != BOUND:
+        detail = "values are put into the text of this script, and a kept secret never is"
+        errors = [script_parameters.told(f"/parameter_values/{name}", detail) for name in sorted(named)]
+        raise script_parameters.refused(errors, "invalid-parameters")
     values = script_parameters.bind(
         [one for one in declared if one.name not in named],
         {name: value for name, value in given.items() if name not in named},

@@ -118,6 +118,7 @@ WRONG_SCRIPT: list[tuple[dict[str, Any], str, str]] = [
     ({"batch": 0}, "/batch", "invalid-request"),
     ({"max_failures": -1}, "/max_failures", "invalid-request"),
 ]
+NAMED = {"parameters": {"password": {"secret": "db/password"}}}
 WRONG_HOSTS: list[tuple[Any, str]] = [
     ([], "/host_ids"),
     (["web-1", "web-1"], "/host_ids/1"),
@@ -157,6 +158,13 @@ def test_and_with_its_nodes(shop: World, hosts: Any, pointer: str) -> None:
     body = {**{name: value for name, value in SCRIPT.items() if name != "labels"}, "host_ids": hosts}
     status, _, pointers = refused(shop, body)
     assert (status, pointers) == (422, [pointer])
+
+
+def test_a_kept_secret_is_never_put_into_a_text(shop: World) -> None:
+    declared = [{"name": "password", "type": "secret", "required": False}]
+    script_shop.put(shop, "pasted", "echo ${password}", declared, substitution="text")
+    told = refused(shop, {**SCRIPT, "script": "pasted", **NAMED})
+    assert told == (422, "invalid-parameters", ["/parameters/password"])
 
 
 def test_no_body_and_no_target(shop: World) -> None:

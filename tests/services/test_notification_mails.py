@@ -57,7 +57,7 @@ def test_a_mail_says_how_to_decide(office: Office) -> None:
 
 
 def test_a_schedule_that_is_held_up_is_told_of(office: Office) -> None:
-    tell(office, notify.SCHEDULE_ALARM, name="nightly", skips=3, reason="overlap")
+    tell(office, notify.HELD_UP, name="nightly", skips=3, reason="overlap")
     with mail_server() as post:
         send(office, **by_mail(post.port))
     (letter,) = post.letters

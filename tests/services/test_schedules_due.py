@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from desk import BOTH, executions, office_on
 from sqlalchemy import func, select, update
-from timetable import ADA, NAP, Timetable, at, rows, ticks, told
+from timetable import ADA, NAP, Timetable, at, person, rows, ticks, told
 
-from app.services import library, notify, retention, schedules
+from app.errors import NotAllowed, NotFound
+from app.services import library, retention, roles, schedules
 from app.services.misfires import spread
 from app.services.people import Person
 from app.services.schedule_targets import WORKFLOW, Target
@@ -124,11 +125,7 @@ def test_skip_leaves_the_running_one_alone_and_alarms_after_three(
     assert "has skipped 3 times in a row" in caplog.text
     with times.office.store.read() as connection:
         alarms = connection.execute(select(audit).where(audit.c.action == "schedule.alarm")).all()
-        told = notify.list_notifications(connection, limit=10)
     assert [(row.person, row.subject, row.detail["skips"]) for row in alarms] == [("ada", schedule, 3)]
-    assert [(row["kind"], row["subject"], row["data"]["skips"]) for row in told] == [
-        ("schedule.alarm", schedule, 3)
-    ]
     times.pass_until(EIGHT + 310)
     assert times.row(schedule).skips == 4
     assert caplog.text.count("times in a row") == 1
@@ -211,6 +208,33 @@ def test_a_disabled_owners_times_are_skipped(times: Timetable) -> None:
     with times.office.store.read() as connection:
         refused = connection.execute(select(audit).where(audit.c.action == "schedule.fire")).all()
     assert [row.outcome for row in refused] == ["refused", "refused"]
+
+
+def test_what_the_owner_may_is_looked_at_as_the_time_comes(times: Timetable) -> None:
+    schedule = times.add()
+    for packs, minute in ((["other"], 1), (["demo"], 2)):
+        times.set_user("ada", role="", grants=[{"role": "operator", "packs": packs}])
+        times.control.scoped.forget()
+        times.pass_until(EIGHT + 60 * minute)
+    assert times.history(schedule) == [("08:01", "skipped", "out-of-scope"), ("08:02", "fired", "")]
+
+
+def test_nobody_schedules_or_sees_what_is_not_theirs(times: Timetable) -> None:
+    schedule = times.add()
+    given = [{"role": "operator", "packs": ["other"]}]
+    times.set_user("bob", role="", grants=given)
+    times.control.scoped.forget()
+    bob = Person("bob", "", "", roles.kept("", given))
+    wanted = Wanted("bobs", Target(WORKFLOW, "demo.quick"), "* * * * *", "UTC")
+    with pytest.raises(NotAllowed, match="bob is no operator of the pack demo"):
+        schedules.create(times.control, wanted, bob)
+    with times.office.store.read() as connection:
+        assert schedules.list_schedules(connection, bob, limit=10) == []
+        assert [row["id"] for row in schedules.list_schedules(connection, ADA, limit=10)] == [schedule]
+        with pytest.raises(NotFound):
+            schedules.get(connection, schedule, bob)
+    with pytest.raises(NotFound):
+        schedules.remove(times.control, schedule, bob)
 
 
 def test_a_deleted_workflows_times_are_skipped_with_the_reason(times: Timetable) -> None:
@@ -302,8 +326,8 @@ def test_a_clock_that_is_set_back_does_not_fire_a_time_again(times: Timetable) -
 def test_only_the_owner_or_an_administrator_changes_it(times: Timetable) -> None:
     schedule = times.add()
     with pytest.raises(Exception, match="is ada's"):
-        schedules.disable(times.control, schedule, Person("bob", "operator", ""))
-    schedules.disable(times.control, schedule, Person("root", "admin", ""))
+        schedules.disable(times.control, schedule, person("bob", "operator"))
+    schedules.disable(times.control, schedule, person("root", "admin"))
     assert times.row(schedule).enabled is False
 
 

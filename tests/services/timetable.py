@@ -9,7 +9,7 @@ from typing import Any
 from desk import Office
 from sqlalchemy import insert, select, update
 
-from app.services import library, schedules, schedules_due
+from app.services import library, roles, schedules, schedules_due
 from app.services.people import Person
 from app.services.schedule_targets import WORKFLOW, Target
 from app.services.schedules import Wanted
@@ -17,6 +17,12 @@ from app.store.tables import Execution, Schedule, ScheduleTick, User, table
 
 rows, ticks = table(Schedule), table(ScheduleTick)
 executions, users = table(Execution), table(User)
+
+
+def person(login: str, role: str) -> Person:
+    """Somebody with a role that holds everywhere."""
+    return Person(login, role, "", roles.EVERYWHERE[role])
+
 
 QUICK = """
 ref: demo.quick
@@ -28,7 +34,7 @@ ref: demo.nap
 tasks:
   - {name: nap, action: core.sleep, input: {seconds: 100}}
 """
-ADA = Person("ada", "operator", "")
+ADA = person("ada", "operator")
 
 
 def at(text: str) -> float:
