@@ -39,7 +39,7 @@ def subject(row: Any) -> str:
 def text(row: Any, link: str) -> str:
     """The text of an e-mail. `link` is where the API is for whoever reads it, "" where nobody said."""
     lines = [f"{subject(row).removeprefix('[Muster] ')}.", ""]
-    lines += [f"{name.replace('_', ' ')}: {_said(value)}" for name, value in row.data.items() if value]
+    lines += [f"{name.replace('_', ' ')}: {_said(name, value)}" for name, value in row.data.items() if value]
     approval = row.data.get("approval")
     if row.kind == notify.ASKED and approval:
         is_inquiry = row.data.get("kind") == "inquiry"
@@ -57,7 +57,9 @@ def text(row: Any, link: str) -> str:
     return "\n".join([*lines, "", f"notification {row.id}", ""])
 
 
-def _said(value: Any) -> str:
+def _said(name: str, value: Any) -> str:
+    if name.endswith("_at") and isinstance(value, int | float):
+        return _moment(value)
     if isinstance(value, list):
         return ", ".join(map(str, value))
     if isinstance(value, Mapping):

@@ -56,6 +56,15 @@ def test_a_mail_says_how_to_decide(office: Office) -> None:
     assert letter.message["Message-ID"].endswith("@example.org>")
 
 
+def test_a_schedule_that_is_held_up_is_told_of(office: Office) -> None:
+    tell(office, notify.HELD_UP, name="nightly", skips=3, reason="overlap")
+    with mail_server() as post:
+        send(office, **by_mail(post.port))
+    (letter,) = post.letters
+    assert letter.message["Subject"] == "[Muster] the schedule nightly has skipped 3 times in a row"
+    assert "  muster schedule history nightly" in letter.message.get_content().splitlines()
+
+
 def test_what_a_person_wrote_makes_no_header(office: Office) -> None:
     tell(office, notify.ASKED, workflow="a\r\nBcc: eve@example.org\r\n", approval="1")
     with mail_server() as post:
