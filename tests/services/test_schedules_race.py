@@ -159,6 +159,7 @@ import os, signal, sys
 from dataclasses import replace
 from sqlalchemy import Engine, event
 from app.services import schedules_due
+from app.services.control import Control
 from app.settings import Settings
 from app.store import prepared
 from app.store.db import Store
