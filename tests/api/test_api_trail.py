@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 from api_world import HELLO, World
 from pack_shop import FILES, register
+from schedule_shop import NIGHTLY, furnish, made
 from script_shop import EXECUTE, GOOD, begin, stock
 from sqlalchemy import func, select
 from test_api_gate import needed, routes
@@ -19,6 +20,8 @@ from app.store.tables import AuditEntry, table
 
 entries = table(AuditEntry)
 
+LOOKS = {("POST", "/automation/scripts/check"), ("POST", "/automation/schedules/check")}
+"""They change nothing."""
 WRITING = {"POST", "PUT", "PATCH", "DELETE"}
 GATE = "tasks: [{name: go, action: core.approval, input: {prompt: Go?}}]\n"
 ASK = "tasks: [{name: go, action: core.inquiry, input: {prompt: Which?}}]\n"
@@ -88,6 +91,11 @@ def shelf(world: World, path: str) -> str:
     return path
 
 
+def scheduled(world: World, **more: Any) -> str:
+    made(furnish(world), {**NIGHTLY, **more})
+    return "/automation/schedules/nightly"
+
+
 def scripted(world: World, *, over: bool = False) -> str:
     """An execution of a saved script; with `over` one that failed on its node."""
     answer = world.post(EXECUTE, {**GOOD, "host_ids": ["web-1"]})
@@ -104,6 +112,7 @@ Make = Callable[[World], Change]
 _BODY = {"shell": "sh", "body": "uptime\n", "host_ids": ["web-1"]}
 _CONFIG = {"config": {"place": "there", "needed": "1"}}
 _SAID = {"outcome": "failed", "reason": "I looked"}
+_SCRIPT = {"name": "clean", "shell": "sh", "body": "true\n"}
 _WORKFLOW = {"definition": HELLO}
 _OTHER = {"definition": HELLO.replace("Hello", "Good day")}
 
@@ -170,6 +179,26 @@ CHANGES: dict[tuple[str, str], Make] = {
         f"{registered(w)}/config", _CONFIG, "author", "pack.configure", etag=True
     ),
     ("DELETE", "/packs/<>"): lambda w: Change(registered(w), None, "author", "pack.delete"),
+    ("POST", "/automation/scripts"): lambda w: Change("/automation/scripts", _SCRIPT, "author", "script.save"),
+    ("POST", "/automation/scripts/<>/rollback"): lambda w: Change(
+        shelf(w, "/automation/scripts/deploy/rollback"), {"version": 1}, "author", "script.rollback"
+    ),
+    ("DELETE", "/automation/scripts/<>"): lambda w: Change(
+        shelf(w, "/automation/scripts/deploy"), None, "author", "script.delete"
+    ),
+    ("POST", "/automation/schedules"): lambda w: Change(
+        furnish(w) and "/automation/schedules", NIGHTLY, "operator", "schedule.create"
+    ),
+    ("PUT", "/automation/schedules/<>"): lambda w: Change(
+        scheduled(w), {**NIGHTLY, "cron": "5 4 * * *"}, "operator", "schedule.change"
+    ),
+    ("DELETE", "/automation/schedules/<>"): lambda w: Change(scheduled(w), None, "operator", "schedule.delete"),
+    ("POST", "/automation/schedules/<>/enable"): lambda w: Change(
+        f"{scheduled(w, enabled=False)}/enable", None, "operator", "schedule.enable"
+    ),
+    ("POST", "/automation/schedules/<>/disable"): lambda w: Change(
+        f"{scheduled(w)}/disable", None, "operator", "schedule.disable"
+    ),
     ("POST", "/users"): lambda w: Change("/users", {"login": "eve", "role": "viewer"}, "admin", "user.create"),
     ("PATCH", "/users/<>"): lambda w: Change("/users/viewer", {"enabled": False}, "admin", "user.change"),
     ("POST", "/tokens"): lambda w: Change("/tokens", {"login": "viewer"}, "admin", "token.create"),
@@ -183,7 +212,7 @@ def test_every_route_that_writes_is_tried(world: World) -> None:
     found = {
         (method, rule.removeprefix("/api/v1")) for method, rule, _ in routes(world.app) if method in WRITING
     }
-    assert found == CHANGES.keys()
+    assert found == CHANGES.keys() | LOOKS
 
 
 @pytest.mark.parametrize("route", CHANGES, ids=" ".join)
