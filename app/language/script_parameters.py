@@ -186,7 +186,7 @@ def wrong_with(one: ScriptParameter, value: Any) -> tuple[str, str] | None:
         if len(value) > patterns.LONGEST_VALUE:
             return f"has a pattern, so it can have {patterns.LONGEST_VALUE} characters at most", ""
         return (
-            f"does not match its pattern{seen}",
+            f"does not match its pattern{seen.replace(', not', ':', 1)}",
             f"the pattern is {shown(one.pattern)}, for the whole value",
         )
     if one.choices is not None and value not in one.choices:

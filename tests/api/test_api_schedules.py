@@ -11,7 +11,6 @@ from api_world import World
 from schedule_shop import NIGHTLY, SCRIPT, fire, furnish, made
 from sqlalchemy import select, update
 
-from app.ids import ulid
 from app.services import secrets
 from app.store.tables import Execution, Schedule, Script, SecretParameter, WorkflowDefinition, table
 
@@ -105,7 +104,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
 ]
 WRONG_SCRIPT: list[tuple[dict[str, Any], str, str]] = [
     ({"script": "nothing"}, "/script", "unknown-script"),
-    ({"script": ulid()}, "/script", "unknown-script"),
+    ({"script": "01J0000000000000000000000A"}, "/script", "unknown-script"),
     ({"version": 9}, "/version", "unknown-version"),
     ({"version": "1"}, "/version", "invalid-request"),
     ({"parameters": {}}, "/parameters/service", "invalid-parameters"),
