@@ -81,6 +81,17 @@ def test_who_may_not_see_them(server: Server, capsys: pytest.CaptureFixture[str]
     assert "this is for admins" in capsys.readouterr().err
 
 
+def test_without_a_token_the_hint_is_for_a_terminal(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problem = {"detail": "this needs a token", "hint": "send `Authorization: Bearer <token>`"}
+    server.says("GET", NOTIFICATIONS, 401, problem)
+    assert main(["notification", "list"]) == 3
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "error: this needs a token"
+    assert second.startswith("hint: set MUSTER_TOKEN to a valid token")
+
+
 def test_an_error_is_told_once(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     """The server's message names the pointer itself where there is only one error."""
     one = {"pointer": "/host_ids", "detail": "Give a list of 1 to 10000 names."}
