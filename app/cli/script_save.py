@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ from app.language.front_matter import ScriptFile
 from app.language.problems import Problem, render_text
 
 SCRIPTS = ("automation", "scripts")
+
+_OTHER_ENDS = re.compile("\r(?!\n)|[\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
 @click.command("save")
@@ -137,15 +140,20 @@ def _send(
     except ApiProblem as error:
         for one in error.errors:
             _place(one, found)
-        error.file, error.source = _shown(file), found.text
+        error.file, error.source = _shown(file), _printed(found.text)
         raise
     warnings = [one for one in answer.get("warnings") or () if isinstance(one, dict)]
     for one in warnings:
         _place(one, found)
     if warnings and not call.json:
-        lines = found.text.splitlines()
+        lines = _printed(found.text).splitlines()
         click.echo(safe(render_text(_problem(one, file, lines) for one in warnings), keep="\n"), err=True)
     return answer
+
+
+def _printed(text: str) -> str:
+    """The text with blanks for all that ends a line for Python, and not for a shell: so lines count alike."""
+    return _OTHER_ENDS.sub(" ", text)
 
 
 def _place(one: dict[str, Any], found: ScriptFile) -> None:

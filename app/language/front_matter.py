@@ -70,7 +70,7 @@ def read(text: str, file: str) -> ScriptFile:
 
     Raises BadHeader.
     """
-    lines = text.splitlines(keepends=True) if "\r" not in text else re.findall(r"[^\n]*\n|[^\n]+\Z", text)
+    lines = re.findall(r"[^\n]*\n|[^\n]+\Z", text)
     start = next((place for place in (0, 1) if place < len(lines) and _FENCE.match(lines[place])), None)
     says: dict[str, Any] = {}
     root: Node | None = None
