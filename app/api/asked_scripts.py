@@ -62,7 +62,7 @@ class ScriptSchema(Schema):
 class SaveScriptSchema(ScriptSchema):
     id = fields.String(
         load_default="",
-        validate=validate.Regexp(r"^[0-7][0-9A-HJKMNP-TV-Z]{25}$(?!\n)", error="Give the id of a script."),
+        validate=validate.Regexp(r"^([0-7][0-9A-HJKMNP-TV-Z]{25})?$(?!\n)", error="Give the id of a script."),
         metadata={"description": "Change this script, whatever its name is until now"},
     )
 

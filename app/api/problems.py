@@ -113,7 +113,7 @@ def of_http(error: HTTPException) -> Response:
 
 _HTTP = {
     400: ("the request cannot be read", "check its form"),
-    404: ("there is nothing at this path", "the paths are listed in /api/v1/openapi.json"),
+    404: ("there is nothing at this path", "is the name or id right? /api/v1/openapi.json lists the paths"),
     405: ("this method is not for this path", "the header Allow lists those that are"),
     412: ("it was changed since you read it", "read it again, and repeat the change with its new ETag"),
     413: ("the body is too large", "keep it below the limit (MUSTER_BODY_LIMIT)"),

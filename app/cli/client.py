@@ -251,9 +251,10 @@ def _problem(status: int, content: bytes) -> ApiProblem:
     except ValueError:
         data = None
     problem = data if isinstance(data, dict) else {}
-    if not problem.get("hint"):
+    # What to send in which header is no way out for who types commands.
+    if not problem.get("hint") or "Authorization" in str(problem["hint"]):
         problem["hint"] = {
-            401: "set MUSTER_TOKEN to a valid token (`muster up` writes one to client.env)",
+            401: "set MUSTER_TOKEN to a valid token: `muster up` writes one to client.env, administrators make others",
             403: "ask an administrator for a role that may do this",
         }.get(status, "")
     return ApiProblem(status, problem)

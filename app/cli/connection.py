@@ -59,13 +59,19 @@ def client(url: str = "", token: str = "") -> Client:
         # Both or none: the environment's token must not go to a URL that some directory names.
         url, token = read_client_file(Path(given.data_dir) / CLIENT_FILE)
     if not url:
-        raise InvalidInput(
-            "no server is named",
-            hint="start one with `muster up` and call this from the same directory, or set MUSTER_URL and "
-            "MUSTER_TOKEN (`muster up` writes both to client.env)",
-            code="no-server",
-        )
+        raise InvalidInput("no server is named", hint=_whom(Path(given.data_dir)), code="no-server")
     return Client(url.rstrip("/"), token)
+
+
+def _whom(directory: Path) -> str:
+    """What to do where no server is named; `directory` is that of the fleet, if one runs from here."""
+    here, _ = read_client_file(directory / CLIENT_FILE)
+    if here:
+        return f"a token goes only where you say: add --url {here}, or set MUSTER_URL"
+    return (
+        "start one with `muster up` and call this from the same directory, or set MUSTER_URL and "
+        "MUSTER_TOKEN (`muster up` writes both to client.env)"
+    )
 
 
 def read_client_file(path: Path) -> tuple[str, str]:

@@ -90,9 +90,8 @@ def _other_errors(errors: Sequence[Mapping[str, Any]], message: str) -> list[str
     lines = []
     for one in errors:
         detail = safe(str(one.get("detail") or ""))
-        if detail and detail != message:
+        pointer = safe(str(one.get("pointer") or ""))
+        if detail and message not in (detail, f"{pointer}: {detail}"):
             hint = safe(str(one.get("hint") or ""))
-            lines.append(
-                f"  {safe(str(one.get('pointer') or ''))}: {detail}" + (f" ({hint})" if hint else "")
-            )
+            lines.append(f"  {pointer}: {detail}" + (f" ({hint})" if hint else ""))
     return lines

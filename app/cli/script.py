@@ -13,7 +13,7 @@ COMMANDS = {
     "show": ("app.cli.script_show:show", "Show a saved script."),
     "versions": ("app.cli.script_show:versions", "List the versions of a saved script."),
     "diff": ("app.cli.script_show:diff", "Show what changed between two versions."),
-    "rollback": ("app.cli.script_save:rollback", "Run again what an old version ran."),
+    "rollback": ("app.cli.script_save:rollback", "Make a new version that runs what an old one ran."),
     "delete": ("app.cli.script_save:delete", "Forget a script with all its versions."),
     "run": ("app.cli.script_run:run", "Run a saved script on nodes, live."),
     "executions": ("app.cli.script_run:executions", "List what scripts were run."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,19 +13,24 @@ from app.cli.connection import Call, calls_api
 from app.cli.failures import ApiProblem
 from app.cli.files import MOST_BYTES, read_text
 from app.cli.plain import safe
-from app.errors import InvalidInput
+from app.errors import Conflict, InvalidInput
 from app.language import front_matter
 from app.language.front_matter import ScriptFile
 from app.language.problems import Problem, render_text
 
 SCRIPTS = ("automation", "scripts")
 
+_OTHER_ENDS = re.compile("\r(?!\n)|[\v\f\x1c-\x1e\x85\u2028\u2029]")
+
 
 @click.command("save")
 @click.argument("file")
-@click.option("--name", help="Its name, where its header has none; the header's counts for less.")
+@click.option("--name", help="Its name, whatever its header says.")
 @click.option(
-    "--if-version", type=int, metavar="N", help="Only if this is its newest version; 0: there is none."
+    "--if-version",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Only if this is its newest version; 0: there is none.",
 )
 @calls_api
 def save(call: Call, file: str, name: str | None, if_version: int | None) -> None:
@@ -34,7 +40,12 @@ def save(call: Call, file: str, name: str | None, if_version: int | None) -> Non
     """
     found, body = _read(file, name)
     headers = {} if if_version is None else _only_if(call, str(body["name"]), if_version)
-    answer = _send(call, file, found, body, "", headers)
+    try:
+        answer = _send(call, file, found, body, "", headers)
+    except ApiProblem as error:
+        if error.status == 412 and if_version is not None:
+            raise _changed(str(body["name"]), if_version) from None
+        raise
     call.show(answer, _told)
 
 
@@ -46,24 +57,34 @@ def _told(one: Mapping[str, Any]) -> str:
 
 @click.command("check")
 @click.argument("file")
-@click.option("--name", help="Its name, where its header has none; the header's counts for less.")
+@click.option("--name", help="Its name, whatever its header says.")
 @calls_api
 def check(call: Call, file: str, name: str | None) -> None:
     """Say what saving a script would say; nothing is saved."""
     found, body = _read(file, name)
     answer = _send(call, file, found, body, "check", {})
-    call.show(answer, lambda one: f"{safe(file)}: {len(one.get('warnings') or ())} warnings")
+    call.show(answer, lambda one: f"{safe(_shown(file))}: {_counted(len(one.get('warnings') or ()))}")
+
+
+def _counted(warnings: int) -> str:
+    return f"{warnings or 'no'} warning{'' if warnings == 1 else 's'}"
 
 
 def _read(file: str, name: str | None) -> tuple[ScriptFile, dict[str, Any]]:
     raw = read_text(file)
+    file = _shown(file)
     if len(raw) >= MOST_BYTES:
         raise InvalidInput(f"{file} is too large", hint="a script has 500,000 bytes at the most")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{file} is not UTF-8 at byte {error.start}", hint="save it as UTF-8") from None
-    found = front_matter.read(text, _shown(file))
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise InvalidInput(
+            f"{file} holds the character NUL in line {line}", hint="a script is text: remove it"
+        )
+    found = front_matter.read(text, file)
     body = {**found.says, "body": found.body}
     if name is not None:
         body["name"] = name
@@ -89,34 +110,50 @@ def _only_if(call: Call, name: str, version: int) -> dict[str, str]:
     answer = call.client.call("GET", api(*SCRIPTS, name))
     newest = answer.data.get("version")
     if newest != version:
-        raise InvalidInput(
-            f"{safe(name)} is at version {newest}, not {version}",
-            hint=f"`muster script diff {safe(name)} {version} {newest}` tells what changed",
-            code="version-changed",
-        )
+        raise _changed(name, version, newest)
     tag = next((value for key, value in answer.headers.items() if key.lower() == "etag"), "")
     return {"If-Match": tag}
+
+
+def _changed(name: str, version: int, newest: Any = None) -> Conflict:
+    """That it is not at this version; `newest` is the one that it is at, where that is known."""
+    name = safe(name)
+    if version == 0:
+        message = f"there is a script {name} already"
+    elif newest is None:
+        message = f"{name} was changed while this was sent"
+    else:
+        message = f"{name} is at version {newest}, not {version}"
+    hint = f"`muster script versions {name}` lists what there is"
+    if version and isinstance(newest, int) and version < newest:
+        hint = f"`muster script diff {name} {version} {newest}` tells what changed"
+    return Conflict(message, hint=hint, code="version-changed")
 
 
 def _send(
     call: Call, file: str, found: ScriptFile, body: dict[str, Any], verb: str, headers: Mapping[str, str]
 ) -> Any:
-    """The answer; warnings go to stderr. Errors get the places in the file that they are about."""
+    """The answer; warnings go to stderr. They and errors get the places in the file that they are about."""
     path = api(*SCRIPTS, *([verb] if verb else []))
     try:
         answer = call.client.call("POST", path, body=body, headers=headers).data
     except ApiProblem as error:
         for one in error.errors:
             _place(one, found)
-        error.file, error.source = _shown(file), _whole(found)
+        error.file, error.source = _shown(file), _printed(found.text)
         raise
     warnings = [one for one in answer.get("warnings") or () if isinstance(one, dict)]
+    for one in warnings:
+        _place(one, found)
     if warnings and not call.json:
-        lines = _whole(found).splitlines()
-        click.echo(
-            safe(render_text(_problem(one, found, file, lines) for one in warnings), keep="\n"), err=True
-        )
+        lines = _printed(found.text).splitlines()
+        click.echo(safe(render_text(_problem(one, file, lines) for one in warnings), keep="\n"), err=True)
     return answer
+
+
+def _printed(text: str) -> str:
+    """The text with blanks for all that ends a line for Python, and not for a shell: so lines count alike."""
+    return _OTHER_ENDS.sub(" ", text)
 
 
 def _place(one: dict[str, Any], found: ScriptFile) -> None:
@@ -126,8 +163,7 @@ def _place(one: dict[str, Any], found: ScriptFile) -> None:
         one["line"], one["column"] = mark.line, mark.column
 
 
-def _problem(one: dict[str, Any], found: ScriptFile, file: str, lines: list[str]) -> Problem:
-    _place(one, found)
+def _problem(one: Mapping[str, Any], file: str, lines: list[str]) -> Problem:
     line, column = int(one.get("line") or 1), int(one.get("column") or 1)
     text = lines[line - 1] if 0 < line <= len(lines) else ""
     return Problem(
@@ -140,13 +176,6 @@ def _problem(one: dict[str, Any], found: ScriptFile, file: str, lines: list[str]
         severity="warning",
         source_line=text,
     )
-
-
-def _whole(found: ScriptFile) -> str:
-    """The lines of the file as they are numbered; those of the header are blank."""
-    lines = found.body.splitlines(keepends=True)
-    first = found.first_line - 1
-    return "".join([*lines[:first], *["\n"] * found.lines, *lines[first:]])
 
 
 @click.command("rollback")

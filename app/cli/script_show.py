@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -10,13 +12,13 @@ import click
 from app.cli.client import api
 from app.cli.connection import Call, calls_api
 from app.cli.pages import newest
-from app.cli.plain import as_json, safe
+from app.cli.plain import safe
 from app.cli.script_save import SCRIPTS
 from app.cli.terminal import Screen, rows_of
 
 _LIST = ("name", "shell", "version", "tags", "requires_approval", "updated_by", "updated_at", "description")
 _VERSIONS = ("version", "shell", "characters", "author", "created_at", "digest")
-_PARAMETERS = ("name", "type", "required", "default", "description")
+_PARAMETERS = ("name", "type", "required", "default", "limits", "description")
 
 
 @click.command("list")
@@ -52,9 +54,22 @@ def show(call: Call, name: str, version: int | None, source: bool) -> None:
     screen.facts({key: value for key, value in rest.items() if value not in (None, [], {}, "")})
     if parameters := found.get("parameters"):
         screen.line("")
-        screen.table(_PARAMETERS, rows_of([dict(one) for one in parameters], _PARAMETERS))
+        screen.table(_PARAMETERS, rows_of([_parameter(one) for one in parameters], _PARAMETERS))
     screen.line("")
     screen.line(safe(body, keep="\n\t").rstrip("\n"))
+
+
+def _parameter(one: Mapping[str, Any]) -> dict[str, Any]:
+    """A parameter for a table: its default as it would be typed, and what its values are held to."""
+    default = one.get("default")
+    limits = [f"{name} {one[name]}" for name in ("min", "max", "pattern") if one.get(name) is not None]
+    if choices := one.get("choices"):
+        limits.append(f"one of {' '.join(_typed(choice) for choice in choices)}")
+    return {**one, "default": None if default is None else _typed(default), "limits": ", ".join(limits)}
+
+
+def _typed(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 @click.command("versions")
@@ -82,11 +97,24 @@ def diff(call: Call, name: str, old: int, new: int | None) -> None:
         return
     screen = Screen()
     for field, change in (found.get("fields") or {}).items():
-        screen.line(safe(f"{field}: {as_json(change.get('old'))} -> {as_json(change.get('new'))}"))
+        for line in _change(field, change.get("old"), change.get("new")):
+            screen.line(safe(line))
     if text := str(found.get("diff") or ""):
         screen.line(safe(text, keep="\n\t"))
     if not found.get("changed"):
         screen.line(f"versions {old} and {new} run the same")
+
+
+def _change(field: str, old: Any, new: Any) -> Iterator[str]:
+    """What became of a field: of parameters those that are other ones, each on a line of its own."""
+    if not (isinstance(old, list) and isinstance(new, list)):
+        yield f"{field}: {json.dumps(old)} -> {json.dumps(new)}"
+        return
+    yield f"{field}:"
+    yield from (f"- {json.dumps(one)}" for one in old if one not in new)
+    yield from (f"+ {json.dumps(one)}" for one in new if one not in old)
+    if sorted(map(json.dumps, old)) == sorted(map(json.dumps, new)):
+        yield "  the same ones in another order"
 
 
 def _table(call: Call, items: Any, names: tuple[str, ...]) -> None:

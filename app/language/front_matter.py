@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from app.language import source
@@ -34,13 +34,14 @@ class BadHeader(InvalidWorkflow):
 
 @dataclass(frozen=True, slots=True)
 class ScriptFile:
-    """A script's file: what its header says, and its body. Lines count from 1."""
+    """A script's file: what its header says, and its body; `text` is all of it. Lines count from 1."""
 
     says: dict[str, Any]
     body: str
     first_line: int
     lines: int
     root: Node | None
+    text: str
 
     def line_of_body(self, line: int) -> int:
         """Where a line of the body stands in the file."""
@@ -69,7 +70,7 @@ def read(text: str, file: str) -> ScriptFile:
 
     Raises BadHeader.
     """
-    lines = text.splitlines(keepends=True) if "\r" not in text else re.findall(r"[^\n]*\n|[^\n]+\Z", text)
+    lines = re.findall(r"[^\n]*\n|[^\n]+\Z", text)
     start = next((place for place in (0, 1) if place < len(lines) and _FENCE.match(lines[place])), None)
     says: dict[str, Any] = {}
     root: Node | None = None
@@ -84,7 +85,7 @@ def read(text: str, file: str) -> ScriptFile:
         says["shell"] = _SHELLS.get(shebang[1], shebang[1])
     first = start or 0
     body = "".join([*lines[:first], *lines[first + count :]])
-    return ScriptFile(says, body, first + 1, count, root)
+    return ScriptFile(says, body, first + 1, count, root, text)
 
 
 def _end(lines: Sequence[str], start: int, file: str) -> int:
@@ -119,8 +120,14 @@ def _tree(lines: Sequence[str], start: int, end: int, file: str) -> Node | None:
     root, collector = source.read("".join(yaml), file)
     _check(root, collector)
     if collector.failed or root is None:
-        raise BadHeader(collector.sorted())
+        raise BadHeader([_as_written(problem, lines) for problem in collector.sorted()])
     return root
+
+
+def _as_written(problem: Problem, lines: Sequence[str]) -> Problem:
+    """The problem with its line as it stands in the file."""
+    line = lines[problem.line - 1] if 0 < problem.line <= len(lines) else ""
+    return replace(problem, source_line=line.rstrip("\r\n"))
 
 
 def _check(root: Node | None, collector: Collector) -> None:

@@ -224,7 +224,7 @@ def unknown(execution: str) -> NotFound:
     """That there is no such execution of a script."""
     return NotFound(
         f"there is no execution {execution} of a script",
-        hint=f"any other is at /api/v1/workflow-executions/{execution}",
+        hint=f"`muster script executions` lists them; any other is shown by `muster execution show {execution}`",
         code="unknown-execution",
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import select
 
 from app.engine.status import SUCCEEDED
+from app.errors import Conflict
 from app.services import again, features, script_results
 from app.services.control import Control
 from app.services.scripted import TASK
@@ -28,4 +29,9 @@ def retry(control: Control, execution: str, person: str, reason: str = "") -> st
         ).one()
     # It is over or `again` refuses; and what is over stays as it is until somebody tries it again.
     units = (TASK,) if status == SUCCEEDED and failed else ()
-    return again.retry(control, execution, person, again.Wanted(units=units, reason=reason))
+    try:
+        return again.retry(control, execution, person, again.Wanted(units=units, reason=reason))
+    except Conflict as error:
+        if error.code == "nothing-to-retry":
+            error.hint = "it failed on no node; execute it anew to run it again"
+        raise

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,8 @@ import pytest
 from fleet import Fleet
 from fleet_api import Api
 from fleet_processes import ROOT
-from sqlalchemy import insert, update
-
-from app.store.tables import Script, ScriptVersion, table
 
 pytestmark = pytest.mark.fleet
-
-scripts, versions = table(Script), table(ScriptVersion)
 
 NO_KSH = pytest.mark.skipif(bool(shutil.which("ksh")), reason="every node here has a ksh")
 WEB = ["web-1", "web-2", "web-3"]
@@ -37,24 +31,19 @@ BODIES = ["echo version one\n", "echo version two\n", "echo version three\n"]
 
 
 @pytest.fixture(scope="module")
-def shop(fleet: Fleet) -> Fleet:
+def shop(fleet: Fleet, api: Api) -> Fleet:
     """The fleet with two scripts: `tell` takes values, `edited` is for ksh and was edited twice."""
-    keep(fleet, "tell", [BODY], "sh", PARAMETERS)
-    keep(fleet, "edited", BODIES, "ksh", [])
+    save(api, "tell", [BODY], "sh", PARAMETERS)
+    save(api, "edited", BODIES, "ksh", [])
     return fleet
 
 
-def keep(fleet: Fleet, name: str, bodies: list[str], shell: str, parameters: list[dict[str, Any]]) -> None:
-    now = time.time()
-    script = {"id": name.upper().ljust(26, "0"), "name": name, "timeout": 30.0, "updated_by": "author"}
-    row = {**script, "created_at": now, "updated_at": now}
-    with fleet.store.write() as connection:
-        connection.execute(insert(scripts).values(row))
-        for number, body in enumerate(bodies, start=1):
-            version = {"version": number, "shell": shell, "body": body, "parameters": parameters}
-            values = {"script_id": row["id"], "digest": str(number), "created_at": now, **version}
-            connection.execute(insert(versions).values(values))
-        connection.execute(update(scripts).where(scripts.c.name == name).values(version=len(bodies)))
+def save(api: Api, name: str, bodies: list[str], shell: str, parameters: list[dict[str, Any]]) -> None:
+    """A script with a version of each body, the first one first."""
+    for number, body in enumerate(bodies, start=1):
+        script = {"name": name, "shell": shell, "body": body, "parameters": parameters, "timeout": 30}
+        answer = api.post("/automation/scripts", script, "author")
+        assert (answer.status, answer.data["version"]) == (201 if number == 1 else 200, number), answer.data
 
 
 @NO_KSH
