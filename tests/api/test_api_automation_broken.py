@@ -1,0 +1,47 @@
+"""Ways around what saved scripts promise, each of which was open once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import script_shop
+from api_world import World
+from script_shop import EXECUTE, GOOD
+
+PASTED: dict[str, Any] = {
+    "name": "pasted",
+    "shell": "sh",
+    "body": "ls ${where}\n",
+    "parameters": [{"name": "where", "type": "string", "pattern": "[a-z; ]*"}],
+    "substitution": "text",
+    "requires_approval": True,
+}
+BOUND = {**PASTED, "body": 'ls "${where}"\n', "substitution": "bound", "requires_approval": False}
+
+
+@pytest.fixture
+def fleet(world: World) -> World:
+    return script_shop.stock(world)
+
+
+def test_an_old_version_that_is_pasted_together_is_still_approved_first(fleet: World) -> None:
+    for form in (PASTED, BOUND):
+        assert fleet.post("/automation/scripts", form, "author").status_code in (200, 201)
+    path = "/automation/scripts/pasted/execute"
+    given = {"host_ids": ["web-1"], "parameter_values": {"where": "; reboot"}}
+    newest = fleet.post(path, given, "operator").get_json()
+    assert (newest["status"], newest["requires_approval"]) == ("queued", False)
+    old = fleet.post(path, {**given, "version": 1}, "operator").get_json()
+    assert (old["body"], old["status"]) == ("ls ; reboot\n", "pending_approval")
+
+
+def test_a_key_that_comes_again_finds_what_it_made_whatever_became_of_the_script(fleet: World) -> None:
+    key = {"headers": {"Idempotency-Key": "once"}}
+    made = fleet.post(EXECUTE, GOOD, "operator", **key)
+    assert made.status_code == 201
+    assert fleet.ask("DELETE", "/api/v1/automation/scripts/deploy", "author").status_code == 204
+    again = fleet.post(EXECUTE, GOOD, "operator", **key)
+    assert (again.status_code, again.get_json().get("id")) == (200, made.get_json()["id"])
+    other = fleet.post(EXECUTE, {**GOOD, "max_failures": 1}, "operator", **key)
+    assert other.get_json()["code"] in ("idempotency-key-reused", "unknown-script")
