@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import script_shop
 from api_world import World
+from schedule_shop import fire
 from script_shop import EXECUTE, GOOD
 
 PASTED: dict[str, Any] = {
@@ -45,3 +46,27 @@ def test_a_key_that_comes_again_finds_what_it_made_whatever_became_of_the_script
     assert (again.status_code, again.get_json().get("id")) == (200, made.get_json()["id"])
     other = fleet.post(EXECUTE, {**GOOD, "max_failures": 1}, "operator", **key)
     assert other.get_json()["code"] in ("idempotency-key-reused", "unknown-script")
+
+
+def test_who_writes_into_a_schedule_of_another_does_not_approve_what_it_starts(fleet: World) -> None:
+    gated = {"name": "gated", "shell": "sh", "body": 'echo "${a}"\n', "requires_approval": True}
+    form = {**gated, "parameters": [{"name": "a", "type": "string"}]}
+    assert fleet.post("/automation/scripts", form, "author").status_code == 201
+    mine = {
+        "name": "x",
+        "script": "gated",
+        "host_ids": ["web-1"],
+        "cron": "0 3 * * *",
+        "parameters": {"a": "b"},
+    }
+    assert fleet.post("/automation/schedules", mine, "operator").status_code == 201
+    changed = {**mine, "parameters": {"a": "c"}}
+    assert fleet.ask("PUT", "/api/v1/automation/schedules/x", json=changed).status_code == 200
+    execution = fire(fleet, "x")["last_execution"]
+    # What was asked stays asked, though the schedule is not there to tell any more.
+    assert fleet.ask("DELETE", "/api/v1/automation/schedules/x").status_code == 204
+    (asked,) = fleet.get("/automation/approvals?status=pending")["items"]
+    assert (asked["execution"], asked["requester"]) == (execution, "admin")
+    for person, status in (("admin", 403), ("approver", 200)):
+        answer = fleet.post(f"/automation/approvals/{asked['id']}/approve", {}, person)
+        assert answer.status_code == status, (person, answer.text)
