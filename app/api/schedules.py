@@ -9,7 +9,7 @@ from flask_smorest import Blueprint
 from sqlalchemy import RowMapping
 from werkzeug.exceptions import PreconditionFailed
 
-from app.api import asked, asked_schedules, paging, shown_schedules
+from app.api import asked, asked_schedules, paging, shown_schedules, within
 from app.api.gate import needs, person
 from app.api.strict import Parser
 from app.api.unchanged import if_unchanged
@@ -37,7 +37,7 @@ def _need() -> None:
 
 
 @schedules.route("/automation/schedules", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.ANYTHING)
 @schedules.arguments(asked_schedules.SchedulesQuery, location="query")
 @schedules.response(200, shown_schedules.SchedulesSchema)
 def list_schedules(query: dict[str, Any]) -> Any:
@@ -51,7 +51,7 @@ def list_schedules(query: dict[str, Any]) -> Any:
 
 
 @schedules.route("/automation/schedules", methods=["POST"])
-@needs("operator")
+@needs("operator", within.ANYTHING)
 @schedules.arguments(asked_schedules.WriteScheduleSchema)
 @schedules.response(201, shown_schedules.ScheduleSchema)
 def create(body: dict[str, Any]) -> Response:
@@ -60,7 +60,7 @@ def create(body: dict[str, Any]) -> Response:
 
 
 @schedules.route("/automation/schedules/check", methods=["POST"])
-@needs("viewer")
+@needs("viewer", within.ANYTHING)
 @schedules.arguments(asked_schedules.CheckExpressionSchema)
 @schedules.response(200, shown_schedules.TimesSchema)
 def check(body: dict[str, Any]) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def check(body: dict[str, Any]) -> dict[str, Any]:
 
 
 @schedules.route("/automation/schedules/<schedule:id>", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.ANYTHING)
 @schedules.etag
 @schedules.response(200, shown_schedules.ScheduleSchema)
 def get_schedule(id: str) -> RowMapping:
@@ -81,7 +81,7 @@ def get_schedule(id: str) -> RowMapping:
 
 
 @schedules.route("/automation/schedules/<schedule:id>", methods=["PUT"])
-@needs("operator")
+@needs("operator", within.ANYTHING)
 @schedules.arguments(asked_schedules.WriteScheduleSchema)
 @schedules.response(200, shown_schedules.ScheduleSchema)
 def put_schedule(body: dict[str, Any], id: str) -> Response:
@@ -94,7 +94,7 @@ def put_schedule(body: dict[str, Any], id: str) -> Response:
 
 
 @schedules.route("/automation/schedules/<schedule:id>", methods=["DELETE"])
-@needs("operator")
+@needs("operator", within.ANYTHING)
 @schedules.response(204)
 def delete_schedule(id: str) -> Response:
     """Forget a schedule with its history; its executions stay. If-Match is heeded."""
@@ -104,7 +104,7 @@ def delete_schedule(id: str) -> Response:
 
 
 @schedules.route("/automation/schedules/<schedule:id>/enable", methods=["POST"])
-@needs("operator")
+@needs("operator", within.ANYTHING)
 @schedules.response(200, shown_schedules.ScheduleSchema)
 def enable(id: str) -> Response:
     """Let it fire again from its next time on. Of one that is enabled nothing changes."""
@@ -113,7 +113,7 @@ def enable(id: str) -> Response:
 
 
 @schedules.route("/automation/schedules/<schedule:id>/disable", methods=["POST"])
-@needs("operator")
+@needs("operator", within.ANYTHING)
 @schedules.response(200, shown_schedules.ScheduleSchema)
 def disable(id: str) -> Response:
     """Let it fire no more. Of one that is disabled nothing changes."""
@@ -122,7 +122,7 @@ def disable(id: str) -> Response:
 
 
 @schedules.route("/automation/schedules/<schedule:id>/next", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.ANYTHING)
 @schedules.arguments(asked_schedules.NextQuery, location="query")
 @schedules.response(200, shown_schedules.TimesSchema)
 def next_times(query: dict[str, Any], id: str) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def next_times(query: dict[str, Any], id: str) -> dict[str, Any]:
 
 
 @schedules.route("/automation/schedules/<schedule:id>/history", methods=["GET"])
-@needs("viewer")
+@needs("viewer", within.ANYTHING)
 @schedules.arguments(asked.PageQuery, location="query")
 @schedules.response(200, shown_schedules.TicksSchema)
 def history(query: dict[str, Any], id: str) -> Any:
