@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from app.ids import ulid
-from app.services import audit, cron, roles, runnable, scope, scripted
+from app.services import audit, cron, roles, scope, scripted
 from app.services.control import Control
 from app.services.cron import Cron
 from app.services.guard import STORED
@@ -222,15 +222,13 @@ def _checked(control: Control, wanted: Wanted, owner: str, now: float) -> dict[s
 
 
 def _check_bounds(control: Control, target: Target, person: Person) -> None:
-    """Raises what is said of things that are not there, or NotAllowed, before anything is told of what there is."""
+    """Raises NotAllowed for what is out of the person's bounds, before anything is told of what there is."""
     if not person.is_scoped:
         return
-    if target.kind == SCRIPT:
-        names = target.nodes.get("host_ids") or ()
-        with control.store.read() as connection:
-            scope.check_nodes(control, connection, person, names, scripted.PACK, "/host_ids")
-    elif not person.may("viewer", scope.pack_of(target.ref)):
-        raise _pointed(runnable.unknown(target.ref, None), f"/{WORKFLOW}")
+    names = target.nodes.get("host_ids") or ()
+    pack = scripted.PACK if target.kind == SCRIPT else scope.pack_of(target.ref)
+    with control.store.read() as connection:
+        scope.check_nodes(control, connection, person, names, pack, "/host_ids")
 
 
 def _refuse_nodes_of_workflow(target: Target) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,9 @@ import script_shop
 from api_world import World
 from schedule_shop import fire
 from script_shop import EXECUTE, GOOD
+
+from app.api import create_app
+from app.services.control import Control
 
 PASTED: dict[str, Any] = {
     "name": "pasted",
@@ -70,3 +74,22 @@ def test_who_writes_into_a_schedule_of_another_does_not_approve_what_it_starts(f
     for person, status in (("admin", 403), ("approver", 200)):
         answer = fleet.post(f"/automation/approvals/{asked['id']}/approve", {}, person)
         assert answer.status_code == status, (person, answer.text)
+
+
+def test_nobody_is_asked_anew_where_approvals_are_switched_off(fleet: World) -> None:
+    form = {"name": "gated", "shell": "sh", "body": "true\n", "requires_approval": True}
+    assert fleet.post("/automation/scripts", form, "author").status_code == 201
+    execution = fleet.post(
+        "/automation/scripts/gated/execute", {"host_ids": ["web-1"]}, "operator"
+    ).get_json()["id"]
+    (asked,) = fleet.get("/automation/approvals?status=pending")["items"]
+    assert fleet.post(f"/automation/approvals/{asked['id']}/reject", {}, "approver").status_code == 200
+    settings = replace(fleet.control.settings, automation_script_approval=False)
+    control = Control(settings, fleet.control.store, fleet.nudged.extend)
+    off = World(control, create_app(control=control), fleet.tokens)
+    before = off.counts()
+    for path in ("/automation/executions", "/workflow-executions"):
+        answer = off.post(f"{path}/{execution}/retry", {}, "operator")
+        assert (answer.status_code, answer.get_json()["code"]) == (402, "automation_script_approval"), path
+    assert off.counts() == before
+    assert fleet.post(f"/automation/executions/{execution}/retry", {}, "operator").status_code == 202
