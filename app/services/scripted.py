@@ -94,6 +94,7 @@ def saved(
     text, env = found.body, {one.name: f"{{{{ parameters.{one.name} }}}}" for one in declared}
     if is_pasted:
         text, env = render_text(found.body, declared, values), {}
+    _refuse_large(text, values)
     body = Body(found.shell, text, found.timeout)
     made = _fanned(f"{PACK}.{found.name}", found.name, body, env, _in_plan(declared), nodes, targets)
     gate = _gate(found, len(nodes)) if is_gated else None
@@ -109,6 +110,16 @@ def given(control: Control, body: Body, targets: Targets) -> Runnable:
     features.need(control.settings, features.EXEC)
     nodes = resolve(control, targets, _HOSTS)
     return _fanned(adhoc.REF, "One script", body, {}, (), nodes, targets)
+
+
+def _refuse_large(text: str, values: Mapping[str, Any]) -> None:
+    """Raises TooLarge where the script with its values is more than an order carries: every node would refuse it."""
+    size = len(json.dumps([text, dict(values)], ensure_ascii=False).encode())
+    if size > adhoc.MOST_BYTES:
+        detail = f"the script and its values are {size} bytes as JSON, and may have {adhoc.MOST_BYTES}"
+        hint = "bring large texts to the nodes in another way"
+        errors = [{"pointer": "/parameter_values", "detail": detail, "hint": hint}]
+        raise TooLarge(detail, hint=hint, errors=errors)
 
 
 def _in_plan(declared: Sequence[ScriptParameter]) -> tuple[Parameter, ...]:

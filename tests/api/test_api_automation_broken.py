@@ -93,3 +93,16 @@ def test_nobody_is_asked_anew_where_approvals_are_switched_off(fleet: World) -> 
         assert (answer.status_code, answer.get_json()["code"]) == (402, "automation_script_approval"), path
     assert off.counts() == before
     assert fleet.post(f"/automation/executions/{execution}/retry", {}, "operator").status_code == 202
+
+
+def test_what_no_order_could_carry_is_refused_before_anything_is_stored(fleet: World) -> None:
+    names = [f"p{number}" for number in range(15)]
+    form = {"name": "big", "shell": "sh", "body": f"# {'x' * 300_000}\n"}
+    declared = [{"name": name, "type": "string"} for name in names]
+    assert fleet.post("/automation/scripts", {**form, "parameters": declared}, "author").status_code == 201
+    before = fleet.counts()
+    given = {"host_ids": ["web-1"], "parameter_values": dict.fromkeys(names, "y" * 65_000)}
+    answer = fleet.post("/automation/scripts/big/execute", given, "operator")
+    (error,) = answer.get_json()["errors"]
+    assert (answer.status_code, error["pointer"]) == (413, "/parameter_values")
+    assert fleet.counts() == before
