@@ -9,7 +9,7 @@ from flask import Response, jsonify, url_for
 from flask_smorest import Blueprint
 
 from app.api import asked, asked_automation, held, paging, shown, shown_automation, within
-from app.api.executions import STARTED, check_nodes, submission
+from app.api.executions import STARTED, check_nodes, request_of, submission
 from app.api.gate import needs, person
 from app.api.strict import Parser
 from app.api.wiring import control, reading
@@ -18,7 +18,7 @@ from app.services import adhoc, audit, features, scope, script_results, script_r
 from app.services.cancel import cancel as ask_to_cancel
 from app.services.guard import STORED, Origin
 from app.services.runnable import Runnable
-from app.services.submit import Accepted, submit
+from app.services.submit import Accepted, made_before, submit
 from app.services.targets import Targets
 
 automation = Blueprint("automation", __name__, description="Scripts on many nodes.")
@@ -38,11 +38,13 @@ _ALSO = {"schema": shown_automation.ScriptExecutionSchema, "success": True}
 @automation.alt_response(202, description="It goes on", **_ALSO)
 def execute(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any], id: str) -> Response:
     """Run a saved script on many nodes, each with a row of its own from the first moment."""
+    asked_for = {"script": id, **body}
     check_nodes(body.get("host_ids"), scripted.PACK, "/host_ids")
+    known = _made_before(headers["key"], asked_for, f"{scripted.PACK}.{id}")
+    if known is not None:
+        return _wait(known, query["wait"])
     found = scripted.saved(control(), id, body["version"], _targets(body), body["parameter_values"])
-    return _start(
-        found.runnable, dict(found.values), headers["key"], {"script": id, **body}, query["wait"], STORED
-    )
+    return _start(found.runnable, dict(found.values), headers["key"], asked_for, query["wait"], STORED)
 
 
 @automation.route("/automation/execute", methods=["POST"])
@@ -56,6 +58,9 @@ def execute(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any]
 def execute_body(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any]) -> Response:
     """Run a script that is not saved on many nodes. It is held to the allowlist."""
     check_nodes(body.get("host_ids"), scope.pack_of(adhoc.REF), "/host_ids")
+    known = _made_before(headers["key"], body, adhoc.REF)
+    if known is not None:
+        return _wait(known, query["wait"])
     given = scripted.Body(body["shell"], body["body"], body["timeout"])
     found = scripted.given(control(), given, _targets(body))
     return _start(found, {}, headers["key"], body, query["wait"], "adhoc")
@@ -65,6 +70,17 @@ def _targets(body: dict[str, Any]) -> Targets:
     return Targets(
         body.get("host_ids"), body.get("labels"), body["batch"], body["max_failures"], body["allow_unknown"]
     )
+
+
+def _made_before(key: str | None, asked_for: dict[str, Any], subject: str) -> Accepted | None:
+    """What the key made: the script or a node that it was made from may be another one by now, or gone."""
+    features.need(control().settings, features.EXEC)
+    if not key:
+        return None
+    login = person().login
+    with audit.refusals(control(), login, "execution.submit", subject, (Conflict,)):
+        known = made_before(control(), login, key, request_of(asked_for))
+    return None if known is None else Accepted(known, created=False)
 
 
 def _start(
@@ -81,6 +97,10 @@ def _start(
     wanted = replace(wanted, reason=asked_for["reason"], is_put_off=is_put_off)
     with audit.refusals(control(), wanted.requester, "execution.submit", runnable.plan.ref, (Conflict,)):
         accepted = submit(control(), wanted)
+    return _wait(accepted, wait)
+
+
+def _wait(accepted: Accepted, wait: float) -> Response:
     finished = bool(wait) and held.until_over(accepted.execution, wait)
     return _answer(accepted, goes_on=bool(wait) and not finished)
 

@@ -109,12 +109,17 @@ def submission(
         parameters=parameters,
         revision=runnable.revision,
         idempotency_key=key,
-        request=json.dumps(asked_for, sort_keys=True, separators=(",", ":")) if key else "",
+        request=request_of(asked_for) if key else "",
         origin=origin,
         kind=kind_of(runnable, origin),
         script=runnable.script,
         script_version=runnable.script_version,
     )
+
+
+def request_of(asked_for: dict[str, Any]) -> str:
+    """The text of a request that tells whether a key comes again with another one."""
+    return json.dumps(asked_for, sort_keys=True, separators=(",", ":"))
 
 
 def _answer(accepted: Accepted, *, waited: bool, finished: bool) -> Response:

@@ -10,7 +10,8 @@ A pattern becomes an automaton (Glushkov's) of MOST_PLACES places at the most, a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, NoReturn
@@ -51,8 +52,10 @@ class Pattern:
     """A pattern that was read. Each place takes the characters of a set; `follow` are bit masks of places."""
 
     text: str
-    sets: tuple[tuple[tuple[tuple[str, str], ...], int], ...]
-    """(ranges of characters, the places that take them)."""
+    starts: tuple[str, ...]
+    """Characters in order: all from one to before the next are taken by the same places."""
+    taking: tuple[int, ...]
+    """The places that take the characters from each of the `starts` on."""
     first: int
     last: int
     follow: tuple[int, ...]
@@ -64,17 +67,15 @@ class Pattern:
             return False
         if not value:
             return self.is_nullable
-        taking: dict[str, int] = {}
-        steps: dict[tuple[int, str], int] = {}
+        steps: dict[tuple[int, int], int] = {}
         reached, entering = 0, self.first
         for character in value:
-            known = steps.get((reached, character))
+            taking = self._places_of(character)
+            known = steps.get((reached, taking))
             if known is None:
-                if character not in taking:
-                    taking[character] = self._places_of(character)
                 for place in _bits(reached):
                     entering |= self.follow[place]
-                known = steps[reached, character] = entering & taking[character]
+                known = steps[reached, taking] = entering & taking
             reached, entering = known, 0
             if not reached:
                 return False
@@ -85,11 +86,8 @@ class Pattern:
         return "".join(character for character in wanted if self._places_of(character))
 
     def _places_of(self, character: str) -> int:
-        found = 0
-        for ranges, places in self.sets:
-            if any(low <= character <= high for low, high in ranges):
-                found |= places
-        return found
+        place = bisect_right(self.starts, character) - 1
+        return self.taking[place] if place >= 0 else 0
 
 
 @lru_cache(maxsize=256)
@@ -100,8 +98,23 @@ def parse(text: str) -> Pattern:
     tree = _Reader(text).read()
     made = _Automaton(text)
     nullable, first, last = made.add(tree)
-    sets = tuple((ranges, places) for ranges, places in made.sets.items())
-    return Pattern(text, sets, first, last, tuple(made.follow), nullable)
+    starts, taking = _taken(made.sets)
+    return Pattern(text, starts, taking, first, last, tuple(made.follow), nullable)
+
+
+def _taken(sets: Mapping[tuple[tuple[str, str], ...], int]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Where in the order of all characters others begin to be taken, and by which places."""
+    edges = {chr(0)}
+    for ranges in sets:
+        edges.update(low for low, _ in ranges)
+        edges.update(chr(ord(high) + 1) for _, high in ranges if high != _LAST)
+    starts = tuple(sorted(edges))
+    found = [0] * len(starts)
+    for ranges, places in sets.items():
+        for low, high in ranges:
+            for number in range(bisect_left(starts, low), bisect_right(starts, high)):
+                found[number] |= places
+    return starts, tuple(found)
 
 
 def _bits(mask: int) -> Iterator[int]:

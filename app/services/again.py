@@ -17,7 +17,7 @@ from app.engine.status import EXECUTION_OVER, GATE_CLOSED, GATE_EXPIRED, GATE_RE
 from app.errors import Conflict, InvalidInput
 from app.language.expressions import TemplateError
 from app.language.parameters import bind
-from app.services import audit, kv, pack_config, scope
+from app.services import audit, features, kv, pack_config, scope
 from app.services.control import Control
 from app.services.guard import STORED
 from app.services.run import Run
@@ -65,7 +65,7 @@ def retry(
 
     Raises UnknownExecution, InvalidInput (a name that is no task of it), NotAllowed (another's, and the person is held
     to nodes) and Conflict where the execution is not over, has nothing to try again, or is the child of a job that does
-    not wait for it any more; with a version
+    not wait for it any more; FeatureOff where people would be asked anew and approvals are switched off; with a version
     also NotFound, and Conflict where what is kept, or the parameters, do not go with it.
     """
     with control.store.write() as connection:
@@ -76,6 +76,8 @@ def retry(
         if state.status not in EXECUTION_OVER:
             message = f"execution {run.execution} is {state.status}: only one that is over can be tried again"
             raise Conflict(message, hint="cancel it first, or wait for its end", code="execution-not-over")
+        if run.plan.gate:
+            features.need(control.settings, features.APPROVAL)
         before = run.head.plan_digest
         newest = _newest(run) if wanted.version == LATEST else None
         event = RetryAsked(

@@ -87,7 +87,7 @@ class Run:
         merge(self._unsaved, step.changes)
         for ask in step.changes.asks:
             # A retry is asked for by whoever wants it.
-            asked_by = event.person if isinstance(event, RetryAsked) else self.head.requester
+            asked_by = event.person if isinstance(event, RetryAsked) else subjects.asker(self, ask)
             subject = subjects.of(self, ask, asked_by)
             self._asked[ask.job] = Asked.now(subject, asked_by or self.head.requester, self.now)
         self._unborn.update({job.id: {} for job in step.changes.new_jobs})

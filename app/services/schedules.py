@@ -51,11 +51,13 @@ def create(control: Control, wanted: Wanted, person: Person) -> str:
     """Keep a new schedule, which is this person's; its id.
 
     Raises InvalidInput with a pointer for each thing that is wrong (what it runs is not there, its
-    parameters do not fit, its nodes do not exist, its expression is none or never fires), and Conflict where the name
-    is taken.
+    parameters do not fit, its nodes do not exist, its expression is none or never fires), NotAllowed for what is out of
+    the person's bounds, and Conflict where the name is taken.
     """
     now = control.clock()
-    checked = _checked(control, wanted, person.login, now)
+    with audit.refusals(control, person.login, "schedule.create", wanted.name):
+        _check_bounds(control, wanted.target, person)
+        checked = _checked(control, wanted, person.login, now)
     id_ = ulid(now)
     enabled = wanted.enabled is not False
     values = {
@@ -86,7 +88,9 @@ def change(control: Control, schedule: str, wanted: Wanted, person: Person, *, e
     now = control.clock()
     with control.store.read() as connection:
         owner = get(connection, schedule, person)["owner"]
-    checked = _checked(control, wanted, owner, now)
+    with audit.refusals(control, person.login, "schedule.change", schedule):
+        _check_bounds(control, wanted.target, person)
+        checked = _checked(control, wanted, owner, now)
 
     def written(row: RowMapping) -> dict[str, Any]:
         enabled = row["enabled"] if wanted.enabled is None else wanted.enabled
@@ -215,6 +219,16 @@ def _checked(control: Control, wanted: Wanted, owner: str, now: float) -> dict[s
         "overlap": wanted.overlap,
         "jitter": wanted.jitter,
     }
+
+
+def _check_bounds(control: Control, target: Target, person: Person) -> None:
+    """Raises NotAllowed for what is out of the person's bounds, before anything is told of what there is."""
+    if not person.is_scoped:
+        return
+    names = target.nodes.get("host_ids") or ()
+    pack = scripted.PACK if target.kind == SCRIPT else scope.pack_of(target.ref)
+    with control.store.read() as connection:
+        scope.check_nodes(control, connection, person, names, pack, "/host_ids")
 
 
 def _refuse_nodes_of_workflow(target: Target) -> None:

@@ -74,11 +74,14 @@ def saved(
         found = scripts.load(connection, script, version)
         if found is None:
             raise _unknown(script, version, there=scripts.load(connection, script) is not None)
-    if found.requires_approval:
+    is_pasted = found.substitution != BOUND
+    # What is said of approvals now holds for all versions; what is pasted is approved whatever it says.
+    is_gated = found.requires_approval or is_pasted
+    if is_gated:
         features.need(control.settings, features.APPROVAL)
     declared = tuple(script_parameters.from_json(one) for one in found.parameters)
     named = {one.name for one in declared if one.type == "secret" and one.name in kept}
-    if named and found.substitution != BOUND:
+    if named and is_pasted:
         detail = "values are put into the text of this script, and a kept secret never is"
         errors = [script_parameters.told(f"/parameter_values/{name}", detail) for name in sorted(named)]
         raise script_parameters.refused(errors, "invalid-parameters")
@@ -89,11 +92,12 @@ def saved(
     )
     nodes = resolve(control, targets, _HOSTS)
     text, env = found.body, {one.name: f"{{{{ parameters.{one.name} }}}}" for one in declared}
-    if found.substitution != BOUND:
+    if is_pasted:
         text, env = render_text(found.body, declared, values), {}
+    _refuse_large(text, values)
     body = Body(found.shell, text, found.timeout)
     made = _fanned(f"{PACK}.{found.name}", found.name, body, env, _in_plan(declared), nodes, targets)
-    gate = _gate(found, len(nodes)) if found.requires_approval else None
+    gate = _gate(found, len(nodes)) if is_gated else None
     plan = replace(made.plan, gate=gate, version=str(found.version))
     return Prepared(replace(made, plan=plan, script=found.id, script_version=found.version), values)
 
@@ -106,6 +110,16 @@ def given(control: Control, body: Body, targets: Targets) -> Runnable:
     features.need(control.settings, features.EXEC)
     nodes = resolve(control, targets, _HOSTS)
     return _fanned(adhoc.REF, "One script", body, {}, (), nodes, targets)
+
+
+def _refuse_large(text: str, values: Mapping[str, Any]) -> None:
+    """Raises TooLarge where the script with its values is more than an order carries: every node would refuse it."""
+    size = len(json.dumps([text, dict(values)], ensure_ascii=False).encode())
+    if size > adhoc.MOST_BYTES:
+        detail = f"the script and its values are {size} bytes as JSON, and may have {adhoc.MOST_BYTES}"
+        hint = "bring large texts to the nodes in another way"
+        errors = [{"pointer": "/parameter_values", "detail": detail, "hint": hint}]
+        raise TooLarge(detail, hint=hint, errors=errors)
 
 
 def _in_plan(declared: Sequence[ScriptParameter]) -> tuple[Parameter, ...]:

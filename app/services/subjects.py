@@ -23,13 +23,13 @@ from app.language import expressions
 from app.language.expressions import TemplateError
 from app.services.orders import build_job
 from app.store import scripts
-from app.store.tables import Execution, Script, Secret, SecretParameter, table
+from app.store.tables import Execution, Schedule, Script, Secret, SecretParameter, table
 from app.transport.messages import Job, canonical
 
 if TYPE_CHECKING:
     from app.services.run import Run
 
-executions, names = table(Execution), table(Script)
+executions, names, schedules = table(Execution), table(Script), table(Schedule)
 secrets, parameters = table(Secret), table(SecretParameter)
 
 _APART: Final = frozenset({"id", "execution", "task", "unit", "attempt", "trace_id", "grace", "output_limit"})
@@ -44,12 +44,24 @@ _SMALL: Final = 16_384
 
 
 def of(run: Run, ask: Ask, asked_by: str) -> str:
-    """The text of one question. `asked_by` is who has the execution tried again, or who submitted it.
+    """The text of one question. `asked_by` is who has the execution tried again, or the `asker`.
 
     Raises InvalidInput for an execution of which nobody can say before it runs what would run where.
     """
     found = of_task(run, ask) if ask.task else of_execution(run, asked_by)
     return canonical(found).decode()
+
+
+def asker(run: Run, ask: Ask) -> str:
+    """Who has this asked: the requester, but for an execution of a schedule whoever changed the schedule last.
+
+    Otherwise an administrator could write into somebody's schedule what they then approve themselves.
+    """
+    if ask.task:
+        return run.head.requester
+    query = select(schedules.c.updated_by).join(executions, executions.c.schedule == schedules.c.id)
+    changed_by = run.connection.execute(query.where(executions.c.id == run.execution)).scalar()
+    return changed_by or run.head.requester
 
 
 def digest_of(subject: str) -> str:

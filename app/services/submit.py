@@ -267,14 +267,14 @@ def refuse_local(control: Control, plan: Plan) -> None:
             )
 
 
-def _digests(control: Control, submission: Submission) -> list[str]:
+def _digests(control: Control, request: str) -> list[str]:
     """What is kept of the request, first, and what may have been kept of the same one earlier.
 
     A short secret could be guessed from a plain digest. Without keys no secret parameter is taken at all.
     """
     keys = control.keyring.find(control.settings)
-    plain = hashlib.sha256(submission.request.encode()).hexdigest()
-    return [*(keys.digests(submission.request) if keys is not None else ()), plain]
+    plain = hashlib.sha256(request.encode()).hexdigest()
+    return [*(keys.digests(request) if keys is not None else ()), plain]
 
 
 def _claim_key(
@@ -286,7 +286,7 @@ def _claim_key(
     values = {
         "person": submission.requester,
         "key": submission.idempotency_key,
-        "request_digest": _digests(control, submission)[0],
+        "request_digest": _digests(control, submission.request)[0],
         "execution": execution,
         "created_at": now,
     }
@@ -295,18 +295,26 @@ def _claim_key(
     return None if connection.execute(claim).first() else _earlier(control, connection, submission)
 
 
+def made_before(control: Control, requester: str, key: str, request: str) -> str | None:
+    """The execution that this person's key made before, whatever became since of what it was made from.
+
+    Raises Conflict if that was another request.
+    """
+    with control.store.read() as connection:
+        return _find(control, connection, requester, key, request)
+
+
 def _earlier(control: Control, connection: Connection, submission: Submission) -> str | None:
-    """The execution that this person's key made before. Raises Conflict if that was another request."""
-    if not submission.idempotency_key:
-        return None
-    row = connection.execute(
-        select(keys.c.execution, keys.c.request_digest).where(
-            keys.c.person == submission.requester, keys.c.key == submission.idempotency_key
-        )
-    ).first()
+    key, request = submission.idempotency_key, submission.request
+    return _find(control, connection, submission.requester, key, request) if key else None
+
+
+def _find(control: Control, connection: Connection, requester: str, key: str, request: str) -> str | None:
+    query = select(keys.c.execution, keys.c.request_digest)
+    row = connection.execute(query.where(keys.c.person == requester, keys.c.key == key)).first()
     if row is None:
         return None
-    if row.request_digest not in _digests(control, submission):
+    if row.request_digest not in _digests(control, request):
         raise Conflict(
             "this Idempotency-Key came with another request before",
             hint="use a new key for a new request",

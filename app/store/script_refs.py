@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, or_, select
 
 from app.language.model import PinnedScript
 from app.store.tables import Script, ScriptVersion, table
@@ -16,7 +16,9 @@ _AT_ONCE = 500
 _COLUMNS = (
     *(scripts.c[name] for name in ("id", "name")),
     *(versions.c[name] for name in ("version", "shell", "body", "parameters")),
-    *(scripts.c[name] for name in ("timeout", "requires_approval")),
+    scripts.c.timeout,
+    # A version whose values are pasted is approved whatever is said of approvals now.
+    or_(scripts.c.requires_approval, versions.c.substitution != "bound").label("requires_approval"),
 )
 
 

@@ -136,9 +136,12 @@ class Job(_Measured):
             raise BadMessage(f"a job's deploy plan: {wrong}") from None
         if not isinstance(job.id, str) or not JOB_ID.fullmatch(job.id):
             raise BadMessage("a job's id must be letters, digits, `_`, `.` and `-`, 200 at the most")
+        if not isinstance(job.env, dict):
+            raise BadMessage(f"job {job.id}: env must be a map")
         texts = [*job.env.keys(), *job.env.values()]
         if not all(isinstance(text, str) and "\0" not in text for text in texts):
             raise BadMessage(f"job {job.id}: env must be texts without NUL")
+        _check_measurable(job)
         return job
 
     @classmethod
@@ -155,7 +158,10 @@ class Job(_Measured):
         else:
             raise BadMessage("a job of version 1 must have exactly one of argv, a list, and script, a text")
         job = cls.from_json({**rest, **plan.to_json()})
-        body = canonical(data)
+        try:
+            body = canonical(data)
+        except (ValueError, RecursionError) as error:
+            raise BadMessage(f"job {job.id} has no canonical form: {error}") from None
         object.__setattr__(job, "_measured", (hashlib.sha256(body).hexdigest(), len(body)))
         return job
 
@@ -282,7 +288,7 @@ class Outcome:
             raise BadMessage(f"an outcome lacks a field: {error}") from None
         if outcome.outcome_version != OUTCOME_VERSION:
             raise BadMessage(f"outcome_version {outcome.outcome_version} is not known here")
-        if outcome.status not in ENDED:
+        if not isinstance(outcome.status, str) or outcome.status not in ENDED:
             raise BadMessage(f"an outcome may not say {outcome.status!r}")
         return outcome
 
@@ -344,6 +350,14 @@ class Heartbeat:
 def _shallow(message: Any) -> dict[str, Any]:
     """The fields as they are: `dataclasses.asdict` copies every value, and costs more than signing."""
     return {name: getattr(message, name) for name in message.__slots__}
+
+
+def _check_measurable(job: Job) -> None:
+    """That there can be a digest: JSON may hold halves of characters, which no text is made of."""
+    try:
+        job._measure()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadMessage(f"job {job.id} has no canonical form: {error}") from None
 
 
 def _fields(data: Any, cls: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.language.patterns import LONGEST, LONGEST_VALUE, BadPattern, parse
+from app.language.script_declarations import MOST_PARAMETERS
 
 ATOMS = st.sampled_from(
     [
@@ -140,6 +141,15 @@ def test_no_pattern_takes_long(text: str) -> None:
     for value in ("a" * LONGEST_VALUE, "ab" * (LONGEST_VALUE // 2), "aab" * 1365):
         pattern.matches(value)
     assert time.process_time() - started < 2
+
+
+def test_as_many_values_as_a_script_takes_are_matched_at_once() -> None:
+    """With many sets of characters, and no character that comes twice."""
+    pattern = parse("(" + "|".join(f".{chr(97 + number % 26)}?" for number in range(120)) + ")*")
+    value = "".join(chr(0x3000 + number) for number in range(LONGEST_VALUE))
+    started = time.process_time()
+    assert all(pattern.matches(value) for _ in range(MOST_PARAMETERS))
+    assert time.process_time() - started < 4
 
 
 def test_a_value_that_is_too_long_does_not_match() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -306,6 +306,38 @@ def test_writers_and_two_that_seal_make_one_chain(office: Office) -> None:
     chain.seal(office.control)
     found = chain.verify(office.control)
     assert (found.ok, found.entries, found.unsealed) == (True, 100, 0)
+
+
+def test_writers_sealers_and_two_that_prune_leave_a_chain_that_verifies_at_any_time(office: Office) -> None:
+    done, found = threading.Event(), []
+
+    def prune() -> None:
+        chain.prune(office.control, office.clock.now + 1)
+
+    def verify() -> None:
+        found.append(chain.verify(office.control).first_wrong)
+
+    def keep(what: Callable[[], object]) -> None:
+        while not done.is_set():
+            try:
+                what()
+            except Exception as problem:
+                found.append(problem)
+
+    does: list[Callable[[], object]] = [lambda: chain.seal(office.control), prune, prune, verify]
+    others = [threading.Thread(target=keep, args=(what,)) for what in does]
+    writers = [threading.Thread(target=write_apart, args=(office, number)) for number in range(4)]
+    for thread in (*others, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    done.set()
+    for thread in others:
+        thread.join()
+    chain.seal(office.control)
+    last = chain.verify(office.control)
+    assert (last.ok, last.unsealed, set(found)) == (True, 0, {None})
+    assert last.chain.head.seq >= 100
 
 
 def write_apart(office: Office, number: int) -> None:
