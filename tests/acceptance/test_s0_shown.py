@@ -30,8 +30,13 @@ def test_S0_03_the_guide_to_the_remote_shell_shows_what_comes(
 
 @pytest.fixture(scope="module")
 def labelled(running: Running) -> Running:
-    """The guide chooses a node by its label."""
+    """The guide chooses a node by its label, and runs the third version of a saved script."""
     running.enrol("web-4", label="role=web")
+    declared = [{"name": "target", "type": "string"}]
+    for number in (1, 2, 3):
+        body = f'echo "{number}: $target"\n'
+        script = {"name": "deploy", "shell": "sh", "body": body, "parameters": declared}
+        assert running.post("/automation/scripts", script, "author").status in (200, 201)
     return running
 
 

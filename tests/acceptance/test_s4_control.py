@@ -168,8 +168,9 @@ def test_S4_25_cancel(gates: Gates) -> None:
     assert not list(processes_with(str(gate)))
     refused = gates.ask(id, "cancel")
     assert (refused.status, refused.data["code"]) == (409, "execution-over")
-    (entry,) = [one for one in running.audit(id) if one["action"] == "execution.cancel"]
+    entry, late = [one for one in running.audit(id) if one["action"] == "execution.cancel"]
     assert (entry["person"], entry["detail"]["reason"]) == ("operator", "enough")
+    assert (late["outcome"], late["detail"]["code"]) == ("refused", "execution-over")
 
 
 def test_S4_25_a_cancel_reaches_what_was_called(gates: Gates) -> None:

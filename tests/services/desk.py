@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import base64
 import hashlib
 import os
@@ -10,12 +11,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from typing import cast as typed
 
 import pytest
-from sqlalchemy import String, cast, create_engine, event, insert, make_url, select, text, update
+from sqlalchemy import URL, String, cast, create_engine, event, insert, make_url, select, text, update
 
 from app.compiler.build import build
 from app.language.parse import load_or_raise
@@ -60,17 +62,35 @@ def _empty(database: str) -> Iterator[str]:
     if database == "sqlite":
         yield ""
         return
-    server = make_url(os.environ["MUSTER_TEST_DATABASE_URL"]).set(drivername="postgresql+psycopg")
     name = f"muster_desk_{secrets.token_hex(4)}"
-    engine = create_engine(server, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
+    _on_server(f"CREATE DATABASE {name} TEMPLATE {_template()}")
     try:
-        yield server.set(database=name).render_as_string(hide_password=False)
+        yield _server().set(database=name).render_as_string(hide_password=False)
     finally:
-        with engine.connect() as connection:
-            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-        engine.dispose()
+        _on_server(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _server() -> URL:
+    return make_url(os.environ["MUSTER_TEST_DATABASE_URL"]).set(drivername="postgresql+psycopg")
+
+
+def _on_server(statement: str) -> None:
+    engine = create_engine(_server(), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+
+
+@cache
+def _template() -> str:
+    """A migrated database without a row: copying it takes a tenth of what migrating takes. Dropped with the process."""
+    name = f"muster_desk_{secrets.token_hex(4)}"
+    _on_server(f"CREATE DATABASE {name}")
+    atexit.register(_on_server, f"DROP DATABASE {name} WITH (FORCE)")
+    store = Store(_server().set(database=name).render_as_string(hide_password=False))
+    migrate.upgrade(store)
+    store.close()
+    return name
 
 
 class Clock:
