@@ -2,59 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+from marshmallow import Schema, fields, validate
 from webargs.fields import DelimitedList
 
+from app.api import paths
 from app.api.asked import LARGEST_NUMBER, PageQuery, ReasonSchema
 from app.api.asked_commands import (
     DEFAULT_TIMEOUT,
     LONGEST_TEXT,
     LONGEST_TIMEOUT,
     SHORTEST_TIMEOUT,
-    Batch,
+    TEXTS,
     BoundedText,
-    LabelsField,
     NodesField,
     Seconds,
+    SpreadSchema,
 )
 from app.engine.rollup import WORDS
 from app.language import names
 
-_TEXTS = {"type": "array", "items": {"type": "string"}}
-_STEP = {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": names.PERCENT}]}
-_SCRIPT = validate.Regexp(
-    r"^([0-7][0-9A-HJKMNP-TV-Z]{25}|[a-z][a-z0-9_-]{0,63})\Z", error="Give the id or the name of a script."
-)
+_SCRIPT = validate.Regexp(rf"^{paths.Script.regex}\Z", error="Give the id or the name of a script.")
 
 
-class OnHostsSchema(ReasonSchema):
-    """On which nodes: named, or chosen by their labels; in which batches, and how many may fail."""
+class OnHostsSchema(ReasonSchema, SpreadSchema):
+    named = "host_ids"
 
-    host_ids = NodesField(metadata=_TEXTS)
-    labels = LabelsField(metadata={"type": "object", "additionalProperties": {"type": "string"}})
-    batch = Batch(
-        load_default=None,
-        allow_none=True,
-        metadata={"anyOf": [*_STEP["anyOf"], {"type": "array", "items": _STEP}, {"type": "null"}]},
-    )
-    max_failures = fields.Integer(
-        load_default=0, strict=True, validate=validate.Range(min=0, max=names.MOST_NODES)
-    )
-    allow_unknown = fields.Boolean(
-        load_default=False,
-        truthy={True},
-        falsy={False},
-        metadata={"description": "Nodes that do not exist are rows of the result instead of a refusal"},
-    )
-
-    @validates_schema
-    def _one_choice(self, data: dict[str, Any], **_: Any) -> None:
-        if "host_ids" in data and "labels" in data:
-            raise ValidationError("Give either `host_ids` or `labels`, not both.", "labels")
-        if "host_ids" not in data and "labels" not in data:
-            raise ValidationError("Give `host_ids` or `labels`.", "host_ids")
+    host_ids = NodesField(metadata=TEXTS)
 
 
 class ScriptExecuteSchema(OnHostsSchema):

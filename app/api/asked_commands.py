@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
@@ -21,8 +21,8 @@ LONGEST_TEXT = 500_000
 LONGEST_PATH = 4096
 MOST_BATCHES = 100
 
-_TEXTS = {"type": "array", "items": {"type": "string"}}
-_STEP = {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": names.PERCENT}]}
+TEXTS = {"type": "array", "items": {"type": "string"}}
+STEP = {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": names.PERCENT}]}
 
 
 class Seconds(fields.Field):
@@ -94,7 +94,7 @@ class CommandSchema(Schema):
     command = CommandField(
         metadata={
             "description": "An argv, or text for the shell that `language` names",
-            "anyOf": [_TEXTS, {"type": "string"}],
+            "anyOf": [TEXTS, {"type": "string"}],
         }
     )
     script = BoundedText(LONGEST_TEXT)
@@ -189,15 +189,16 @@ class LabelsField(fields.Field):
         return value
 
 
-class FleetCommandSchema(CommandSchema):
-    """The nodes are either named or chosen by their labels."""
+class SpreadSchema(Schema):
+    """On which nodes: those that `named` lists, or those with the labels; in which batches, how many may fail."""
 
-    nodes = NodesField(metadata=_TEXTS)
+    named: ClassVar[str]
+
     labels = LabelsField(metadata={"type": "object", "additionalProperties": {"type": "string"}})
     batch = Batch(
         load_default=None,
         allow_none=True,
-        metadata={"anyOf": [*_STEP["anyOf"], {"type": "array", "items": _STEP}, {"type": "null"}]},
+        metadata={"anyOf": [*STEP["anyOf"], {"type": "array", "items": STEP}, {"type": "null"}]},
     )
     max_failures = fields.Integer(
         load_default=0, strict=True, validate=validate.Range(min=0, max=names.MOST_NODES)
@@ -211,10 +212,16 @@ class FleetCommandSchema(CommandSchema):
 
     @validates_schema
     def _one_choice(self, data: dict[str, Any], **_: Any) -> None:
-        if "nodes" in data and "labels" in data:
-            raise ValidationError("Give either `nodes` or `labels`, not both.", "labels")
-        if "nodes" not in data and "labels" not in data:
-            raise ValidationError("Give `nodes` or `labels`.", "nodes")
+        if self.named in data and "labels" in data:
+            raise ValidationError(f"Give either `{self.named}` or `labels`, not both.", "labels")
+        if self.named not in data and "labels" not in data:
+            raise ValidationError(f"Give `{self.named}` or `labels`.", self.named)
+
+
+class FleetCommandSchema(CommandSchema, SpreadSchema):
+    named = "nodes"
+
+    nodes = NodesField(metadata=TEXTS)
 
 
 class CommandWaitQuery(Schema):

@@ -6,8 +6,9 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
+from app.api import paths
 from app.api.asked import PageQuery, VersionField
-from app.api.asked_commands import Batch, BoundedText, LabelsField, NodesField
+from app.api.asked_commands import STEP, TEXTS, Batch, BoundedText, LabelsField, NodesField
 from app.language import names
 from app.services.misfires import LONGEST_GRACE
 from app.store.tables.schedules import MISFIRES, OVERLAPS
@@ -17,9 +18,6 @@ MOST_FIRED = 100
 """Times that `misfire: all` makes up for at the most."""
 MOST_SHOWN = 50
 
-_NAME = r"[a-z][a-z0-9_-]{0,63}"
-_TEXTS = {"type": "array", "items": {"type": "string"}}
-_STEP = {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": names.PERCENT}]}
 _DESCRIPTION = 1000
 
 
@@ -50,7 +48,7 @@ class WriteScheduleSchema(ExpressionSchema):
     name = fields.String(
         required=True,
         validate=validate.Regexp(
-            rf"^{_NAME}\Z", error="Give 1 to 64 of a-z, 0-9, `_` and `-`, starting with a letter."
+            rf"^{paths.NAME}\Z", error="Give 1 to 64 of a-z, 0-9, `_` and `-`, starting with a letter."
         ),
     )
     description = BoundedText(_DESCRIPTION, blank=True, load_default="")
@@ -58,14 +56,12 @@ class WriteScheduleSchema(ExpressionSchema):
         validate=validate.Regexp(names.REF, error="Give the reference of a workflow, as `pack.name`.")
     )
     script = fields.String(
-        validate=validate.Regexp(
-            rf"^([0-7][0-9A-HJKMNP-TV-Z]{{25}}|{_NAME})\Z", error="Give the id or the name of a script."
-        )
+        validate=validate.Regexp(rf"^{paths.Script.regex}\Z", error="Give the id or the name of a script.")
     )
     version = VersionField(load_default=None, allow_none=True)
-    host_ids = NodesField(metadata=_TEXTS)
+    host_ids = NodesField(metadata=TEXTS)
     labels = LabelsField(metadata={"type": "object", "additionalProperties": {"type": "string"}})
-    batch = Batch(metadata={"anyOf": [*_STEP["anyOf"], {"type": "array", "items": _STEP}]})
+    batch = Batch(metadata={"anyOf": [*STEP["anyOf"], {"type": "array", "items": STEP}]})
     max_failures = fields.Integer(strict=True, validate=validate.Range(min=0, max=names.MOST_NODES))
     parameters = fields.Dict(keys=fields.String(), load_default=dict, validate=validate.Length(max=1000))
     enabled = fields.Boolean(load_default=None, allow_none=True, truthy={True}, falsy={False})

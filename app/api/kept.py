@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Response, jsonify, request
+from flask import Response, jsonify
 from flask_smorest import Blueprint
 from sqlalchemy import RowMapping
-from werkzeug.exceptions import PreconditionFailed
 
 from app.api import asked, paging, shown
 from app.api.gate import needs, person
 from app.api.strict import Parser
-from app.api.unchanged import if_unchanged
+from app.api.unchanged import Known, expected, if_unchanged
 from app.api.wiring import control, reading
 from app.errors import NotFound
 from app.services import kv
@@ -57,7 +56,7 @@ def get_key(key: str) -> RowMapping:
 @kept.alt_response(201, schema=shown.KeyValueSchema, description="There was nothing under it", success=True)
 def put_key(body: dict[str, Any], key: str) -> Response:
     """Keep a value under a key. If-Match, and If-None-Match: *, are heeded."""
-    expected = _expected(key)
+    revision = _expected(key)
     created = if_unchanged(
         lambda: kv.put(
             control(),
@@ -65,7 +64,7 @@ def put_key(body: dict[str, Any], key: str) -> Response:
             body["value"],
             person().login,
             expires_in=body["expires_in"],
-            expected=expected,
+            expected=revision,
         )
     )
     with reading() as connection:
@@ -81,8 +80,8 @@ def put_key(body: dict[str, Any], key: str) -> Response:
 @kept.response(204)
 def delete_key(key: str) -> Response:
     """Forget what is under a key. If-Match is heeded."""
-    expected = _expected(key)
-    if_unchanged(lambda: kv.remove(control(), key, person().login, expected=expected))
+    revision = _expected(key)
+    if_unchanged(lambda: kv.remove(control(), key, person().login, expected=revision))
     return Response(status=204)
 
 
@@ -118,21 +117,15 @@ def delete_secret(name: str) -> Response:
 
 
 def _expected(key: str) -> int | None:
-    """The revision that the caller's If-Match or If-None-Match is about; None where there is neither."""
-    if not request.if_match and not request.if_none_match:
-        return None
-    with reading() as connection:
-        try:
-            known = kv.get(connection, key, control().clock())
-        except NotFound:
-            known = None
-    if request.if_match:
-        if known is None or not (request.if_match.star_tag or _tag(known) in request.if_match):
-            raise PreconditionFailed
-        return int(known["revision"])
-    if known is not None and (request.if_none_match.star_tag or _tag(known) in request.if_none_match):
-        raise PreconditionFailed
-    return kv.NEVER if known is None else int(known["revision"])
+    def look() -> Known | None:
+        with reading() as connection:
+            try:
+                found = kv.get(connection, key, control().clock())
+            except NotFound:
+                return None
+        return Known(_tag(found), found["revision"])
+
+    return expected(look)
 
 
 def _version(found: RowMapping) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from flask import Flask
 from flask_smorest import Api
 from werkzeug.routing import BaseConverter
 
-_NAME = "[a-z][a-z0-9_-]{0,63}"
+NAME = "[a-z][a-z0-9_-]{0,63}"
 
 
 class Pattern(BaseConverter):
@@ -18,11 +18,11 @@ class Ulid(Pattern):
 
 
 class Ref(Pattern):
-    regex = rf"{_NAME}\.{_NAME}"
+    regex = rf"{NAME}\.{NAME}"
 
 
 class PackRef(Pattern):
-    regex = _NAME
+    regex = NAME
 
 
 class TaskName(Pattern):
@@ -50,7 +50,7 @@ class JobId(Pattern):
 class Script(Pattern):
     """A saved script by its id or its name."""
 
-    regex = f"(?:{Ulid.regex}|{_NAME})"
+    regex = f"(?:{Ulid.regex}|{NAME})"
 
 
 class Version(Pattern):
@@ -65,7 +65,7 @@ class Version(Pattern):
 class Schedule(Pattern):
     """A schedule by its id or its name."""
 
-    regex = f"(?:{Ulid.regex}|{_NAME})"
+    regex = f"(?:{Ulid.regex}|{NAME})"
 
 
 class Stream(Pattern):

@@ -7,12 +7,11 @@ from typing import Any
 from flask import Response, jsonify, request, url_for
 from flask_smorest import Blueprint
 from sqlalchemy import RowMapping
-from werkzeug.exceptions import PreconditionFailed
 
 from app.api import asked, asked_schedules, paging, shown_schedules, within
 from app.api.gate import needs, person
 from app.api.strict import Parser
-from app.api.unchanged import if_unchanged
+from app.api.unchanged import check_match, if_unchanged
 from app.api.wiring import control, reading
 from app.services import cron, features
 from app.services import schedules as service
@@ -175,8 +174,7 @@ def _expected(id: str) -> int | None:
         return None
     with reading() as connection:
         known = service.get(connection, id, person())
-    if not (request.if_match.star_tag or _tag(known) in request.if_match):
-        raise PreconditionFailed
+    check_match(_tag(known))
     return int(known["revision"])
 
 

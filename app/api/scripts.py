@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Response, jsonify, request, url_for
+from flask import Response, jsonify, url_for
 from flask_smorest import Blueprint
-from werkzeug.exceptions import PreconditionFailed
 
 from app.api import asked, asked_scripts, paging, shown_scripts, within
 from app.api.gate import needs, person
 from app.api.strict import Parser
-from app.api.unchanged import if_unchanged
+from app.api.unchanged import Known, expected, if_unchanged
 from app.api.wiring import control, reading
 from app.language.script_form import Form
 from app.services import script_queries
@@ -54,9 +53,9 @@ def list_scripts(query: dict[str, Any]) -> Any:
 def save_script(body: dict[str, Any]) -> Response:
     """Make a script, or change the one of this name or `id`. If-Match, and If-None-Match: *, are heeded."""
     form: Form = body["form"]
-    expected = _expected(body["script"] or form.name)
+    revision = _expected(body["script"] or form.name)
     saved = if_unchanged(
-        lambda: service.save(control(), form, person().login, script=body["script"], expected=expected)
+        lambda: service.save(control(), form, person().login, script=body["script"], expected=revision)
     )
     return _answer(saved)
 
@@ -87,8 +86,8 @@ def get_script(id: str) -> SavedScript:
 @scripts.response(204)
 def delete_script(id: str) -> Response:
     """Forget a script with all its versions; executions keep what they ran. If-Match is heeded."""
-    expected = _expected(id)
-    if_unchanged(lambda: service.remove(control(), id, person().login, expected=expected))
+    revision = _expected(id)
+    if_unchanged(lambda: service.remove(control(), id, person().login, expected=revision))
     return Response(status=204)
 
 
@@ -144,26 +143,20 @@ def diff_versions(id: str, a: int, b: int) -> dict[str, Any]:
 @scripts.response(200, shown_scripts.ScriptSavedSchema)
 def roll_back(body: dict[str, Any], id: str) -> Response:
     """Make a new version that runs what an old one ran. If-Match is heeded."""
-    expected = _expected(id)
+    revision = _expected(id)
     saved = if_unchanged(
-        lambda: service.roll_back(control(), id, body["version"], person().login, expected=expected)
+        lambda: service.roll_back(control(), id, body["version"], person().login, expected=revision)
     )
     return _answer(saved)
 
 
 def _expected(script: str) -> int | None:
-    """The revision that the caller's If-Match or If-None-Match is about; None where there is neither."""
-    if not request.if_match and not request.if_none_match:
-        return None
-    with reading() as connection:
-        known = load(connection, script)
-    if request.if_match:
-        if known is None or not (request.if_match.star_tag or _tag(known) in request.if_match):
-            raise PreconditionFailed
-        return known.revision
-    if known is not None and (request.if_none_match.star_tag or _tag(known) in request.if_none_match):
-        raise PreconditionFailed
-    return service.NEVER if known is None else known.revision
+    def look() -> Known | None:
+        with reading() as connection:
+            found = load(connection, script)
+        return None if found is None else Known(_tag(found), found.revision)
+
+    return expected(look)
 
 
 def _version(found: SavedScript) -> dict[str, Any]:

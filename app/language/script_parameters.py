@@ -171,9 +171,8 @@ def _typed(kind: str, value: Any) -> Any:
 
 def wrong_with(one: ScriptParameter, value: Any) -> tuple[str, str] | None:
     """What is wrong with a typed value, as the end of a sentence, and a hint; None if nothing is. No secret is told."""
-    seen = (
-        "" if one.type == "secret" or not isinstance(value, str | int | float) else f", not {_shown(value)}"
-    )
+    is_told = one.type != "secret" and isinstance(value, str | int | float)
+    seen = f", not {_shown(value)}" if is_told else ""
     if not parameters.accepts(one.type, value):
         if isinstance(value, str) and one.type in TEXTS:
             return "holds the character NUL", "remove it"
@@ -186,7 +185,7 @@ def wrong_with(one: ScriptParameter, value: Any) -> tuple[str, str] | None:
         if len(value) > patterns.LONGEST_VALUE:
             return f"has a pattern, so it can have {patterns.LONGEST_VALUE} characters at most", ""
         return (
-            f"does not match its pattern{seen.replace(', not', ':', 1)}",
+            f"does not match its pattern{f': {_shown(value)}' if is_told else ''}",
             f"the pattern is {shown(one.pattern)}, for the whole value",
         )
     if one.choices is not None and value not in one.choices:

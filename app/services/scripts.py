@@ -16,14 +16,12 @@ from app.language import script_form
 from app.language.script_form import Checked, Form
 from app.services import audit, features
 from app.services.control import Control
+from app.services.kv import NEVER
 from app.store.scripts import SavedScript, load
 from app.store.tables import Script, ScriptVersion, table
 from app.transport.messages import canonical
 
 scripts, versions = table(Script), table(ScriptVersion)
-
-NEVER = 0
-"""The revision that a script has before there is one."""
 
 WHAT_RUNS = ("shell", "body", "parameters", "substitution")
 """What a version holds; a change of it makes a new one."""
