@@ -3,7 +3,7 @@ FROM python:3.12-slim
 
 # A volume takes its owner and mode from the directory that it is mounted over.
 RUN useradd --create-home --uid 1000 muster \
-    && install -d -o muster -g muster -m 0700 /var/lib/muster /var/lib/muster-node /var/lib/muster-secrets \
+    && install -d -o muster -g muster -m 0700 /var/lib/muster /var/lib/muster-node /var/lib/muster-secrets /var/lib/muster-blobs \
        /enrolment /enrolment/local /enrolment/web-1 /enrolment/web-2 /enrolment/web-3
 
 WORKDIR /srv/muster

@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help setup demo up test test-all check format bench chaos simulate-long mutants schema lock clean
+# Where no bytecode may be written every process of ours compiles all of its sources at each start: half a second.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help setup demo up test test-all check format bench chaos simulate-long mutants schema pyz lock clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -23,16 +26,17 @@ demo: setup  ## a fleet of three nodes, a real workflow across it, and a clean s
 up: setup  ## a fleet on this machine until Ctrl-C; data stays in .muster (NODES=a,b names more nodes)
 	@$(BIN)/muster up --nodes "$(NODES)"
 
-# A file of tests is one process's, and so are the fleets that it starts. AT_ONCE=0 runs them one after another.
-AT_ONCE ?= 2
-SIDE_BY_SIDE := -n $(AT_ONCE) --dist loadfile
+# A file of tests is one process's, and so are the fleets that it starts. AT_ONCE=0 runs them one after another. In their
+# own order, so that no long file is the last.
+AT_ONCE ?= 3
+SIDE_BY_SIDE := -n $(AT_ONCE) --dist loadfile --no-loadscope-reorder
 
-test: setup  ## every test that starts its own parts: real broker, real workers; no chaos
-	@$(BIN)/pytest -q $(SIDE_BY_SIDE) -m "not chaos"
+test: setup  ## every test that starts its own parts: real broker, real workers; not the long ones, no chaos
+	@$(BIN)/pytest -q $(SIDE_BY_SIDE) -m "not chaos and not long"
 
 # What starts fleets runs once more with RabbitMQ as the broker.
 ON_RABBIT := tests/fleet tests/chaos tests/acceptance tests/cli
-test-all: setup  ## all, chaos too, on PostgreSQL (MUSTER_TEST_DATABASE_URL); fleets again on RabbitMQ (MUSTER_TEST_AMQP_URL)
+test-all: setup  ## all, the long ones and chaos too, on PostgreSQL (MUSTER_TEST_DATABASE_URL); fleets again on RabbitMQ (MUSTER_TEST_AMQP_URL)
 	@test -n "$(MUSTER_TEST_DATABASE_URL)" || { echo "set MUSTER_TEST_DATABASE_URL, for example postgresql://root@127.0.0.1/test"; exit 2; }
 	@MUSTER_TEST_FLEET=postgres MUSTER_TEST_DATABASE_URL="$(MUSTER_TEST_DATABASE_URL)" \
 		$(BIN)/pytest -q $(SIDE_BY_SIDE)
@@ -68,6 +72,9 @@ schema: setup  ## write the JSON Schemas under config/ from the loader's own tab
 	@$(BIN)/muster schema --of pack > config/pack.schema.json
 	@$(BIN)/muster schema --of config > config/pack-config.schema.json
 	@$(BIN)/muster schema --of action > config/action.schema.json
+
+pyz: setup  ## dist/muster.pyz: one file that runs parts of workflows where nothing is installed
+	@$(BIN)/muster pyz dist/muster.pyz
 
 lock:  ## resolve again (needs uv): hashes, no addresses
 	uv pip compile --universal --generate-hashes --no-emit-index-url --all-extras --no-header -q pyproject.toml -o requirements.lock

@@ -77,6 +77,15 @@ class Settings:
     secret_keys: str = field(default="", repr=False)
     secret_keys_file: str = ""
 
+    # files of workspaces
+    blob_store: str = ""
+    s3_endpoint: str = ""
+    blob_limit: int = 268_435_456
+    workspace_files: int = 20_000
+    workspace_bytes: int = 536_870_912
+    workspace_upload: int = 1_073_741_824
+    api_url: str = ""
+
     # calls from the control side
     io_concurrency: int = 16
     call_limit: int = 1_000_000
@@ -85,6 +94,19 @@ class Settings:
     http_allow: str = ""
     celery_connections: str = ""
     celery_timeout: float = 86400.0
+
+    # machines over SSH
+    ssh_config: str = ""
+    ssh_leash: float = 60.0
+    ssh_patience: float = 20.0
+    ssh_breaker_failures: int = 3
+    ssh_breaker_cooldown: float = 30.0
+
+    # flows on other machines
+    flow_basefiles: str = ""
+    flow_timeout: float = 3600.0
+    flow_ssh: str = ""
+    flow_ssh_config: str = ""
 
     # words to people outside
     notify_webhook_url: str = ""
@@ -109,11 +131,15 @@ class Settings:
     # node
     node: str = ""
     node_dir: str = ""
+    node_address: str = ""
     node_slots: int = 8
+    node_patience: float = 0.0
     start_runner: bool = True
     heartbeat_every: float = 10.0
     output_limit: int = 1_048_576
     grace: float = 10.0
+    blob_cache: int = 1_073_741_824
+    transfer_patience: float = 300.0
     node_policy: str = "/etc/muster/policy.toml"
 
     # clients
@@ -131,9 +157,24 @@ class Settings:
         return self.database_url or f"sqlite:///{Path(self.data_dir).absolute() / 'muster.db'}"
 
     @property
+    def documents_limit(self) -> int:
+        """Bytes of a request that tells of many files: a manifest, or digests."""
+        return max(self.body_limit, 16_000_000)
+
+    @property
+    def files_url(self) -> str:
+        """Where nodes reach the API for the files of a workspace: MUSTER_API_URL, else where the API listens."""
+        return self.api_url or f"http://{self.api_bind}"
+
+    @property
     def allowlist_file(self) -> Path:
         """What may be run on the spot: MUSTER_ALLOWLIST, else the file that comes with Muster."""
         return Path(self.allowlist or Path(__file__).resolve().parent.parent / "config" / "allowlist.yaml")
+
+    @property
+    def flow_tools(self) -> Path:
+        """The directory with the tools that flows take along: MUSTER_FLOW_BASEFILES, else where `make pyz` builds."""
+        return Path(self.flow_basefiles or Path(__file__).resolve().parent.parent / "dist")
 
     @property
     def secret_keys_path(self) -> Path:

@@ -96,12 +96,12 @@ def row(figures: Figures) -> str:
     verdict = "met" if case.meets(figures.ratio) else "missed"
     also = "".join(f"   {name} {value}" for name, value in figures.also.items())
     return (
-        f"{case.name:16} {_span(figures.ours)} {_span(figures.peer)} {case.unit:8}"
+        f"{case.name:20} {_span(figures.ours)} {_span(figures.peer)} {case.unit:8}"
         f" {figures.ratio:6.2f} {figures.ratio_of_best:7.2f}   {case.sign} {case.goal:<4} {verdict}{also}"
     )
 
 
-HEADING = f"{'':16} {'ours, median [min … max]':>27} {'peer':>27} {'':8} {'ratio':>6} {'of best':>7}   goal"
+HEADING = f"{'':20} {'ours, median [min … max]':>27} {'peer':>27} {'':8} {'ratio':>6} {'of best':>7}   goal"
 
 
 def _span(values: list[float]) -> str:

@@ -117,7 +117,9 @@ class Ours:
                 connection.execute(insert(table(Node)).values(row))
 
     def _node_directory(self, name: str) -> Path:
-        return self.directory / "nodes" / name
+        """A node over SSH has its own with the gateway."""
+        far = self.directory / "ssh" / name
+        return far if far.is_dir() else self.directory / "nodes" / name
 
     def _submit(self, plan: Plan, source: str) -> str:
         return submit(self._control, Submission(plan, source, "bench", {})).execution

@@ -24,6 +24,10 @@ class Broken(Exception):
     """The bench cannot go on, or what it measured is not what was asked for."""
 
 
+class Skipped(Exception):
+    """What a case needs is not on this machine."""
+
+
 class Processes:
     """What this bench started. Logs go to `directory`/NAME.log. A context manager: leaving it stops everything."""
 

@@ -17,9 +17,16 @@ _LOGGER = " --logger-class app.api.gunicorn_log.Logger"
 
 
 def serve(
-    processes: Processes, name: str, environment: Mapping[str, str], *, instead: str = "", token: str = ""
+    processes: Processes,
+    name: str,
+    environment: Mapping[str, str],
+    *,
+    instead: str = "",
+    token: str = "",
+    port: int = 0,
 ) -> Client:
-    """Starts the Procfile's `api`, or `instead` of it another application with the same settings; its client.
+    """Starts the Procfile's `api`, or `instead` of it another application with the same settings; its client. Without
+    a `port` it gets one that is free.
 
     The other one has gunicorn's own logger, which does less.
     """
@@ -29,7 +36,7 @@ def serve(
     command = line.removeprefix("api: ")
     if instead:
         command = command.replace(_OURS, instead).replace(_LOGGER, "")
-    port = _free_port()
+    port = port or free_port()
     given = {**environment, "MUSTER_API_BIND": f"{HOST}:{port}", "PATH": f"{BIN}:/usr/bin:/bin"}
     processes.start(name, ["/bin/sh", "-c", f"exec {command}"], given)
     client = Client(f"http://{HOST}:{port}", token)
@@ -37,7 +44,8 @@ def serve(
     return client
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that is free for now."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

@@ -8,12 +8,15 @@ cannot rot.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import sshd as ssh_server
 from rabbit import ON_RABBIT, Rabbit
 
 DATABASE = "MUSTER_TEST_DATABASE_URL"
@@ -56,6 +59,36 @@ def _named_server(variable: str) -> str:
 def database_url() -> str:
     """The URL of a PostgreSQL database in which tests may make schemas."""
     return _named_server(DATABASE)
+
+
+@pytest.fixture(scope="session")
+def sshd_program() -> str:
+    """The sshd that `sshd.Sshd` starts. Skips where the machine has none, and fails in CI."""
+    if not ssh_server.PROGRAM:
+        reason = "this machine has no sshd: install openssh-server"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return ssh_server.PROGRAM
+
+
+@pytest.fixture(scope="session")
+def gnu_parallel_program() -> str:
+    """GNU Parallel with the rsync that it copies by. Skips where the machine has not both, and fails in CI."""
+    found = shutil.which("parallel")
+    if not found or not shutil.which("rsync"):
+        reason = "this machine has no GNU Parallel with rsync: install parallel and rsync"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+@pytest.fixture
+def sshd(sshd_program: str, tmp_path: Path) -> Iterator[ssh_server.Sshd]:
+    """A server at 127.0.0.1 for one test."""
+    with ssh_server.Sshd(tmp_path) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

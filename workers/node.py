@@ -67,7 +67,7 @@ def _buried(queue: str, reason: str, **_: Any) -> None:
 
 @worker_shutting_down.connect(weak=False)
 def _leaving(**_: Any) -> None:
-    station().release()
+    station().leave()
 
 
 @worker_shutdown.connect(weak=False)

@@ -10,8 +10,10 @@ from app import settings as environment
 from app.api import gate, paths, problems, shown, tracing, wiring
 from app.api.approvals import approvals
 from app.api.automation import automation
+from app.api.blobs import blobs
 from app.api.commands import commands
 from app.api.deploy_plans import deploy_plans
+from app.api.described import DescribedApi
 from app.api.executions import executions
 from app.api.graphs import graphs
 from app.api.history import history
@@ -25,6 +27,7 @@ from app.api.scripts import scripts
 from app.api.strict import StrictJson
 from app.api.system import documents, system
 from app.api.workflows import workflows
+from app.api.workspaces import workspaces
 from app.logs.structured import configure
 from app.services.control import Control
 from app.settings import Settings
@@ -76,11 +79,12 @@ def create_app(settings: Settings | None = None, *, control: Control | None = No
 
 
 def _add_routes(app: Flask) -> None:
-    api = problems.ProblemApi(app)
+    api = DescribedApi(app)
     problems.register(app)
     paths.document(api)
     shown.document(api)
     api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
+    api.spec.components.security_scheme("pass", {"type": "http", "scheme": "pass"})
     api.register_blueprint(system)
     for blueprint in (
         documents,
@@ -97,6 +101,8 @@ def _add_routes(app: Flask) -> None:
         schedules,
         nodes,
         commands,
+        blobs,
+        workspaces,
         kept,
         people,
     ):

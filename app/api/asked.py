@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate
@@ -12,9 +13,12 @@ from app.language import names
 from app.language.pack_tables import PACK_NAME
 from app.services.again import LATEST
 from app.services.approvals import STATUS_NAMES
-from app.services.fleet import LIFETIME, LONGEST_LIFETIME
+from app.services.fleet import LIFETIME, LONGEST_LIFETIME, SSH
+from app.services.host_keys import FINGERPRINT
 from app.services.people import LOGIN, LOGIN_RULE, LONGEST_LIFE
 from app.services.resolve import OUTCOMES
+from app.services.ssh_address import MOST_CHARACTERS
+from app.services.ssh_nodes import BACKENDS, MOST_SLOTS, MOST_WORKDIR, SLOTS
 
 LARGEST_NUMBER = 2**31 - 1
 LONGEST_CURSOR = 400
@@ -70,14 +74,26 @@ class ConfigSchema(Schema):
     config = fields.Dict(keys=fields.String(), required=True, validate=validate.Length(max=1000))
 
 
+class SnapshotField(fields.Field):
+    """A sha256, with `sha256:` before it or without it; empty for none."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
+        digest = value.removeprefix("sha256:") if isinstance(value, str) else None
+        if digest is None or not re.fullmatch(r"([0-9a-f]{64})?", digest):
+            raise ValidationError("Give the digest of a snapshot: 64 hexadecimal digits in small letters.")
+        return digest
+
+
 class ExecuteSchema(Schema):
     parameters = fields.Dict(keys=fields.String(), load_default=dict)
+    workspace = SnapshotField(load_default="")
     version = VersionField(load_default=None, allow_none=True)
 
 
 class InlineSchema(Schema):
     definition = DefinitionField(required=True)
     parameters = fields.Dict(keys=fields.String(), load_default=dict)
+    workspace = SnapshotField(load_default="")
 
 
 class WaitQuery(Schema):
@@ -232,6 +248,27 @@ class EnrollSchema(Schema):
     token = fields.String(required=True, validate=validate.Regexp(r"^[A-Za-z0-9_-]{1,128}$(?!\n)"))
     public_keys = fields.Dict(keys=fields.String(), required=True)
     proof = fields.String(required=True, validate=validate.Length(max=4096))
+
+
+class SshNodeSchema(Schema):
+    """A machine that has only an SSH server. One with a worker enrols itself."""
+
+    name = fields.String(required=True, validate=_named(names.NODE, names.NODE_RULE))
+    transport = fields.String(required=True, validate=validate.OneOf([SSH]))
+    address = fields.String(required=True, validate=validate.Length(max=MOST_CHARACTERS))
+    key = fields.String(required=True, validate=_named(names.KEY, names.KEY_RULE))
+    labels = fields.Dict(keys=fields.String(), values=fields.String(), load_default=dict)
+    slots = fields.Integer(load_default=SLOTS, strict=True, validate=validate.Range(min=1, max=MOST_SLOTS))
+    backend = fields.String(load_default=BACKENDS[0], validate=validate.OneOf(BACKENDS))
+    workdir = fields.String(load_default="", validate=validate.Length(max=MOST_WORKDIR))
+    replace = fields.Boolean(load_default=False, truthy={True}, falsy={False})
+
+
+class TrustSchema(Schema):
+    fingerprint = fields.String(
+        required=True,
+        validate=_named(f"^{FINGERPRINT.pattern}$(?!\n)", "SHA256: and 43 characters of base64"),
+    )
 
 
 class DrainSchema(Schema):

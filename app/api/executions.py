@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from flask import Response, jsonify, url_for
 from flask_smorest import Blueprint
 
 from app.api import asked, definitions, held, paging, shown, within
-from app.api.gate import needs, person
+from app.api.gate import bearer, needs, person
 from app.api.strict import Parser
 from app.api.wiring import control, reading
 from app.errors import Conflict
-from app.services import again, audit, hold, queries, scope
+from app.services import again, audit, hold, queries, scope, snapshots
 from app.services.cancel import cancel as ask_to_cancel
 from app.services.guard import STORED, Origin
 from app.services.resolve import resolve as resolve_job
@@ -51,7 +52,8 @@ def execute(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any]
     """Execute a stored workflow."""
     with audit.refusals(control(), person().login, "execution.submit", ref, (Conflict,)):
         found = stored(control(), ref, body["version"])
-    return start(found, body["parameters"], headers["key"] or "", {"ref": ref, **body}, query["wait"])
+    asked_for, key = {"ref": ref, **body}, headers["key"] or ""
+    return start(found, body["parameters"], key, asked_for, query["wait"], workspace=body["workspace"])
 
 
 @executions.route("/workflow-executions", methods=["POST"])
@@ -67,8 +69,8 @@ def execute(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any]
 def execute_inline(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any]) -> Response:
     """Execute a workflow that is not stored."""
     found = inline(control(), definitions.text_of(body["definition"]))
-    key = headers["key"] or ""
-    return start(found, body["parameters"], key, body, query["wait"], origin="inline")
+    key, workspace = headers["key"] or "", body["workspace"]
+    return start(found, body["parameters"], key, body, query["wait"], origin="inline", workspace=workspace)
 
 
 def start(
@@ -79,9 +81,12 @@ def start(
     wait: float,
     *,
     origin: Origin = STORED,
+    workspace: str = "",
 ) -> Response:
     """Submit, wait so many seconds for the end if that is wanted, and answer with the execution."""
-    wanted = submission(runnable, parameters, key, asked_for, origin)
+    if workspace:
+        snapshots.ready(control(), bearer(), workspace)
+    wanted = replace(submission(runnable, parameters, key, asked_for, origin), workspace=workspace)
     with audit.refusals(control(), wanted.requester, "execution.submit", runnable.plan.ref, (Conflict,)):
         accepted = submit(control(), wanted)
     finished = bool(wait) and held.until_over(accepted.execution, wait)

@@ -11,7 +11,8 @@ from flask import Flask, current_app, g, request
 from app.api import within
 from app.api.wiring import control, reading
 from app.errors import MusterError, NotAllowed, NotAuthenticated, NotFound
-from app.services import audit
+from app.services import audit, bearers
+from app.services.bearers import Bearer
 from app.services.people import Person, authenticate
 from app.services.roles import ROLES
 
@@ -31,19 +32,26 @@ class UngatedRoute(MusterError):
     code = "ungated-route"
 
 
-def needs(role: str, reach: within.Reach = within.EVERYTHING) -> Callable[[View], View]:
+def needs(
+    role: str, reach: within.Reach = within.EVERYTHING, *, passes: bool = False, body: str = "body_limit"
+) -> Callable[[View], View]:
     """Say which role a view needs; `open` needs none. Goes right below `route`, and is documented with it.
 
     `reach` says what of packs and nodes it is about: a person whose role is bounded gets no further than their bounds.
-    If nothing is said, they get nowhere.
+    If nothing is said, they get nowhere. With `passes` a node may with the pass of a job; the view then keeps to what
+    that lets it, by `bearer`. `body` is the setting that says how many bytes a request may have.
     """
 
     def decorate(view: View) -> View:
         documented: dict[str, Any] = {"x-role": role, "x-reach": reach.name}
+        if passes:
+            documented["security"] = [{"bearer": []}, {"pass": []}]
         if role == OPEN:
             documented["security"] = []
         view.muster_role = role  # type: ignore[attr-defined]
         view.muster_reach = reach  # type: ignore[attr-defined]
+        view.muster_passes = passes  # type: ignore[attr-defined]
+        view.muster_body = body  # type: ignore[attr-defined]
         info = dict(getattr(view, "_apidoc", {}))
         info["manual_doc"] = {**info.get("manual_doc", {}), **documented}
         view._apidoc = info  # type: ignore[attr-defined]
@@ -76,6 +84,11 @@ def _pass() -> None:
     role = _role(current_app, request.endpoint) if request.endpoint else None
     if role == OPEN:
         return
+    view: Any = current_app.view_functions.get(request.endpoint or "")
+    if role is not None and view.muster_passes and (token := _shown_pass()):
+        g.bearer = bearers.of_pass(control(), token)
+        _take_body(view)
+        return
     person = authenticate(control(), _bearer())
     g.person = person
     if request.endpoint is None:
@@ -84,6 +97,16 @@ def _pass() -> None:
         raise _refused(person, role or "nobody")
     if person.is_scoped:
         _hold(person, role)
+    _take_body(view)
+
+
+def _take_body(view: Any) -> None:
+    request.max_content_length = getattr(control().settings, view.muster_body)
+
+
+def _shown_pass() -> str | None:
+    given = request.authorization
+    return given.token if given is not None and given.type == "pass" else None
 
 
 def _bearer() -> str:
@@ -140,3 +163,9 @@ def person() -> Person:
     """Who asks, behind the gate."""
     found: Person = g.person
     return found
+
+
+def bearer() -> Bearer:
+    """Who asks for files, behind the gate: a person, or a node with a pass where those are taken."""
+    found: Bearer | None = g.get("bearer")
+    return found or bearers.of_person(person())

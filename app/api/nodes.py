@@ -7,11 +7,12 @@ from typing import Any
 from flask import Response
 from flask_smorest import Blueprint
 
-from app.api import asked, shown, within
+from app.api import asked, within
+from app.api import shown_nodes as shown
 from app.api.gate import OPEN, needs, person
 from app.api.strict import Parser
 from app.api.wiring import control, reading
-from app.services import fleet, scope
+from app.services import fleet, scope, ssh_nodes
 
 nodes = Blueprint("nodes", __name__, description="The machines of the fleet.")
 nodes.ARGUMENTS_PARSER = Parser()
@@ -58,6 +59,29 @@ def create_token(body: dict[str, Any]) -> fleet.NewToken:
 def enroll(body: dict[str, Any]) -> fleet.Enrolled:
     """Become a node. The one-time token in the body is what allows it; no other is needed."""
     return fleet.enroll(control(), fleet.Enrolment(**body))
+
+
+@nodes.route("/nodes", methods=["POST"])
+@needs("admin")
+@nodes.arguments(asked.SshNodeSchema)
+@nodes.response(201, shown.NodeSchema)
+def add(body: dict[str, Any]) -> dict[str, Any]:
+    """Add a machine that has only an SSH server. It gets work once its host key is trusted."""
+    made = {name: value for name, value in body.items() if name not in ("transport", "replace")}
+    ssh_nodes.add(control(), ssh_nodes.NewNode(**made), person().login, replace=body["replace"])
+    with reading() as connection:
+        return fleet.get_node(control(), connection, body["name"])
+
+
+@nodes.route("/nodes/<node:name>/trust", methods=["POST"])
+@needs("admin")
+@nodes.arguments(asked.TrustSchema)
+@nodes.response(200, shown.NodeSchema)
+def trust(body: dict[str, Any], name: str) -> dict[str, Any]:
+    """Trust the host key that an SSH node was seen with, from now on."""
+    ssh_nodes.trust(control(), name, body["fingerprint"], person().login)
+    with reading() as connection:
+        return fleet.get_node(control(), connection, name)
 
 
 @nodes.route("/nodes/<node:name>/drain", methods=["POST"])

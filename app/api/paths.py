@@ -68,6 +68,12 @@ class Schedule(Pattern):
     regex = f"(?:{Ulid.regex}|{NAME})"
 
 
+class Sha256(Pattern):
+    """A digest in hexadecimal."""
+
+    regex = "[0-9a-f]{64}"
+
+
 class Stream(Pattern):
     regex = "stdout|stderr"
 
@@ -84,6 +90,7 @@ _CONVERTERS = {
     "script": Script,
     "version": Version,
     "schedule": Schedule,
+    "sha256": Sha256,
     "stream": Stream,
 }
 

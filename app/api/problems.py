@@ -16,6 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from app.errors import MusterError
+from app.settings import Settings, environment_name
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +103,8 @@ def of_http(error: HTTPException) -> Response:
     if error.code == 304:
         return Response(status=304)
     detail, hint = _HTTP.get(error.code, (error.description or "", ""))
+    if error.code == 413:
+        hint = f"keep it below the limit ({_limit()})"
     if error.code == 415 and error.description:
         detail = error.description
     response = problem(error.code, HTTPStatus(error.code).phrase.lower().replace(" ", "-"), detail, hint=hint)
@@ -111,12 +114,19 @@ def of_http(error: HTTPException) -> Response:
     return response
 
 
+def _limit() -> str:
+    """The setting that bounds the body of the route that was asked for."""
+    view = current_app.view_functions.get(request.endpoint or "")
+    name = getattr(view, "muster_body", "body_limit")
+    return environment_name(name if name in Settings.__dataclass_fields__ else "body_limit")
+
+
 _HTTP = {
     400: ("the request cannot be read", "check its form"),
     404: ("there is nothing at this path", "is the name or id right? /api/v1/openapi.json lists the paths"),
     405: ("this method is not for this path", "the header Allow lists those that are"),
     412: ("it was changed since you read it", "read it again, and repeat the change with its new ETag"),
-    413: ("the body is too large", "keep it below the limit (MUSTER_BODY_LIMIT)"),
+    413: ("the body is too large", ""),
     428: ("say which state you change", "read it, and send its ETag as If-Match"),
 }
 

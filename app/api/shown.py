@@ -186,23 +186,6 @@ class StatusSchema(Schema):
     status = fields.String()
 
 
-class NodeSchema(Schema):
-    name = fields.String()
-    transport = fields.String()
-    state = fields.String()
-    online = fields.Boolean()
-    labels = fields.Dict(keys=fields.String(), values=fields.String())
-    slots = fields.Integer()
-    free = fields.Integer()
-    shells = fields.List(fields.String())
-    versions = fields.Dict()
-    last_seen = Moment(allow_none=True)
-    epoch = fields.String()
-    open_jobs = fields.Integer()
-    enrolled_at = Moment()
-    enrolled_by = fields.String()
-
-
 class CommandSchema(Schema):
     """What became of a command on one node. The texts are whole unless `truncated`; `exit_code` is null where the
     process did not end by itself."""
@@ -217,31 +200,6 @@ class CommandSchema(Schema):
     error = fields.Raw(allow_none=True)
     started_at = Moment(allow_none=True)
     completed_at = Moment(allow_none=True)
-
-
-class NodesSchema(Schema):
-    items = fields.List(fields.Nested(NodeSchema))
-
-
-class NewNodeTokenSchema(Schema):
-    """Shown once. `control` is the fingerprint of the control keys, for the machine to compare."""
-
-    token = fields.String()
-    node = fields.String()
-    expires_at = Moment()
-    control = fields.String()
-    installation = fields.String()
-
-
-class EnrolledSchema(Schema):
-    node = fields.String()
-    installation = fields.String()
-    control_keys = fields.Dict()
-
-
-class NodeStateSchema(Schema):
-    name = fields.String()
-    state = fields.String()
 
 
 class TokenRowSchema(Schema):
@@ -287,6 +245,9 @@ class PrunedSchema(Schema):
     executions = fields.Integer(required=True)
     outputs = fields.Integer(required=True)
     others = fields.Integer(required=True)
+    blobs = fields.Integer(required=True)
+    bytes = fields.Integer(required=True)
+    snapshots = fields.Integer(required=True)
 
 
 class HealthSchema(Schema):

@@ -6,7 +6,7 @@ import atexit
 import logging
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -30,6 +30,8 @@ from app.transport.send import Sender
 
 log = logging.getLogger(__name__)
 
+Send = Callable[[Iterable[str]], None]
+
 _NUDGES = 10_000
 _LAST = ""
 _OTHER_THREADS = 4
@@ -43,21 +45,29 @@ class Nudger:
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
-        self._waiting: queue.Queue[str] = queue.Queue(_NUDGES)
+        self._waiting: queue.Queue[tuple[Send, str]] = queue.Queue(_NUDGES)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
 
     def __call__(self, executions: Iterable[str]) -> None:
+        """Has control settle these executions."""
+        self._put(self._sender.settle, executions)
+
+    def look(self, nodes: Iterable[str]) -> None:
+        """Has the gateway look at these SSH nodes."""
+        self._put(self._sender.look, nodes)
+
+    def _put(self, send: Send, names: Iterable[str]) -> None:
         with self._lock:
             if self._thread is None and not self._closed.is_set():
                 self._thread = threading.Thread(target=self._run, name="nudge", daemon=True)
                 self._thread.start()
-        for execution in executions:
+        for name in names:
             try:
-                self._waiting.put_nowait(execution)
+                self._waiting.put_nowait((send, name))
             except queue.Full:
-                log.warning("a nudge was dropped; the tick finds its work")
+                log.warning("a nudge was dropped; its work is found without it")
                 return
 
     def close(self, seconds: float) -> None:
@@ -72,14 +82,14 @@ class Nudger:
                 self._waiting.get_nowait()
             except queue.Empty:
                 break
-        self._waiting.put(_LAST)
+        self._waiting.put((self._sender.settle, _LAST))
         thread.join(seconds)
 
     def _run(self) -> None:
         while not self._closed.is_set():
-            execution = self._waiting.get()
-            if execution != _LAST:
-                self._sender.settle([execution])
+            send, name = self._waiting.get()
+            if name != _LAST:
+                send([name])
 
 
 class Seats:
@@ -131,7 +141,8 @@ def make_control(settings: Settings) -> Control:
     tally = Tally(partial(counters.add, connect(settings.redis_url)))
     atexit.register(tally.close)
     tell = spans.exporter(settings, "api")
-    return Control(settings, Store(settings.database), Nudger(sender), tally=tally, spans=tell)
+    nudger = Nudger(sender)
+    return Control(settings, Store(settings.database), nudger, look=nudger.look, tally=tally, spans=tell)
 
 
 class _Database(SQLAlchemy):

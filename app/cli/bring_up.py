@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from app.cli import environment, parts, redis_server
 from app.cli.client import Client, api
 from app.cli.environment import Environments
 from app.cli.failures import TimedOut
+from app.cli.home import Home
+from app.cli.listening import answers, listen
 from app.cli.prepare import prepare
 from app.cli.supervisor import Supervisor
 from app.compiler.plan import LOCAL
 from app.errors import Conflict, MusterError, Unavailable
+from app.settings import environment_name
 
 HOST = "127.0.0.1"
 
@@ -44,14 +46,15 @@ class Ready:
     flower: str = ""
 
 
-def bring_up(supervisor: Supervisor, wanted: Wanted, given: Mapping[str, str]) -> Ready:
+def bring_up(supervisor: Supervisor[Home], wanted: Wanted, given: Mapping[str, str]) -> Ready:
     """Starts everything and waits until every node is online. `given` is the caller's environment.
 
     Raises Unavailable with the end of the log of what does not come up, Conflict for a port in use, Stopped.
     """
     home = supervisor.home
     with _listen(wanted.port) as listener:
-        environments = _broker(supervisor, wanted, given)
+        url = f"http://{HOST}:{listener.getsockname()[1]}"
+        environments = replace(_broker(supervisor, wanted, given), api_url=url)
         settings = environments.settings()
         names = (*([LOCAL] if settings.local_node else []), *wanted.nodes)
         prepared = prepare(settings, home, names)
@@ -66,17 +69,20 @@ def bring_up(supervisor: Supervisor, wanted: Wanted, given: Mapping[str, str]) -
             *(parts.node(name, home, environments, wanted.flower) for name in names),
             parts.beat(home, environments),
         )
-        url = f"http://{HOST}:{listener.getsockname()[1]}"
     client = Client(url, prepared.token, timeout=5.0)
     supervisor.wait_until(lambda: _is_healthy(client), "the API")
     supervisor.wait_until(lambda: set(names) <= _online(client), "the nodes")
     home.write_client_file(url, prepared.token)
+    home.write_node_file({**environments.broker(), environment_name("url"): url})
+    # It takes 100 MB, and few fleets have machines that it is for.
+    impatient = Client(url, prepared.token, timeout=1.0)
+    supervisor.start_when(lambda: _has_ssh(impatient), parts.gateway(home, environments, wanted.flower))
     flower = ""
     if wanted.flower:
         # After the workers: it looks at them when it starts.
         bind = f"{HOST}:{_free_port()}"
         supervisor.start(parts.flower(bind, home, environments))
-        supervisor.wait_until(lambda: _asks_for_password(bind), "Flower")
+        supervisor.wait_until(lambda: answers(bind, "/", 401, 2.0), "Flower")
         flower = f"http://{bind}"
     return Ready(url, prepared.token, names, flower)
 
@@ -84,7 +90,7 @@ def bring_up(supervisor: Supervisor, wanted: Wanted, given: Mapping[str, str]) -
 _SCHEME = "redis+socket://"
 
 
-def _broker(supervisor: Supervisor, wanted: Wanted, given: Mapping[str, str]) -> Environments:
+def _broker(supervisor: Supervisor[Home], wanted: Wanted, given: Mapping[str, str]) -> Environments:
     home = supervisor.home
     if wanted.external:
         supervisor.guard()
@@ -100,19 +106,14 @@ def _broker(supervisor: Supervisor, wanted: Wanted, given: Mapping[str, str]) ->
 
 
 def _listen(port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((HOST, port))
+        return listen(HOST, port)
     except OSError as error:
-        listener.close()
         raise Conflict(
             f"{HOST}:{port} cannot be listened on: {error.strerror}",
             hint="give another --port, or leave it out for a free one",
             code="port-in-use",
         ) from None
-    listener.listen(128)
-    return listener
 
 
 def _free_port() -> int:
@@ -121,21 +122,18 @@ def _free_port() -> int:
     return port
 
 
-def _asks_for_password(bind: str) -> bool:
-    connection = http.client.HTTPConnection(bind, timeout=2.0)
-    try:
-        connection.request("GET", "/")
-        return connection.getresponse().status == 401
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
 def _is_healthy(client: Client) -> bool:
     try:
         return client.call("GET", "/healthz").status == 200
     except (Unavailable, TimedOut):
+        return False
+
+
+def _has_ssh(client: Client) -> bool:
+    """Whether there is a node that is reached over SSH; no while the API does not say."""
+    try:
+        return any(one.get("transport") == "ssh" for one in client.items(api("nodes")))
+    except MusterError:
         return False
 
 

@@ -7,6 +7,7 @@ import json
 import socket
 import ssl
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -78,7 +79,7 @@ class Client:
     token: str = field(default="", repr=False)
     timeout: float = 30.0
 
-    def get(self, path: str, **query: Any) -> dict[str, Any]:
+    def get(self, path: str, /, **query: Any) -> dict[str, Any]:
         """The JSON object at `path`. Query values that are None are left out."""
         found = self.call("GET", path, query=query).data
         if not isinstance(found, dict):
@@ -126,7 +127,9 @@ class Client:
         try:
             connection.connect()
             sent = True
-            self._send(connection, method, _with_query(path, query), body, dict(headers or {}))
+            # Who refuses a long body may answer, and hang up, before it has read all of it.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                self._send(connection, method, _with_query(path, query), body, dict(headers or {}))
             response = connection.getresponse()
             content = response.read(_LONGEST_ANSWER)
         except TimeoutError:
@@ -137,11 +140,10 @@ class Client:
             raise self._unreachable(error, ANSWER_LOST if sent else "unreachable") from None
         finally:
             connection.close()
+        named = {name.lower(): value for name, value in response.getheaders()}
         if not 200 <= response.status < 300:
-            raise _problem(response.status, content)
-        return Answer(
-            response.status, {name.lower(): value for name, value in response.getheaders()}, content
-        )
+            raise _problem(response.status, content, named)
+        return Answer(response.status, named, content)
 
     def open(
         self, path: str, headers: Mapping[str, str], query: Mapping[str, Any], *, body: Any = None
@@ -245,7 +247,7 @@ def _with_query(path: str, query: Mapping[str, Any] | None) -> str:
     return f"{path}?{urlencode(given)}" if given else path
 
 
-def _problem(status: int, content: bytes) -> ApiProblem:
+def _problem(status: int, content: bytes, headers: Mapping[str, str] | None = None) -> ApiProblem:
     try:
         data = json.loads(content)
     except ValueError:
@@ -257,4 +259,4 @@ def _problem(status: int, content: bytes) -> ApiProblem:
             401: "set MUSTER_TOKEN to a valid token: `muster up` writes one to client.env, administrators make others",
             403: "ask an administrator for a role that may do this",
         }.get(status, "")
-    return ApiProblem(status, problem)
+    return ApiProblem(status, problem, headers)

@@ -9,7 +9,7 @@ import click
 
 from app.cli import folder
 from app.cli.files import read_text
-from app.cli.options import wants_json
+from app.cli.options import knows_packs, wants_json
 from app.cli.plain import as_json as json_text
 from app.cli.plain import safe
 from app.compiler import build, canvas, explain
@@ -22,7 +22,7 @@ _EXAMPLE_EXECUTION = "EXECUTION"
 
 @click.command("compile", short_help="Print the Celery canvas that a workflow becomes.")
 @click.argument("file")
-@folder.knows_packs
+@knows_packs
 @wants_json
 def compile_(file: str, folders: Sequence[str], as_json: bool) -> None:
     """Print the Celery canvas that a workflow becomes: chains, groups and chords, the queue of every link,

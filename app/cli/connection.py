@@ -76,13 +76,18 @@ def _whom(directory: Path) -> str:
 
 def read_client_file(path: Path) -> tuple[str, str]:
     """URL and token from a file that `muster up` wrote; both empty unless it is ours alone."""
+    values = read_ours(path)
+    return values.get("MUSTER_URL", ""), values.get("MUSTER_TOKEN", "")
+
+
+def read_ours(path: Path) -> dict[str, str]:
+    """The NAME=VALUE lines of a file; none of one that is not ours alone."""
     try:
         with path.open(encoding="utf-8") as file:
             found = os.fstat(file.fileno())
             text = file.read(4096)
     except (OSError, UnicodeDecodeError):
-        return "", ""
+        return {}
     if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
-        return "", ""
-    values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-    return values.get("MUSTER_URL", ""), values.get("MUSTER_TOKEN", "")
+        return {}
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)

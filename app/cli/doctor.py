@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,7 +21,7 @@ from app.cli import connection, redis_server
 from app.cli.client import Client, api
 from app.cli.failures import ApiProblem
 from app.cli.finding import Finding
-from app.cli.lazy import load
+from app.cli.loading import load
 from app.cli.options import wants_json
 from app.cli.plain import as_json as json_text
 from app.cli.plain import safe
@@ -203,12 +204,29 @@ def _ready(client: Client) -> Finding:
 
 def _nodes(client: Client) -> Finding:
     found = client.items(api("nodes"))
-    away = [str(one["name"]) for one in found if not one.get("online")]
+    away = [one for one in found if not one.get("online")]
     detail = f"{len(found) - len(away)} of {len(found)} online"
     if not found:
         return Finding("nodes", "warn", "none is enrolled", "`muster node token NAME` makes a token for one")
     if away:
-        more = f" and {len(away) - 5} more" if len(away) > 5 else ""
-        where = f"start the workers of {', '.join(away[:5])}{more}, or remove the nodes"
-        return Finding("nodes", "fail" if len(away) == len(found) else "warn", detail, where)
+        return Finding("nodes", "fail" if len(away) == len(found) else "warn", detail, _what_to_do(away))
     return Finding("nodes", "ok", detail)
+
+
+def _what_to_do(away: list[dict[str, Any]]) -> str:
+    ssh = [one for one in away if isinstance(one.get("ssh"), dict)]
+    untrusted = [one for one in ssh if not one["ssh"].get("host_key")]
+    ways = (
+        ("start the workers of {}, or remove the nodes", [one for one in away if one not in ssh]),
+        ("trust the host keys of {}: `muster node trust NAME`", untrusted),
+        (
+            "see why {} cannot be reached: `muster node show NAME`",
+            [one for one in ssh if one not in untrusted],
+        ),
+    )
+    return "; ".join(way.format(_names(nodes)) for way, nodes in ways if nodes)
+
+
+def _names(nodes: list[dict[str, Any]]) -> str:
+    more = f" and {len(nodes) - 5} more" if len(nodes) > 5 else ""
+    return ", ".join(str(one["name"]) for one in nodes[:5]) + more

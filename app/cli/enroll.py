@@ -52,12 +52,8 @@ def enroll(
         told = {"node": name, "enrolled": "already", "directory": str(directory)}
         click.echo(json_text(told) if as_json else f"enrolled already: {safe(name)} in {directory}")
         return
-    given = OneTimeToken(name, token, control)
-    if token_file is not None:
-        given = own_node.read_token(token_file, name)
-        if control and given.control != control:
-            raise click.UsageError(f"--control is not the fingerprint in {token_file}")
-    told = _enroll(given, Client(url.rstrip("/")), directory)
+    given = one_time_token(name, token, token_file, control)
+    told = become(given, Client(url.rstrip("/")), directory)
     if as_json:
         click.echo(json_text(told))
         return
@@ -67,7 +63,17 @@ def enroll(
     click.echo(f"start it: MUSTER_NODE={name} MUSTER_NODE_DIR={directory} celery -A workers.node worker")
 
 
-def _enroll(given: OneTimeToken, client: Client, directory: Path) -> dict[str, str]:
+def one_time_token(name: str, token: str, token_file: Path | None, control: str) -> OneTimeToken:
+    """The token as typed, or the one in the file. Raises UsageError, NotFound, InvalidInput."""
+    if token_file is None:
+        return OneTimeToken(name, token, control)
+    given = own_node.read_token(token_file, name)
+    if control and given.control != control:
+        raise click.UsageError(f"--control is not the fingerprint in {token_file}")
+    return given
+
+
+def become(given: OneTimeToken, client: Client, directory: Path) -> dict[str, str]:
     """Keys, proof, and what the server answers, pinned. Raises NotAllowed for other control keys than named."""
     name = given.node
     pair = own_node.keys(directory)

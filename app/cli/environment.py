@@ -21,7 +21,8 @@ URLS = tuple(environment_name(name) for name in ("database_url", "redis_url", "b
 _OWNED = tuple(
     environment_name(name)
     for name in (
-        *("data_dir", "node", "node_dir", "url", "token", "api_bind", "control_name", "local_node"),
+        *("data_dir", "node", "node_dir", "node_address", "node_patience", "url", "token"),
+        *("api_bind", "api_url", "control_name", "local_node"),
         *("flower_bind", "flower_auth"),
     )
 )
@@ -33,20 +34,31 @@ _ROOT = str(Path(app.__file__ or ".").resolve().parent.parent)
 
 @dataclass(frozen=True, slots=True)
 class Environments:
-    """Makes the environment of each child. `redis_url` "" means that the caller's services are used."""
+    """Makes the environment of each child. `redis_url` "" means that the caller's services are used.
+
+    `api_url` is where the API of this fleet is.
+    """
 
     given: Mapping[str, str]
     data_dir: Path
     redis_url: str = ""
+    api_url: str = ""
 
     def control(self, **settings: str) -> dict[str, str]:
         """For the parts on the control side."""
-        found = self._plain() | {"TMPDIR": str(self.data_dir / TEMPORARY)}
-        if self.redis_url:
-            found[environment_name("redis_url")] = self.redis_url
-        else:
+        found = self._plain() | {"TMPDIR": str(self.data_dir / TEMPORARY)} | self.broker()
+        if not self.redis_url:
             found |= {name: self.given[name] for name in URLS if name in self.given}
+        if self.api_url:
+            found[environment_name("api_url")] = self.api_url
         return found | {environment_name(name): value for name, value in settings.items()}
+
+    def broker(self) -> dict[str, str]:
+        """Where the fleet's messages and output are."""
+        if self.redis_url:
+            return {environment_name("redis_url"): self.redis_url}
+        names = map(environment_name, ("redis_url", "broker_url"))
+        return {name: self.given[name] for name in names if name in self.given}
 
     def flower(self, bind: str) -> dict[str, str]:
         """For Flower, which alone sees its password."""

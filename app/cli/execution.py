@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from app.cli import execution_files as files
 from app.cli import follow as live
 from app.cli import replay as replaying
 from app.cli import run as running
@@ -23,6 +24,10 @@ _TASKS = ("task", "unit", "node", "status", "wait_reason", "attempt", "exit_code
 @click.group(short_help="Look at executions, follow, cancel and resolve them.")
 def execution() -> None:
     """Look at executions, follow, cancel and resolve them."""
+
+
+for command in (files.workspace, files.artifacts, files.artifact):
+    execution.add_command(command)
 
 
 @execution.command("list")

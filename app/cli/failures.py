@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.cli.lazy import load
+from app.cli.loading import load
 from app.cli.plain import safe
 from app.errors import MusterError
 
@@ -22,14 +22,20 @@ class TimedOut(MusterError):
 
 
 class ApiProblem(MusterError):
-    """What the server answered instead (problem+json). `source` and `file` are of the text that was sent."""
+    """What the server answered instead (problem+json). `source` and `file` are of the text that was sent.
 
-    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+    The names of `headers` are in small letters.
+    """
+
+    def __init__(
+        self, status: int, problem: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    ) -> None:
         title = problem.get("detail") or problem.get("title") or f"the server answered with status {status}"
         code = str(problem.get("code") or "error")
         super().__init__(safe(str(title)), hint=safe(str(problem.get("hint") or "")), code=code)
         self.status = status
         self.problem = dict(problem)
+        self.headers = dict(headers or {})
         self.file = ""
         self.source = ""
 

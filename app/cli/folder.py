@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
-
-import click
+from typing import Any
 
 from app.errors import InvalidInput
 from app.language import packs
@@ -22,20 +21,6 @@ MOST_PACKS = 200
 """Packs of one folder that are looked at."""
 
 _SKIPPED = ("__pycache__",)
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def knows_packs(command: Command) -> Command:
-    """Adds --packs as `folders`."""
-    option = click.option(
-        "--packs",
-        "folders",
-        multiple=True,
-        metavar="DIR",
-        help="A folder of packs whose actions may be called; may be repeated.",
-    )
-    return option(command)
 
 
 def read(directory: Path) -> tuple[dict[str, str], list[Problem]]:
@@ -111,6 +96,26 @@ def named(one: Problem, directory: Path) -> Problem:
 def known_for(file: str, folders: Sequence[str]) -> Known:
     """What a file may refer to: the packs in `folders`, its own pack, and those that lie beside that."""
     return known_in([*(Path(folder) for folder in folders), *_around(Path(file))])
+
+
+def shipped(text: bytes) -> Known:
+    """What those packs that come with Muster offer of which a text may speak; also where they are in an archive."""
+    known = NOTHING
+    code: Any = resources.files("app")
+    place = code.parent / "config" / "packs"
+    for folder in sorted(place.iterdir(), key=lambda one: str(one.name)) if place.is_dir() else ():
+        # What the built-in one says, every text knows.
+        if folder.name != "core" and f"{folder.name}.".encode() in text:
+            known = known.over(packs.outline(dict(_texts(folder, ""))))
+    return known
+
+
+def _texts(folder: Any, inside: str) -> Iterator[tuple[str, str]]:
+    for entry in folder.iterdir():
+        if entry.is_dir() and entry.name not in _SKIPPED:
+            yield from _texts(entry, f"{inside}{entry.name}/")
+        elif entry.is_file():
+            yield f"{inside}{entry.name}", entry.read_text("utf-8")
 
 
 def known_in(folders: Iterable[Path]) -> Known:

@@ -13,7 +13,7 @@ from app.cli import lanes
 from app.cli.client import api
 from app.cli.connection import client
 from app.cli.files import read_text
-from app.cli.lazy import load
+from app.cli.loading import load
 from app.cli.options import wants_json
 from app.cli.plain import as_json as json_text
 from app.cli.plain import safe

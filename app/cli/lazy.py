@@ -1,21 +1,16 @@
-"""What is imported only when it is needed: the modules of commands, and what few of their calls use."""
+"""Commands whose modules are imported only when they are called."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
+from app.cli.loading import load
+
 Lazy = Mapping[str, tuple[str, str]]
 """Command name -> (`module:attribute`, its line in the list of commands)."""
-
-
-def load(place: str) -> Any:
-    """The attribute that `module:attribute` names, its module imported if it is not yet."""
-    module, attribute = place.split(":")
-    return getattr(importlib.import_module(module), attribute)
 
 
 class LazyGroup(click.Group):

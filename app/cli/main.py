@@ -26,6 +26,7 @@ COMMANDS = {
     "graph": ("app.cli.graph:graph", "Draw the graph of a file, a stored workflow or an execution."),
     "schema": ("app.cli.offline:schema", "Print the JSON Schema of workflow files, for editors."),
     "test": ("app.cli.testing:test", "Run the tests of workflows; no server, no nodes."),
+    "pyz": ("app.cli.pyz:pyz", "Build muster.pyz, which runs workflows where Muster is not installed."),
     "exec": ("app.cli.remote:exec_", "Run one command on nodes, live."),
     "run": ("app.cli.run:run", "Execute a workflow file or a stored workflow and follow it."),
     "script": ("app.cli.script:script", "Save scripts, and run them on many nodes."),

@@ -15,11 +15,25 @@ from app.cli.plain import safe
 from app.cli.terminal import Screen
 from app.errors import InvalidInput
 
-_LIST = ("name", "online", "state", "transport", "slots", "free", "open_jobs", "labels", "last_seen")
+_LIST = (
+    "name",
+    "online",
+    "state",
+    "transport",
+    "slots",
+    "free",
+    "open_jobs",
+    "labels",
+    "address",
+    "last_seen",
+)
 
 COMMANDS = {
     "token": ("app.cli.node:token", "Make a one-time token that enrols one node."),
     "enroll": ("app.cli.enroll:enroll", "Make this machine a node: keys, proof, identity."),
+    "start": ("app.cli.node_start:start", "Run this machine's node until Ctrl-C."),
+    "add": ("app.cli.node_ssh:add", "Add a machine that has only an SSH server."),
+    "trust": ("app.cli.node_ssh:trust", "Trust the host key of an SSH node."),
     "list": ("app.cli.node:list_", "List the nodes."),
     "show": ("app.cli.node:show", "Show one node."),
     "drain": ("app.cli.node:drain", "Give a node nothing new; what runs goes on."),
@@ -81,20 +95,34 @@ def labels_of(pairs: Sequence[str]) -> dict[str, str]:
 @click.command("list", short_help="List the nodes.")
 @calls_api
 def list_(call: Call) -> None:
-    """List the nodes: whether they are online, what they hold, when they were last heard of."""
+    """List the nodes: whether they are online, what they hold, when they were last heard of; and how the connection to
+    those over SSH does."""
     items = call.client.items(api("nodes"))
     if call.json:
         call.show({"items": items}, str)
         return
-    screen = Screen()
-    rows = [
-        [
-            ("online" if one.get("online") else "offline") if name == "online" else one.get(name)
-            for name in _LIST
-        ]
-        for one in items
-    ]
-    screen.table(_LIST, rows)
+    has_ssh = any(one.get("transport") == "ssh" for one in items)
+    names = (*_LIST, "breaker") if has_ssh else _LIST
+    Screen().table(names, [[_cell(one, name) for name in names] for one in items])
+
+
+def _cell(node: dict[str, Any], name: str) -> Any:
+    if name == "online":
+        return "online" if node.get("online") else "offline"
+    if name == "breaker":
+        return _breaker(node)
+    return node.get(name)
+
+
+def _breaker(node: dict[str, Any]) -> str:
+    """One word for the connection of an SSH node."""
+    found, ssh = node.get("breaker"), node.get("ssh")
+    if not isinstance(found, dict) or not isinstance(ssh, dict):
+        return ""
+    if not ssh.get("host_key"):
+        return "untrusted"
+    is_well = found.get("state") != "closed" or not found.get("error")
+    return str(found.get("state")) if is_well else "failing"
 
 
 @click.command("show", short_help="Show one node.")

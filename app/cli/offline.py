@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import click
 
-from app.cli import folder
-from app.cli.files import read_text
-from app.cli.options import wants_json
+from app.cli.options import knows_packs, wants_json
 from app.cli.plain import as_json as json_text
-from app.cli.plain import safe
-from app.language import pack_tables, parse, problems
+from app.cli.validating import check
+from app.language import pack_tables
 from app.language.schema import workflow_schema
 
 
@@ -25,7 +22,7 @@ from app.language.schema import workflow_schema
     default="text",
     help="How problems are told.",
 )
-@folder.knows_packs
+@knows_packs
 @wants_json
 def validate(files: Sequence[str], form: str, folders: Sequence[str], as_json: bool) -> int:
     """Check workflow files: every problem with file, line, column and a way out. `-` reads standard input.
@@ -33,37 +30,7 @@ def validate(files: Sequence[str], form: str, folders: Sequence[str], as_json: b
     A file of a pack knows that pack and those beside it.
     Exits with 2 if any file has an error; warnings alone do not count.
     """
-    form = "json" if as_json else form
-    shown: list[dict[str, Any]] = []
-    failed = False
-    for file in files:
-        known = folder.known_for(file, folders)
-        loaded = parse.load(read_text(file), "<stdin>" if file == "-" else file, known=known)
-        failed = failed or loaded.workflow is None
-        if form == "json":
-            shown.append(_told(file, loaded))
-        elif form == "github" and loaded.problems:
-            click.echo(problems.render_github(loaded.problems))
-        elif form == "text":
-            _tell(file, loaded)
-    if form == "json":
-        click.echo(json_text({"ok": not failed, "files": shown}))
-    return 2 if failed else 0
-
-
-def _told(file: str, loaded: parse.Loaded) -> dict[str, Any]:
-    found = [problems.as_json(problem) for problem in loaded.problems]
-    ref = loaded.workflow.ref if loaded.workflow else None
-    return {"file": file, "ok": loaded.workflow is not None, "ref": ref, "problems": found}
-
-
-def _tell(file: str, loaded: parse.Loaded) -> None:
-    if loaded.problems:
-        click.echo(safe(problems.render_text(loaded.problems), keep="\n"))
-    if loaded.workflow is not None:
-        top = (*loaded.workflow.tasks, *loaded.workflow.finally_)
-        count = len(top) + sum(len(task.tasks) for task in top)
-        click.echo(f"{safe(file)}: ok ({loaded.workflow.ref}, {count} {'task' if count == 1 else 'tasks'})")
+    return check(files, "json" if as_json else form, folders)
 
 
 @click.command(short_help="Print the JSON Schema of workflow files, for editors.")

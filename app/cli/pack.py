@@ -16,7 +16,7 @@ from app.cli.client import api
 from app.cli.connection import Call, calls_api
 from app.cli.failures import ApiProblem
 from app.cli.files import read_text
-from app.cli.options import wants_json
+from app.cli.options import knows_packs, wants_json
 from app.cli.plain import as_json as json_text
 from app.cli.plain import safe
 from app.cli.terminal import Screen, rows_of
@@ -41,7 +41,7 @@ def pack() -> None:
 @click.argument("paths", nargs=-1, required=True, metavar="DIR...")
 @click.option("--no-tests", is_flag=True, help="Do not run the tests of the packs.")
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
-@folder.knows_packs
+@knows_packs
 @wants_json
 def check(paths: Sequence[str], no_tests: bool, strict: bool, folders: Sequence[str], as_json: bool) -> int:
     """Check packs and run their tests; no server, no nodes. A pack knows those that lie beside it.

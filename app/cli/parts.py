@@ -48,6 +48,12 @@ def io(home: Home, environments: Environments, events: bool) -> Spec:
     return _spec("io", _celery("io", "worker"), home, env, WORKERS)
 
 
+def gateway(home: Home, environments: Environments, events: bool) -> Spec:
+    """The worker that reaches machines over SSH."""
+    env = environments.control(**_EVENTS if events else {})
+    return _spec("ssh", _celery("remote", "worker"), home, env, WORKERS)
+
+
 def beat(home: Home, environments: Environments) -> Spec:
     """The clock."""
     return _spec("beat", _celery("beat", "beat"), home, environments.control(), WORKERS)

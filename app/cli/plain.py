@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,3 +70,10 @@ def columns(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def as_json(value: Any) -> str:
     """JSON for people and programs: indented, in ASCII, so that no control character gets through."""
     return json.dumps(value, indent=2, ensure_ascii=True)
+
+
+def say(line: str) -> None:
+    """One line to standard output, out at once: whoever reads a pipe wants it live."""
+    if sys.stdout is not None:  # it was closed by whoever started us (`>&-`)
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()

@@ -22,12 +22,15 @@ DAY = 86400.0
 def prune(call: Call, days: float | None) -> None:
     """Delete executions that ended long ago, with all that hangs on them. The server does so every hour.
 
+    Files of workspaces go a day after nothing names them any more; the server looks for those once a day.
+
     Output, Idempotency-Keys and refused messages go by their own ages.
     """
     body = {} if days is None else {"older_than": days * DAY}
     call.show(
         call.client.post(api("prune"), body),
         lambda one: (
-            f"pruned: {one.get('executions')} executions, {one.get('outputs')} outputs, {one.get('others')} other rows"
+            f"pruned: {one.get('executions')} executions, {one.get('outputs')} outputs, {one.get('others')} other rows,"
+            f" {one.get('snapshots')} snapshots, {one.get('blobs')} files of {one.get('bytes')} bytes"
         ),
     )

@@ -14,7 +14,7 @@ from app.cli import sse
 from app.cli.client import api
 from app.cli.connection import Call, calls_api
 from app.cli.files import MOST_BYTES, read_text
-from app.cli.lazy import load
+from app.cli.loading import load
 from app.cli.plain import as_json, safe
 from app.cli.watch import INTERRUPTED, exit_code_of, watch
 from app.errors import InvalidInput

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,10 @@ from app.cli import follow as live
 from app.cli.client import Client, api
 from app.cli.connection import Call, calls_api
 from app.cli.failures import ApiProblem, TimedOut
-from app.cli.files import MOST_BYTES, read_text
+from app.cli.files import read_text
+from app.cli.given import read_parameters
+from app.cli.here import may_run_here
+from app.cli.loading import load
 from app.cli.plain import as_json, safe
 from app.cli.terminal import Screen
 from app.errors import InvalidInput
@@ -43,24 +46,50 @@ def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command(short_help="Execute a workflow file or a stored workflow and follow it.")
 @click.argument("target", metavar="FILE|REF")
 @execution_options
+@click.option("--workspace", metavar="DIR", help="Give it the files of this directory.")
+@click.option("--include", multiple=True, metavar="GLOB", help="Of them only these; may be repeated.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="But not these; may be repeated.")
+@click.option("--bring-back", is_flag=True, help="Do in DIR afterwards what it did to the files.")
+@may_run_here
 @calls_api
 def run(
-    call: Call, target: str, pairs: Sequence[str], file: str | None, following: bool, timeout: float | None
+    call: Call,
+    target: str,
+    pairs: Sequence[str],
+    file: str | None,
+    following: bool,
+    timeout: float | None,
+    **files: Any,
 ) -> int:
     """Execute a workflow file, or a stored workflow by its `pack.name`, and follow it live.
 
-    Ctrl-C stops following only. Exits with 0 if it completed, with 1 if it failed or was cancelled.
+    Ctrl-C stops following only. Exits with 0 if it completed, with 1 if it failed or was cancelled, or if a file that
+    should be brought back was changed here meanwhile.
+
+    With --entry-point, --exit-point, --input or --output a file is run on this machine, in this process, without a
+    server: from one task up to another, which is not run. Then Ctrl-C and --timeout end it, and every script.
     """
     parameters = read_parameters(pairs, file)
+    start = _starter(call.client, target, parameters)
+    if files["workspace"] is not None:
+        return int(load("app.cli.run_files:run")(call, start, following, timeout, **files))
+    if files["include"] or files["exclude"] or files["bring_back"]:
+        raise click.UsageError("--include, --exclude and --bring-back are about --workspace DIR")
+    return after_start(call, start({}), following, timeout)
+
+
+Start = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Starts an execution with what more its request holds."""
+
+
+def _starter(client: Client, target: str, parameters: Mapping[str, Any]) -> Start:
     if target == "-" or Path(target).exists():
-        execution = _post_file(call.client, target, parameters)
-    elif re.match(REF, target):
-        execution = post_ref(call.client, target, parameters)
-    else:
-        raise InvalidInput(
-            f"{target!r} is neither a file nor the name of a workflow", hint="give a path, or `pack.name`"
-        )
-    return after_start(call, execution, following, timeout)
+        return partial(_post_file, client, target, parameters)
+    if re.match(REF, target):
+        return lambda more: post_ref(client, target, parameters, more=more)
+    raise InvalidInput(
+        f"{target!r} is neither a file nor the name of a workflow", hint="give a path, or `pack.name`"
+    )
 
 
 def after_start(call: Call, execution: Mapping[str, Any], following: bool, timeout: float | None) -> int:
@@ -105,47 +134,14 @@ def _summary(client: Client, found: Mapping[str, Any], screen: Screen) -> None:
     screen.line(f"execution={safe(str(found['id']))} status={safe(str(found.get('status')))}{degraded}")
 
 
-def read_parameters(pairs: Sequence[str], file: str | None) -> dict[str, Any]:
-    """The parameters of a JSON file, then those of `-p`, which win. Raises InvalidInput."""
-    given: dict[str, Any] = {}
-    if file is not None:
-        try:
-            text = sys.stdin.read(MOST_BYTES) if file == "-" else Path(file).read_text("utf-8")
-            given = json.loads(text, parse_constant=_no_constant)
-        except OSError as error:
-            raise InvalidInput(f"{file}: {error.strerror}", hint="give the path of a JSON file") from None
-        except ValueError as error:
-            raise InvalidInput(f"{file} is not JSON: {error}", hint='write {"name": value}') from None
-        if not isinstance(given, dict):
-            raise InvalidInput(f"{file} holds no JSON object", hint='write {"name": value}')
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise InvalidInput(f"-p {pair!r} is not NAME=VALUE", hint="for example -p version=1.4")
-        given[name] = _value(value)
-    return given
-
-
-def _value(text: str) -> Any:
-    """Lists and objects are read as JSON; anything else stays text, which the declared type then reads."""
-    if text[:1] in ("[", "{"):
-        try:
-            return json.loads(text, parse_constant=_no_constant)
-        except ValueError:
-            return text
-    return text
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON value")
-
-
-def _post_file(client: Client, file: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+def _post_file(
+    client: Client, file: str, parameters: Mapping[str, Any], more: Mapping[str, Any]
+) -> Mapping[str, Any]:
     try:
         text = read_text(file).decode("utf-8")
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{file} is not UTF-8 at byte {error.start}", hint="save it as UTF-8") from None
-    body = {"definition": text, "parameters": dict(parameters)}
+    body = {"definition": text, "parameters": dict(parameters), **more}
     try:
         return client.post_once(api("workflow-executions"), body)
     except ApiProblem as error:
@@ -154,8 +150,13 @@ def _post_file(client: Client, file: str, parameters: Mapping[str, Any]) -> Mapp
 
 
 def post_ref(
-    client: Client, ref: str, parameters: Mapping[str, Any], version: str | int | None = None
+    client: Client,
+    ref: str,
+    parameters: Mapping[str, Any],
+    version: str | int | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Mapping[str, Any]:
-    """Starts a stored workflow; the execution."""
-    body = {"parameters": dict(parameters)} | ({} if version is None else {"version": version})
+    """Starts a stored workflow; the execution. `more` is what else the request holds."""
+    body = {"parameters": dict(parameters), **(more or {})}
+    body |= {} if version is None else {"version": version}
     return client.post_once(api("workflows", ref, "execute"), body)

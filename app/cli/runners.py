@@ -27,7 +27,7 @@ def end_all(nodes: Path, *, in_a_hurry: Callable[[], bool] = lambda: False) -> i
     """
     found = [root for root in _roots(nodes) if is_held(root)]
     for root in found:
-        _ask(root, "stop")
+        _ask(root, "stop", cancel=True)
     _wait(found, _MOMENT)
     _wait(found, PATIENCE, in_a_hurry)
     for root in found:
@@ -58,17 +58,31 @@ def is_held(root: Path) -> bool:
     return False
 
 
+def scripts_of(root: Path) -> list[str]:
+    """The jobs whose scripts run on the node of this directory; none where no runner answers."""
+    return [str(job.get("job")) for job in _ask(root, "list").get("jobs", ())]
+
+
+def cancel_all(root: Path) -> None:
+    """Has the node's runner end every script; it stays, and its worker hears how they ended."""
+    for job in scripts_of(root):
+        _ask(root, "cancel", job=job, reason="the node was stopped")
+
+
 def _roots(nodes: Path) -> list[Path]:
+    """Of a node's own directory that alone, else those of the nodes in it."""
+    if (nodes / "runner.lock").exists():
+        return [nodes]
     return sorted(
         {path.parent for pattern in ("*/runner.lock", "*/*/runner.lock") for path in nodes.glob(pattern)}
     )
 
 
-def _ask(root: Path, verb: str) -> dict[str, Any]:
+def _ask(root: Path, verb: str, **more: Any) -> dict[str, Any]:
     """One request, one answer; empty where there is none."""
     try:
         with endpoint.connect(str(root), 2.0) as sock:
-            sock.sendall(json.dumps({"id": 1, "do": verb, "cancel": True}).encode() + b"\n")
+            sock.sendall(json.dumps({"id": 1, "do": verb, **more}).encode() + b"\n")
             with sock.makefile("rb") as lines:
                 answer = json.loads(lines.readline(1 << 20))
     except (OSError, ValueError):

@@ -10,10 +10,10 @@ import click
 from app.cli.client import api
 from app.cli.connection import Call, calls_api
 from app.cli.failures import ApiProblem
+from app.cli.given import read_parameters
 from app.cli.node import labels_of
 from app.cli.plain import safe
 from app.cli.remote import batch_of
-from app.cli.run import read_parameters
 from app.cli.schedule_show import PATH
 from app.errors import InvalidInput
 

@@ -13,10 +13,10 @@ from app.cli import sse
 from app.cli.client import api
 from app.cli.connection import Call, calls_api
 from app.cli.follow import Printer
+from app.cli.given import read_parameters
 from app.cli.pages import newest
 from app.cli.plain import as_json, safe, seconds
 from app.cli.remote import batch_of
-from app.cli.run import read_parameters
 from app.cli.terminal import Screen
 from app.cli.watch import INTERRUPTED, exit_code_of, watch
 from app.errors import InvalidInput

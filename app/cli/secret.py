@@ -11,7 +11,7 @@ import click
 from app.cli.client import api
 from app.cli.connection import Call, calls_api
 from app.cli.files import MOST_BYTES, read_text
-from app.cli.lazy import load
+from app.cli.loading import load
 from app.cli.options import wants_json
 from app.cli.pages import newest
 from app.cli.plain import as_json as json_text

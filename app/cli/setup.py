@@ -22,10 +22,11 @@ from app.cli.plain import safe
 from app.cli.prepare import database
 from app.compiler.plan import LOCAL
 from app.errors import InvalidInput, MusterError, NotAllowed
-from app.services import fleet, installation, onetime, people, rotation
+from app.services import blob_store, fleet, installation, onetime, people, rotation
 from app.services.control import Control
 from app.settings import Settings
 from app.store import migrate
+from app.store.blobs import open_blobs
 from app.transport.keys import Public
 
 NODE_FIELD = "{node}"
@@ -68,13 +69,15 @@ class NodeToken:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What is there now; `control` is the fingerprint of the control keys, `secret_keys` tells where others are."""
+    """What is there now; `control` is the fingerprint of the control keys, `secret_keys` and `blob_store` tell where
+    other keys and the files of workspaces are."""
 
     installation: str
     schema: str
     keys: str
     control: str
     secret_keys: str
+    blob_store: str
     admin: Admin
     nodes: list[NodeToken]
 
@@ -114,8 +117,8 @@ def setup(
     as_json: bool,
 ) -> None:
     """Make what an installation needs before its processes start: the database's schema, the control keys, the
-    first administrator with a token, and one-time tokens for nodes. What is there already stays as it is, so it
-    may run at every start.
+    first administrator with a token, and one-time tokens for nodes; and the store for files is tried. What is there
+    already stays as it is, so it may run at every start.
 
     It runs on the control side, with the settings that control workers have. A token is told once.
     """
@@ -127,13 +130,15 @@ def setup(
 
 def set_up(settings: Settings, wanted: Wanted) -> Done:
     """Makes what is missing. Raises InvalidInput before anything is changed, Unavailable where the database
-    does not answer, NotAllowed where a file cannot be written, Conflict for keys that are another's."""
+    or the store for files does not answer, NotAllowed where a file cannot be written, Conflict for keys that
+    are another's."""
     _check(settings, wanted)
     with _data_dir(settings), database(settings) as store:
         schema = migrate.head()
         control = Control(settings, store)
         installed = installation.ensure(store, settings.data_dir, control.clock())
         rotation.ensure(control)
+        blobs = blob_store.ensure(control)
         admin = _admin(control, wanted)
         nodes = [_node(control, wanted, name) for name in wanted.nodes]
     return Done(
@@ -142,12 +147,14 @@ def set_up(settings: Settings, wanted: Wanted) -> Done:
         str(installation.key_path(settings.data_dir).absolute()),
         Public.from_json(installed.public).fingerprint,
         "MUSTER_SECRET_KEYS" if settings.secret_keys else str(settings.secret_keys_path.absolute()),
+        blobs,
         admin,
         nodes,
     )
 
 
 def _check(settings: Settings, wanted: Wanted) -> None:
+    open_blobs(settings)
     for name in wanted.nodes:
         fleet.check(name, wanted.labels, wanted.lifetime, by_control=True)
         if wanted.nodes.count(name) > 1:
@@ -250,6 +257,7 @@ def _told(done: Done) -> str:
         f"installation {done.installation}, schema {done.schema}",
         f"control keys {done.control} in {done.keys}",
         f"keys for secrets in {done.secret_keys}",
+        f"files of workspaces in {done.blob_store}",
     ]
     admin = done.admin
     if admin.made:

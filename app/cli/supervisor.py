@@ -14,10 +14,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from app.cli import runners
-from app.cli.home import Home
+from app.cli.home import Held
 from app.cli.logs import Tail
 from app.cli.parts import WORKERS
 from app.cli.processes import Child, Spec
@@ -30,9 +30,12 @@ PATIENCE = 10.0
 MOST_DEATHS = 4
 """Deaths of one process before it answered for the first time, after which the start is given up."""
 _LOOK_EVERY = 0.05
+_ASK_EVERY = 3.0
+"""Seconds between two looks whether a process is needed by now."""
 _TRIM_EVERY = 30.0
 
 Tell = Callable[[str], None]
+Place = TypeVar("Place", bound=Held)
 
 
 class Stopped(MusterError):
@@ -41,15 +44,17 @@ class Stopped(MusterError):
     code = "stopped"
 
 
-class Supervisor:
-    """`with Supervisor(…)`: takes the data directory; leaving it ends every process."""
+class Supervisor(Generic[Place]):
+    """`with Supervisor(…)`: takes the directory; leaving it ends every process."""
 
-    def __init__(self, home: Home, tell: Tell, *, verbose: bool = False) -> None:
+    def __init__(self, home: Place, tell: Tell, *, verbose: bool = False) -> None:
         self.home = home
         self._tell = tell
         self._verbose = verbose
         self._tail: Tail | None = None
         self._children: list[Child] = []
+        self._later: list[tuple[Callable[[], bool], Spec]] = []
+        self._ask_at = 0.0
         self._stops = 0
         self._ending = False
         self._trim_at = 0.0
@@ -58,7 +63,7 @@ class Supervisor:
         self._wake, self._wakes = socket.socketpair()
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Supervisor:
+    def __enter__(self) -> Supervisor[Place]:
         self.home.take()
         self._tail = Tail(self.home.logs) if self._verbose else None
         for end in (self._wake, self._wakes):
@@ -110,6 +115,10 @@ class Supervisor:
             self._children.append(child)
             child.start()
 
+    def start_when(self, is_needed: Callable[[], bool], spec: Spec) -> None:
+        """Starts a process that is kept alive, once it is needed. Whether it is must be told within a second."""
+        self._later.append((is_needed, spec))
+
     def run(self, spec: Spec) -> int | None:
         """Runs one more process to its end, the others kept alive; its exit code, None if stopped."""
         child = Child(spec)
@@ -125,6 +134,21 @@ class Supervisor:
         """Keeps everything alive until somebody asks for the end, or `over`."""
         while not over() and not self.is_stopping:
             self._turn(0.5 if self._tail is None else 0.1)
+
+    def terminate(self, name: str) -> None:
+        """Asks one process to end. Nothing is started again from here on."""
+        self._ending = True
+        for child in self._named(name):
+            child.terminate()
+
+    def outlasts(self, name: str, seconds: float, *, stops: int = 1) -> bool:
+        """Whether a process lives on after so many seconds, or once somebody asked more than `stops` times for the
+        end; returns as soon as it is over."""
+        self._wait_for_end(self._named(name), seconds, stops)
+        return not all(child.has_ended() for child in self._named(name))
+
+    def _named(self, name: str) -> list[Child]:
+        return [child for child in self._children if child.spec.name == name]
 
     def wait_until(self, answers: Callable[[], bool], what: str) -> None:
         """Waits until a part answers.
@@ -162,9 +186,17 @@ class Supervisor:
             return
         for child in self._children:
             child.keep_alive(self._tell)
+        if self._later and time.monotonic() >= self._ask_at:
+            self._start_what_is_needed()
         if time.monotonic() >= self._trim_at:
             self._trim_at = time.monotonic() + _TRIM_EVERY
             self.home.trim_logs()
+
+    def _start_what_is_needed(self) -> None:
+        needed = [one for one in self._later if one[0]()]
+        self._later = [one for one in self._later if one not in needed]
+        self.start(*(spec for _, spec in needed))
+        self._ask_at = time.monotonic() + _ASK_EVERY
 
     def _asked(self, *_: object) -> None:
         self._stops += 1
@@ -190,10 +222,10 @@ class Supervisor:
         for directory in self._doomed:
             shutil.rmtree(directory, ignore_errors=True)
 
-    def _wait_for_end(self, children: Iterable[Child], seconds: float) -> None:
+    def _wait_for_end(self, children: Iterable[Child], seconds: float, stops: int = 1) -> None:
         end = time.monotonic() + seconds
         left = [child for child in children if not child.has_ended()]
         # One more Ctrl-C while we wait: enough patience.
-        while left and time.monotonic() < end and self._stops <= 1:
+        while left and time.monotonic() < end and self._stops <= stops:
             self._turn(_LOOK_EVERY)
             left = [child for child in left if not child.has_ended()]

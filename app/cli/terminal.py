@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from app.cli.lazy import load
+from app.cli.loading import load
 from app.cli.plain import cell, columns
 
 _STATUS = {

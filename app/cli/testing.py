@@ -15,7 +15,7 @@ import click
 
 from app.cli import folder
 from app.cli.files import read_text
-from app.cli.options import wants_json
+from app.cli.options import knows_packs, wants_json
 from app.cli.plain import as_json as json_text
 from app.cli.plain import safe, seconds
 from app.errors import InvalidInput
@@ -56,7 +56,7 @@ class _File:
 @click.option(
     "--coverage-min", type=click.FloatRange(0, 100), metavar="N", help="Fail below N % of the edges."
 )
-@folder.knows_packs
+@knows_packs
 @wants_json
 def test(paths: Sequence[str], coverage_min: float | None, folders: Sequence[str], as_json: bool) -> int:
     """Run the tests of workflows through the real engine, in virtual time: no server, no nodes.

@@ -13,6 +13,7 @@ from app.cli.client import api
 from app.cli.connection import Call, calls_api
 from app.cli.failures import ApiProblem
 from app.cli.files import read_text
+from app.cli.given import read_parameters
 from app.cli.plain import safe
 from app.cli.terminal import Screen, rows_of
 from app.language import parse
@@ -118,7 +119,7 @@ def execute(
     """Execute a stored workflow and follow it live, as `muster run REF` does."""
     if version is not None and revision is not None:
         raise click.UsageError("give --version or --revision, not both")
-    parameters = running.read_parameters(pairs, file)
+    parameters = read_parameters(pairs, file)
     found = running.post_ref(call.client, ref, parameters, version if revision is None else revision)
     return running.after_start(call, found, options["following"], options["timeout"])
 

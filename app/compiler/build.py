@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, NamedTuple
 
+from app.compiler import spread
 from app.compiler.plan import (
     CALL_ACTIONS,
     ENGINE_ACTIONS,
@@ -32,14 +33,17 @@ _SHOWN = {"block": "a parallel block", "loop": "a loop"}
 
 
 @uncollected()
-def build(workflow: Workflow) -> Plan:
-    """The plan of a valid workflow."""
+def build(workflow: Workflow, *, flows: bool = True) -> Plan:
+    """The plan of a valid workflow. Without `flows` every child of a block runs as in any other block: so it is where
+    a flow itself is run, and where nothing leaves the machine."""
     tasks: dict[str, PlanTask] = {}
+    around = _Around(workflow.delegate_to, workflow.workspace)
     secret = handles.secret_chains(workflow.parameters, workflow.secret_config)
     for task in workflow.tasks:
-        _add(tasks, task, workflow.delegate_to, secret)
+        _add(tasks, task, around, secret)
     for task in workflow.finally_:
-        _add(tasks, task, workflow.delegate_to, secret, is_finally=True)
+        _add(tasks, task, around, secret, is_finally=True)
+    spread.lay_out(tasks, workflow, wanted=flows)
     _count_incoming(tasks)
     _draw_lines(tasks)
     output_refs = _task_refs([workflow.output_map or {}])
@@ -69,19 +73,38 @@ def build(workflow: Workflow) -> Plan:
         scripts={ref: script_to_json(script) for ref, script in sorted(workflow.scripts.items())},
         config_refs=_config_refs(whole),
         secret_config=workflow.secret_config,
+        remote=spread.remote_of(tasks, workflow),
     )
+
+
+class _Around(NamedTuple):
+    """What a task has that does not say it itself: the innermost wins."""
+
+    place: Any
+    workspace: Mapping[str, Any] | None
+    merge: str = ""
+
+    def inside(self, task: Task) -> _Around:
+        place = task.delegate_to if task.delegate_to is not None else self.place
+        return _Around(place, _workspace(task.workspace, self.workspace), task.merge or self.merge)
+
+
+def _workspace(own: Mapping[str, Any] | None, around: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """What is said of files here and around it: one word changes the direction, and keeps the patterns."""
+    return around if own is None else {**(around or {}), **own}
 
 
 def _add(
     tasks: dict[str, PlanTask],
     task: Task,
-    inherited: Any,
+    around: _Around,
     secret: Mapping[tuple[str, ...], str],
     *,
     parent: str | None = None,
     is_finally: bool = False,
 ) -> None:
-    place = task.delegate_to if task.delegate_to is not None else inherited
+    own = around.inside(task)
+    place = own.place
     given, literal, bound = _bind(task)
     out = tuple(dict.fromkeys(t for t in _targets(task) if t not in RESERVED_TARGETS))
     templates = _templates(task)
@@ -125,8 +148,19 @@ def _add(
         line=task.mark.line,
         scripted=task.scripted,
     )
+    if tasks[task.name].runs_on_nodes:
+        tasks[task.name] = replace(tasks[task.name], **_files(task, own))
     for child in task.tasks:
-        _add(tasks, child, place, secret, parent=task.name, is_finally=is_finally)
+        _add(tasks, child, own, secret, parent=task.name, is_finally=is_finally)
+
+
+def _files(task: Task, own: _Around) -> dict[str, Any]:
+    """What a task that runs on nodes has of `workspace`, `artifacts` and `merge`."""
+    wanted = own.workspace if own.workspace and own.workspace["mode"] != "none" else None
+    found: dict[str, Any] = {"workspace": wanted, "artifacts": task.artifacts}
+    if own.merge == "per_node" and wanted:
+        found["merge"] = own.merge
+    return found
 
 
 def _kind(task: Task) -> str:
@@ -282,7 +316,7 @@ def _own_boundary(task: PlanTask) -> str:
         return "parallel block: a chord with its own settle"
     if task.kind in ("engine", "own"):
         return f"{task.action} runs in the engine"
-    if task.is_call:
+    if task.is_call and task.flow is None:
         return f"{task.action} is a call from the control side"
     if task.parent:
         return f"child of the block {task.parent}"

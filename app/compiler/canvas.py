@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.compiler.build import static_node
-from app.compiler.plan import Plan
+from app.compiler.plan import Plan, PlanTask
 
 ORDER, COLLECT, SETTLE = "node.order", "control.collect", "control.settle"
 RESULTS, CONTROL = "results", "control"
@@ -48,9 +48,9 @@ def compile(
     """The canvases that hand `jobs` over, in order.
 
     `window` bounds how many members of one fan-out are sent at once; the caller leaves the rest queued. `partial`
-    names the fan-outs and loops of which more units wait: they need a `collect` that claims the next, so they are
-    no chord. A line is extended over the tasks that the plan says may follow in one chain; their rows are born when
-    it gets there.
+    names the fan-outs and loops of which more units wait: they need a `collect` that claims the next, so they are no
+    chord; nor are jobs with files, for what they changed is merged one after another. A line is extended over the tasks
+    that the plan says may follow in one chain; their rows are born when it gets there.
     """
     canvases: list[Signature] = []
     groups: dict[str, list[Born]] = {}
@@ -60,7 +60,7 @@ def compile(
     for name, members in groups.items():
         if not name or len(members) == 1 or members[0].attempt > 1:
             lines.extend(line(plan, execution, member) for member in members)
-        elif len(members) > window or name in partial:
+        elif len(members) > window or name in partial or plan.tasks[members[0].task].has_files:
             canvases.append(group([pair(member) for member in members[:window]], members[0].id + ".group"))
         else:
             canvases.append(chord([pair(member) for member in members], execution, members[0].id))
@@ -133,9 +133,13 @@ def _together(plan: Plan, job: Born) -> str:
     task = plan.tasks[job.task]
     if task.kind in ("fanout", "loop"):
         return task.name
-    if task.parent and all(plan.tasks[child].kind == "job" for child in plan.tasks[task.parent].children):
+    if task.parent and all(_fits_a_chord(plan.tasks[child]) for child in plan.tasks[task.parent].children):
         return task.parent
     return ""
+
+
+def _fits_a_chord(task: PlanTask) -> bool:
+    return task.kind == "job" and not task.has_files
 
 
 def _group_id(lines: Sequence[Signature]) -> str:

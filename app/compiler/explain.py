@@ -98,7 +98,9 @@ def _block(plan: Plan, block: PlanTask) -> Iterator[str]:
     plain = all(child.kind == "job" and not child.is_call for child in children)
     yield f"{'chord' if plain else 'group'}  {block.name}  parallel"
     for child in children:
-        if child.is_call and child.kind == "job":
+        if child.flow is not None:
+            yield f"  flow  {child.name}  on {child.flow['host']}, a call@io"
+        elif child.is_call and child.kind == "job":
             yield f"  call  {child.name}  {child.action}@io"
         elif child.kind == "job":
             yield f"  {_link(child)}"

@@ -50,6 +50,10 @@ class PlanTask:
     `input` that are shell text and never rendered, `bound` what their variables hold. `refs` are the tasks whose
     results its templates read, `var_refs` the variables, `kv` the keys; `secrets` are the references (`app.marks`) that
     its input names, and no others are ever put into it. `scripted`: its action is a script of `Plan.actions`.
+    `workspace` says which files go with its jobs and come back (`mode` push, pull or sync, `include`, `exclude`), None
+    for none; `artifacts` are patterns of files to keep; `merge` per_node puts what each node changed under its name.
+    `flow` makes a child of a block one job that runs the whole child on another machine (`Plan.remote`): `entry_point`,
+    `exit_point` ("" for the end) and `host`, and under `task` what it does there, which is not rendered here.
     """
 
     name: str
@@ -91,6 +95,10 @@ class PlanTask:
     boundary: str = ""
     line: int = 0
     scripted: bool = False
+    workspace: Mapping[str, Any] | None = None
+    artifacts: tuple[str, ...] = ()
+    merge: str = ""
+    flow: Mapping[str, Any] | None = None
 
     @property
     def is_entry(self) -> bool:
@@ -123,12 +131,17 @@ class PlanTask:
     @property
     def is_call(self) -> bool:
         """Whether its jobs are calls from the control side (`IO`)."""
-        return self.action in CALL_ACTIONS
+        return self.flow is not None or self.action in CALL_ACTIONS
 
     @property
     def runs_on_nodes(self) -> bool:
         """Whether its own jobs are handed to nodes."""
         return self.kind in ("job", "fanout", "loop") and not (self.is_call or self.runs_in_engine)
+
+    @property
+    def has_files(self) -> bool:
+        """Whether files go with its jobs, or are kept of them."""
+        return self.workspace is not None or bool(self.artifacts)
 
     @property
     def is_repeatable(self) -> bool:
@@ -138,8 +151,16 @@ class PlanTask:
     @property
     def essence(self) -> str:
         """What of it makes it another task when it changes: all but where it stands, and what follows from others."""
-        rest = {key: value for key, value in _slim(self).items() if key not in _DERIVED}
-        return json.dumps(rest, sort_keys=True)
+        return json.dumps(self.own(), sort_keys=True)
+
+    def own(self) -> dict[str, Any]:
+        """It as JSON, without where it stands and what follows from others."""
+        return {key: value for key, value in _slim(self).items() if key not in _DERIVED}
+
+    @property
+    def inner(self) -> PlanTask:
+        """What a flow runs on its host; any other task itself."""
+        return self if self.flow is None else _fat(self.flow["task"])
 
     def handles(self, outcome: str) -> bool:
         """Whether a failure of this kind is declared as handled (semantics E6)."""
@@ -157,7 +178,8 @@ class Plan:
     for all; `secret_config` those keys of it that name secrets. `gate` is the approval that an execution waits for
     before any task is born, as the input of `core.approval` (prompt, approvers, quorum, expires_in, on_expire).
     `scripts` are the saved scripts that its tasks run, by what they call them (`script_ref`), as they were when it was
-    compiled.
+    compiled. `remote` is there if any task is a flow: `hosts`, `basefile`, `workdir`, `cleanup`, `method`, and as
+    `text` the digest of the workflow's text, which goes with every flow.
     """
 
     ref: str
@@ -179,6 +201,7 @@ class Plan:
     secret_config: tuple[str, ...] = ()
     gate: Mapping[str, Any] | None = None
     scripts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    remote: Mapping[str, Any] | None = None
 
     @property
     def secret_parameters(self) -> frozenset[str]:
@@ -235,7 +258,7 @@ class Plan:
 
 
 _DERIVED = frozenset({"index", "line", "incoming", "then", "boundary"})
-_SELDOM = frozenset({"actions", "config_refs", "secret_config", "gate", "scripts"})
+_SELDOM = frozenset({"actions", "config_refs", "secret_config", "gate", "scripts", "remote"})
 """Left out of the text of a plan that has none: most have none."""
 
 _DEFAULTS = {one.name: one for one in fields(PlanTask)}
@@ -252,6 +275,7 @@ _NAMES = (
     "kv",
     "secrets",
     "literal",
+    "artifacts",
 )
 
 

@@ -124,8 +124,11 @@ def kind_of(problem: TemplateError, otherwise: str = "template") -> str:
 def render_input(task: PlanTask, scopes: Mapping[str, Any]) -> dict[str, Any]:
     """The input with its templates replaced, but for shell text; what that is bound to goes under `bound`.
 
-    Secrets are marks (`app.marks`), and only where the action may hold them. Raises TemplateError.
+    Secrets are marks (`app.marks`), and only where the action may hold them. That of a flow says where it runs: its
+    task's own is rendered there. Raises TemplateError.
     """
+    if task.flow is not None:
+        return {key: value for key, value in task.flow.items() if key != "task"}
     rest = {key: value for key, value in task.input.items() if key not in task.literal}
     given: dict[str, Any]
     if task.secrets:

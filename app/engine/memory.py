@@ -11,6 +11,7 @@ from typing import Any
 
 from app.compiler.plan import Plan
 from app.engine.advance import advance
+from app.engine.context import size_of
 from app.engine.draft import view
 from app.engine.events import Event
 from app.engine.state import Changes, ExecutionState, JobState, Limits, Need, Node, Slice, Step, TaskState
@@ -47,6 +48,12 @@ class Memory:
     @property
     def vars(self) -> dict[str, Any]:
         return {name: value for _, name, value, _ in self.published}
+
+    def preset(self, values: Mapping[str, Any]) -> None:
+        """Give variables a value before anything happens."""
+        self.published = [(number, name, value, "") for number, (name, value) in enumerate(values.items(), 1)]
+        self.execution.var_seq = len(values)
+        self.execution.var_bytes = sum(size_of(value) for value in values.values())
 
     def advance(self, event: Event, fleet: Mapping[str, Node], now: float, plan: Plan | None = None) -> Step:
         """What the engine says to an event; no row is written. `plan` is the one that holds from now on, if another.

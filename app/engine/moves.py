@@ -46,7 +46,8 @@ _ENDS = frozenset({COMPLETED, FAILED, CANCELLED})
 _GOES = frozenset({RUNNING, WAITING, PAUSING, PAUSED, CANCELLING}) | _ENDS
 _CAME_TO = frozenset({SUCCEEDED, FAILED, TIMED_OUT, SKIPPED, CANCELLED})
 _OUT = frozenset({DISPATCHED, ACCEPTED, RUNNING, SUSPECT, UNKNOWN})
-_FROM_OUT = _OUT | {QUEUED} | JOB_OVER - {SKIPPED, NOT_REACHED}
+# Only a flow is found skipped where it runs.
+_FROM_OUT = _OUT | {QUEUED} | JOB_OVER - {NOT_REACHED}
 _REOPENED = frozenset({PAUSING, PAUSED})
 
 MOVES: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {

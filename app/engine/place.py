@@ -43,15 +43,31 @@ def _locate(draft: Draft, place: Any) -> tuple[Node | None, Mapping[str, Any] | 
                 return node, None
             return None, error("no_nodes", f"no active node has the labels {wanted}")
         if "address" in place:
-            for node in draft.nodes():
-                if node.address == place["address"]:
-                    return node, None
-            return None, error("unknown_node", f"no enrolled node has the address {place['address']!r}")
+            return _only(addressed(draft.nodes(), str(place["address"])), str(place["address"]))
         place = place.get("node")
     found = draft.node(place) if isinstance(place, str) else None
     if found is None or found.state == "removed":
         return None, error("unknown_node", f"no node named {str(place)[:80]!r} is enrolled")
     return found, None
+
+
+def _only(found: list[Node], address: str) -> tuple[Node | None, Mapping[str, Any] | None]:
+    """An address is a node's own word, so two may say the same; which of them is meant is nobody's guess."""
+    shown = repr(address[:255])
+    if not found:
+        return None, error(
+            "unknown_node",
+            f"no enrolled node has the address {shown}; `muster node list` shows who has which",
+        )
+    if len(found) > 1:
+        names = ", ".join(node.name for node in found[:5])
+        return None, error("ambiguous_node", f"more than one node has the address {shown}: {names}")
+    return found[0], None
+
+
+def addressed(nodes: Iterable[Node], address: str) -> list[Node]:
+    """Those of these nodes that advertise this HOST:PORT. Names of machines know no case."""
+    return [node for node in nodes if node.state != "removed" and node.address == address.lower()]
 
 
 def matching(draft: Draft, labels: Mapping[str, Any]) -> list[Node]:

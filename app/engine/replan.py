@@ -123,15 +123,20 @@ def with_defaults(plan: Plan, parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {**parameters, **added}
 
 
-def first_values(plan: Plan, scopes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def first_values(
+    plan: Plan, scopes: Mapping[str, Any], given: Mapping[str, Any] | None = None
+) -> Iterator[tuple[str, Any]]:
     """The first values of the variables that a workflow declares, in order; `scopes` are `context.first_scopes`.
 
-    Raises TemplateError.
+    Those that are `given` have theirs already. Raises TemplateError.
     """
+    given = given or {}
     found: dict[str, Any] = {}
     for name, value in plan.vars:
         try:
-            found[name] = expressions.render(value, {**scopes, "vars": found})
+            found[name] = (
+                given[name] if name in given else expressions.render(value, {**scopes, "vars": found})
+            )
         except TemplateError as problem:
             problem.message = f"vars.{name}: {problem.message}"
             raise

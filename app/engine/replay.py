@@ -25,7 +25,8 @@ _BORN = {"status": "queued", "exit_code": None, "result": None, "error": None}
 _TIMES = {"started_at": None, "ended_at": None}
 _SAME_SECOND = 2e-6
 """Databases keep moments in microseconds."""
-_NOT_MADE_HERE = frozenset({"parameters", "config", "system"})
+_NOT_MADE_HERE = frozenset({"parameters", "config", "system", "snapshot"})
+"""What the engine is given and never decides: which files a job has is settled as it is handed over."""
 
 PlanOf = Callable[[str], Plan]
 

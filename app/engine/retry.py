@@ -13,6 +13,11 @@ from app.engine.status import FAILED, TIMED_OUT
 from app.language import expressions
 from app.language.expressions import TemplateError
 
+LASTING = frozenset(
+    {"ssh_auth", "host_key", "no_basefile", "preflight", "not_json", "bad_result", "not_allowed"}
+)
+"""The errors of flows that another try would only meet again: a person has to see to them."""
+
 
 def backoff(kind: str, delay: float, attempt: int, ceiling: float | None) -> float:
     """Seconds before retry `attempt` (from 1): constant d, linear d*n, exponential d*2^(n-1), at most `ceiling`."""
@@ -34,6 +39,8 @@ def wait_before_retry(draft: Draft, task: PlanTask, job: JobState) -> float | No
     """Seconds until the next attempt of this job's unit, or None where there is none."""
     spec = task.retry
     if spec is None or job.status not in (FAILED, TIMED_OUT):
+        return None
+    if task.flow is not None and (job.error or {}).get("type") in LASTING:
         return None
     own = {"status": job.status, "result": job.result, "error": job.error}
     try:

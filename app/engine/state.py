@@ -106,7 +106,8 @@ class JobState:
     """A job's row: one task x unit x attempt.
 
     `given` is what a loop's unit has of its own, for all its attempts: `item`, `index`, rendered `input`, `timeout`.
-    `node` is empty where the engine itself runs the unit.
+    `node` is empty where the engine itself runs the unit. `snapshot` is what it is given of the workspace, None
+    until that is settled.
     """
 
     id: str
@@ -123,6 +124,7 @@ class JobState:
     queue_timeout: float = 3600.0
     given: Mapping[str, Any] | None = None
     settled: bool = False
+    snapshot: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -329,14 +329,13 @@ class Key:
 class Table(Kind):
     """A mapping with known keys.
 
-    `elsewhere` tells where a key belongs that people write here by mistake; `scope` is what `not_yet` calls
-    the table; exactly one of the keys in `one_of` must stand there.
+    `elsewhere` tells where a key belongs that people write here by mistake; exactly one of the keys in `one_of` must
+    stand there.
     """
 
     what: str
     keys: Sequence[Key]
     elsewhere: Mapping[str, str] = field(default_factory=dict)
-    scope: str = ""
     one_of: tuple[str, ...] = ()
     by_name: dict[str, Key] = field(init=False, repr=False, compare=False)
 
@@ -359,8 +358,6 @@ class Table(Kind):
             value = key.kind.read(r, child)
             if value is not BAD:
                 out[name] = value
-            if self.scope:
-                r.not_supported(child, f"{self.scope}.{name}")
         r.after, r.item = after, item
         for key in self.keys:
             if key.required and key.name not in node.value:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from app.language import names
+from app.language import names, parallel
 from app.language.actions import ACTIONS, LABELS, NODE_NAME
 from app.language.fields import (
     TEMPLATE_SCHEMA,
@@ -29,6 +29,7 @@ from app.language.model import Branch
 from app.language.parameters import TYPES
 from app.language.reading import BAD, Reading
 from app.language.source import Node
+from app.language.workspace_fields import MERGES, PATTERNS, Workspace
 
 
 @dataclass(frozen=True)
@@ -257,9 +258,9 @@ _CORE: Final[tuple[Key, ...]] = (
     Key("on_unknown", Choice(("wait", "fail")), "What to do when nobody knows how an attempt ended."),
     Key("fail_fast", Flag(), "The first failure stops the rest of a block or loop."),
     Key("delegate_to", Place(), "Where to run; the innermost `delegate_to` wins.", item=True),
-    Key("workspace", Anything(), "Files that go with the task."),
-    Key("artifacts", Anything(), "Files to keep."),
-    Key("merge", Anything(), "How files that changed are merged."),
+    Key("workspace", Workspace(), "Which files go with the task, and come back."),
+    Key("artifacts", PATTERNS, "Files that are kept for people."),
+    Key("merge", Choice(MERGES), "What happens to files that several jobs changed."),
 )
 _PUBLISHING: Final[tuple[Key, ...]] = (
     Key("publish", Publish(), "Variables to set after success, in order.", after=True),
@@ -269,6 +270,10 @@ _EDGES: Final[tuple[Key, ...]] = (
     Key("join", Join(), "How many incoming edges must have fired."),
     *(Key(name, _TARGETS, doc, after=True) for name, doc in _TRANSITION_DOCS.items()),
     Key("decision", Decision(), "Where to go after success: the first branch that is true.", after=True),
+)
+_BLOCK: Final[tuple[Key, ...]] = (
+    Key("tasks", Later("tasks:child"), "Children of a block."),
+    Key("strategy", parallel.STRATEGY, "How the children run, if not as `settings.parallel` says."),
 )
 _UNDER_INPUT: Final = {
     key.name: f"`{key.name}` belongs under `input:`"
@@ -297,9 +302,8 @@ _NO_EDGES_FINAL: Final = "tasks under `finally` run one after the other, in the 
 
 TASK: Final = Table(
     "a task",
-    [*_CORE, *_PUBLISHING, *_EDGES, Key("tasks", Later("tasks:child"), "Children of a block.")],
+    [*_CORE, *_PUBLISHING, *_EDGES, *_BLOCK],
     _ELSEWHERE,
-    "task",
 )
 CHILD: Final = Table(
     "a child of a parallel block",
@@ -308,14 +312,13 @@ CHILD: Final = Table(
         **_ELSEWHERE,
         **{key.name: _NO_EDGES_CHILD for key in (*_PUBLISHING, *_EDGES)},
         "tasks": "blocks do not nest",
+        "strategy": "it belongs to the block",
     },
-    "task",
 )
 FINAL: Final = Table(
     "a task under `finally`",
-    [*_CORE, *_PUBLISHING, Key("tasks", Later("tasks:child"), "Children of a block.")],
+    [*_CORE, *_PUBLISHING, *_BLOCK],
     {**_ELSEWHERE, **{key.name: _NO_EDGES_FINAL for key in _EDGES}},
-    "task",
 )
 
 NOT_ON_A_BLOCK: Final = (
@@ -329,6 +332,7 @@ NOT_ON_A_BLOCK: Final = (
     "queue_timeout",
     "idempotent",
     "on_unknown",
+    "artifacts",
 )
 
 PARAMETER: Final = Table(
@@ -364,8 +368,8 @@ WORKFLOW: Final = Table(
         Key("fail_fast", Flag(), "The first unhandled failure stops the other branches."),
         Key("delegate_to", Place(), "Where tasks run that do not say it themselves."),
         Key("output_map", MapOf(Anything(), r"^.{1,200}$", "a short name"), "The result: names and values."),
-        Key("workspace", Anything(), "Files that go with the tasks."),
-        Key("settings", Anything(), "Settings of older engines."),
+        Key("workspace", Workspace(), "Which files go with the tasks, and come back."),
+        Key("settings", parallel.SETTINGS, "How parallel blocks run."),
     ],
     {
         "name": "write `ref: pack.name`, and `label` for people",
@@ -377,7 +381,6 @@ WORKFLOW: Final = Table(
         "variables": "did you mean `vars`?",
         "on": "schedules and rules stand outside a workflow",
     },
-    "workflow",
 )
 
 
@@ -388,7 +391,7 @@ def input_table(action: str) -> Table:
     task = {
         name: f"`{name}` belongs to the task, beside `input`" for name in TASK.by_name if name not in known
     }
-    return Table(f"the input of {action}", table.keys, task, "input", table.one_of)
+    return Table(f"the input of {action}", table.keys, task, table.one_of)
 
 
 INPUTS: Final = {action: input_table(action) for action in ACTIONS}

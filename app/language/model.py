@@ -73,13 +73,42 @@ class Loop:
 
 
 @dataclass(frozen=True, slots=True)
+class Remote:
+    """`settings.parallel.remote`: flow i runs on `hosts[i % len(hosts)]`, by the tool `basefile`, in a directory of its
+    own below `workdir` that is removed if `cleanup`. `method` is auto, parallel (GNU Parallel) or ssh."""
+
+    hosts: tuple[str, ...]
+    basefile: str
+    workdir: str
+    cleanup: bool = True
+    method: Literal["auto", "parallel", "ssh"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Parallel:
+    """`settings.parallel`. With `remote` as strategy the children of blocks are flows; `timeout` (seconds) and `retry`
+    are then those of a flow. A block's own `strategy` wins."""
+
+    strategy: Literal["thread", "process", "remote"] = "thread"
+    remote: Remote | None = None
+    timeout: float | None = None
+    retry: Retry | None = None
+
+    def is_remote(self, block: Task) -> bool:
+        """Whether the children of this block are flows."""
+        return (block.strategy or self.strategy) == "remote"
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """A named unit of a workflow.
 
     `type` is `action`, `parallel`, `workflow` or `distributed_shell`; `action` is set unless it is parallel.
     `scripted` says that `action` is an action of a pack that runs a script.
     `join` is "" (the default join), "all", "any" or a number. `delegate_to` is a node's name, a template, or
-    a mapping with one of `node`, `address`, `labels`; None inherits. `tasks` are a parallel block's children.
+    a mapping with one of `node`, `address`, `labels`; None inherits. `tasks` are a parallel block's children,
+    `strategy` says how they run, "" as `Workflow.parallel` does. `workspace` has `mode` (none, push, pull, sync) and
+    perhaps `include` and `exclude`; None inherits.
     """
 
     name: str
@@ -107,6 +136,10 @@ class Task:
     decision: tuple[Branch, ...] | None = None
     delegate_to: str | Mapping[str, Any] | None = None
     tasks: tuple[Task, ...] = ()
+    workspace: Mapping[str, Any] | None = None
+    artifacts: tuple[str, ...] = ()
+    merge: Literal["", "fail", "per_node"] = ""
+    strategy: Literal["", "thread", "process", "remote"] = ""
     mark: Mark = NOWHERE
     scripted: bool = False
 
@@ -153,7 +186,7 @@ class PinnedScript:
 class Workflow:
     """One workflow as written. `finally_` holds whole tasks that run last, in order, without edges. `actions` are those
     of packs that its tasks name, `scripts` the saved ones by what the text calls them, `secret_config` the secret keys
-    of its own pack's configuration."""
+    of its own pack's configuration. `text_digest` is the sha256 of the text where flows take it with them."""
 
     ref: str
     label: str = ""
@@ -168,7 +201,10 @@ class Workflow:
     finally_: tuple[Task, ...] = ()
     fail_fast: bool = False
     delegate_to: str | Mapping[str, Any] | None = None
+    workspace: Mapping[str, Any] | None = None
     output_map: Mapping[str, Any] | None = None
     actions: tuple[Action, ...] = ()
     scripts: Mapping[str, PinnedScript] = field(default_factory=dict)
     secret_config: tuple[str, ...] = ()
+    parallel: Parallel = Parallel()
+    text_digest: str = field(default="", compare=False)

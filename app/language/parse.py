@@ -7,7 +7,7 @@ tasks hang together, `scopes` what templates may refer to, `races` who publishes
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from app.language import (
@@ -15,12 +15,15 @@ from app.language import (
     declarations,
     grammar,
     graph,
+    handles,
     names,
     output,
+    parallel,
     races,
     saved_scripts,
     scopes,
     source,
+    workspace_rules,
 )
 from app.language.fields import Anything, MapOf, Table
 from app.language.graph import Draft, Role
@@ -62,6 +65,8 @@ def load(
                 workflow = _workflow(Reading(collector, runnable, known, limits), root)
             except TooManyProblems:
                 workflow = None
+    if workflow is not None and parallel.has_flows(workflow):
+        workflow = replace(workflow, text_digest=parallel.digest_of(text))
     return Loaded(None if collector.failed else workflow, collector.sorted())
 
 
@@ -100,6 +105,9 @@ def _workflow(r: Reading, root: Node) -> Workflow | None:
     races.check(r, found)
     _refuse_self_call(r, drafts, values.get("ref", ""))
     output.check(r, root, values.get("output"), values.get("output_map"))
+    blocks = parallel.read(r, root, values)
+    pack = values.get("ref", "").partition(".")[0]
+    parallel.check(r, drafts, blocks, root, handles.secret_chains(declared, r.known.secret_config(pack)))
     named = {draft.node.value["action"].text for draft in drafts if "action" in draft.node.value}
     return Workflow(
         ref=values.get("ref", names.INLINE_REF),
@@ -115,6 +123,7 @@ def _workflow(r: Reading, root: Node) -> Workflow | None:
         finally_=tuple(draft.task for draft in final),
         fail_fast=values.get("fail_fast", False),
         delegate_to=values.get("delegate_to"),
+        workspace=values.get("workspace"),
         output_map=values.get("output_map"),
         scripts={
             ref: r.known.scripts[ref]
@@ -123,7 +132,8 @@ def _workflow(r: Reading, root: Node) -> Workflow | None:
             and (ref := str(draft.task.input.get("script_ref"))) in r.known.scripts
         },
         actions=tuple(r.known.actions[ref] for ref in sorted(named & r.known.actions.keys())),
-        secret_config=r.known.secret_config(values.get("ref", "").partition(".")[0]),
+        secret_config=r.known.secret_config(pack),
+        parallel=blocks,
     )
 
 
@@ -178,7 +188,9 @@ def _task(r: Reading, node: Node, role: Role) -> Draft | None:
         )
     elif kind == "parallel" and "tasks" in values:
         children = _tasks(r, values["tasks"], "child", most=names.MOST_CHILDREN, owner="a parallel block")
+    scripted = packed is not None and packed.runner != "workflow" and action == packed.ref
     _combinations(r, node, kind)
+    workspace_rules.check(r, node, kind, action, scripted=scripted, is_child=role == "child")
     plain = {key: values[key] for key in _SAME if key in values}
     edges: dict[str, Any] = {
         key: tuple(dict.fromkeys(values[key])) for key in names.TRANSITIONS if key in values
@@ -193,7 +205,7 @@ def _task(r: Reading, node: Node, role: Role) -> Draft | None:
         retry=Retry(**values["retry"]) if "retry" in values else None,
         tasks=tuple(child.task for child in children),
         mark=node.mark,
-        scripted=packed is not None and packed.runner != "workflow" and action == packed.ref,
+        scripted=scripted,
     )
     return Draft(task, node, uses, role, children)
 
@@ -224,6 +236,10 @@ _SAME = (
     "publish_on_failure",
     "decision",
     "delegate_to",
+    "workspace",
+    "artifacts",
+    "merge",
+    "strategy",
 )
 
 
@@ -252,6 +268,10 @@ def _kind(r: Reading, node: Node, values: Mapping[str, Any]) -> tuple[Any, str]:
             "write `type: parallel`",
             mark=child.key,
         )
+    if "strategy" in node.value and "strategy" in values:
+        child = node.value["strategy"]
+        message = "only a parallel block has `strategy`"
+        r.error(child, "unknown-key", message, "remove it", mark=child.key)
     if kind == "distributed_shell":
         if action not in ("", "core.distributed_shell"):
             hint = "remove `action` or `type`"
@@ -287,7 +307,6 @@ def _known_action(r: Reading, node: Node, kind: str, action: str) -> tuple[str, 
         return kind, ""
     if not core:
         return _called(r, node, action)
-    r.not_supported(node, f"action.{action}")
     return "distributed_shell" if action == "core.distributed_shell" else kind, action
 
 

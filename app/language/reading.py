@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from app.language import not_yet
 from app.language.known import NOTHING, Known
 from app.language.limits import DEFAULT, TextLimits
 from app.language.model import Mark
@@ -68,13 +67,6 @@ class Reading:
     def template(self, node: Node, shell: str = "") -> None:
         """Remember a text with a template for the later checks."""
         self.uses.append(Use(node, self.after, self.item, shell))
-
-    def not_supported(self, node: Node, what: str) -> None:
-        """Refuse, by name, what can be written but not run yet; silent when only grammar is checked."""
-        if self.runnable and what in not_yet.NOT_YET:
-            mark = node.key if what.startswith(("task.", "workflow.", "input.")) else None
-            message = f"{not_yet.NOT_YET[what]} is not supported yet"
-            self.error(node, "not-supported-yet", message, "remove it for now", mark=mark)
 
 
 def label(node: Node) -> str:

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import yaml
-from yaml._yaml import CParser
 
-from app.language import scalars, syntax
+from app.language import scalars, syntax, yaml_parser
 from app.language.model import Mark
 from app.language.problems import Collector, TooManyProblems, shown
 
@@ -186,7 +185,7 @@ class _Builder:
 
     def build(self, text: str) -> Node:
         try:
-            next_event = CParser(text).get_event
+            next_event = yaml_parser.fast(text)
             while (event := next_event()) is not None:
                 self._take(event)
         except yaml.YAMLError as error:

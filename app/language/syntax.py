@@ -1,4 +1,4 @@
-"""What libyaml complains about, in words that say what to do."""
+"""What the YAML parser complains about, in words that say what to do."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
         "use single quotes, or double the `\\`",
     ),
     ("did not find expected hexdecimal number", "an escape without its hexadecimal digits", ""),
+    ("hexadecimal numbers, but found", "an escape without its hexadecimal digits", ""),
     (
         "found invalid Unicode character escape",
         "an escape that is no character",
         "write the character itself",
     ),
     (
-        "block sequence entries are not allowed",
+        "sequence entries are not allowed",
         "a `- ` where no list can start",
         "put it on a line of its own",
     ),
@@ -44,23 +45,23 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
         "a line that does not fit the mapping around it",
         "check indentation and quotes",
     ),
-    ("did not find expected ',' or ']'", "a list in brackets that does not end", "close it with `]`"),
-    ("did not find expected ',' or '}'", "a mapping in braces that does not end", "close it with `}`"),
+    ("expected ',' or ']'", "a list in brackets that does not end", "close it with `]`"),
+    ("expected ',' or '}'", "a mapping in braces that does not end", "close it with `}`"),
     (
-        "did not find expected <document start>",
+        "<document start>",
         "more text after the end of the document",
         "check indentation",
     ),
-    ("did not find expected node content", "a value is missing here", ""),
+    ("node content", "a value is missing here", ""),
     ("found incompatible YAML document", "a YAML version that cannot be read", "remove the %YAML line"),
 )
 
 
 def explain(error: yaml.YAMLError, lines: list[str]) -> tuple[Mark, str, str]:
     """Place, message and hint for an error of the parser; `lines` are the source's."""
-    problem = str(getattr(error, "problem", "") or error)
+    problem = _problem(error)
     mark: Any = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    if "unexpected end of stream" in problem or (mark is not None and mark.line >= len(lines)):
+    if "end of stream" in problem or (mark is not None and mark.line >= len(lines)):
         # There is nothing to see at the end of the text: show where it began.
         mark = getattr(error, "context_mark", None) or mark
     place = Mark(min(mark.line + 1, len(lines)), mark.column + 1) if mark is not None else Mark(1, 1)
@@ -75,6 +76,15 @@ def explain(error: yaml.YAMLError, lines: list[str]) -> tuple[Mark, str, str]:
     if context is not None and context.line + 1 < place.line:
         message += f" (what it belongs to starts at line {context.line + 1})"
     return place, message, hint
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    """In libyaml's words where the parser in Python (`yaml_parser`) says less."""
+    problem = str(getattr(error, "problem", "") or error)
+    if problem.startswith("expected <block end>"):
+        is_mapping = "mapping" in str(getattr(error, "context", ""))
+        problem = "did not find expected key" if is_mapping else "did not find expected '-' indicator"
+    return problem.replace("'<stream end>'", "the end of stream")
 
 
 def _words(problem: str, line: str, place: Mark) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from app.logs import scope
 from app.transport.messages import ENDED, Job, Outcome, Stream
 
 _MESSAGE_LIMIT = 4000
@@ -51,6 +52,13 @@ def not_run(job: Job, kind: str, message: str, *, installation: str, node: str, 
         status="failed",
         error=_error({"type": kind, "message": message}, None),
     )
+
+
+def facts_of(outcome: Outcome) -> dict[str, Any]:
+    """How it ended, for a line of the log."""
+    began, ended = outcome.started_at, outcome.ended_at
+    seconds = round(ended - began, 3) if began is not None and ended is not None else None
+    return scope.facts(status=outcome.status, exit_code=outcome.exit_code, seconds=seconds)
 
 
 def _error(error: Mapping[str, Any] | None, left: int | None) -> dict[str, Any] | None:

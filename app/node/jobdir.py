@@ -23,6 +23,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
 from collections.abc import Iterable
 from typing import Any
@@ -30,6 +31,10 @@ from typing import Any
 OUTPUT_LIMIT = 262_144
 """Bytes that the file named by MUSTER_OUTPUT may hold."""
 
+OUTPUT_DEPTH = 200
+"""Levels to which it may be nested: who reads it calls itself for each."""
+
+_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
 _RECORD = "record"
 _ID_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
 
@@ -72,6 +77,12 @@ def claim(directory: str, digest: str, at: float) -> int | None:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def reopen(directory: str) -> int:
+    """The descriptor of the record of a job that was claimed before. OSError where there is none."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return os.open(os.path.join(directory, _RECORD), flags)
 
 
 def remove_given(directory: str) -> None:
@@ -198,10 +209,15 @@ def read_output(directory: str) -> dict[str, Any] | None:
         data = os.read(descriptor, OUTPUT_LIMIT)
     finally:
         os.close(descriptor)
-    return _parse_output(data) if data.strip() else None
+    return parse_output(data)
 
 
-def _parse_output(data: bytes) -> dict[str, Any]:
+def parse_output(data: bytes) -> dict[str, Any] | None:
+    """The JSON object of what was read of that file, None where it is blank. Raises `BadOutput`."""
+    if not data.strip():
+        return None
+    if _depth(data) > OUTPUT_DEPTH:
+        raise BadOutput(f"the file named by MUSTER_OUTPUT is nested deeper than {OUTPUT_DEPTH} levels")
     try:
         value = json.loads(data, parse_constant=_no_constant)
         # Half a surrogate pair can be written as JSON but not be sent as UTF-8 later.
@@ -215,6 +231,19 @@ def _parse_output(data: bytes) -> dict[str, Any]:
     if _holds_nul(value):
         raise BadOutput("the file named by MUSTER_OUTPUT holds a NUL character, which no database keeps")
     return value
+
+
+def _depth(data: bytes) -> int:
+    """How deep the brackets stand that are in no text."""
+    depth = deepest = 0
+    for found in _BRACKETS.finditer(data):
+        letter = found[0]
+        if letter in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif letter in b"]}":
+            depth -= 1
+    return deepest
 
 
 def _holds_nul(value: Any) -> bool:

@@ -1,9 +1,10 @@
 """Starts a claimed job: fills its directory and hands it to the system.
 
-A script starts in a session and process group of its own, in `cwd` or else in an empty directory of its
-own, with exactly this environment: PATH, HOME, USER, LOGNAME, SHELL, LANG, LC_ALL, TZ and TMPDIR as the
-runner has them, TERM=dumb, TRACEPARENT, the job's own `env`, and MUSTER_INPUT, MUSTER_OUTPUT (paths), MUSTER_JOB,
-MUSTER_EXECUTION, MUSTER_TASK, MUSTER_NODE, MUSTER_TRACE_ID and MUSTER_COOKIE. Of the names that begin with MUSTER_
+A script starts in a session and process group of its own, in `cwd`, else in its workspace (`workdir`), else in an
+empty directory of its own, with exactly this environment: PATH, HOME, USER, LOGNAME, SHELL, LANG, LC_ALL, TZ and
+TMPDIR as the runner has them, TERM=dumb, TRACEPARENT, the job's own `env`, and MUSTER_INPUT, MUSTER_OUTPUT (paths),
+MUSTER_WORKSPACE (the path, where there is one), MUSTER_JOB, MUSTER_EXECUTION, MUSTER_TASK, MUSTER_NODE,
+MUSTER_TRACE_ID and MUSTER_COOKIE. Of the names that begin with MUSTER_
 a job may set MUSTER_V… only: the values that are bound into its text.
 """
 
@@ -24,7 +25,8 @@ from app.masking import Masker
 from app.node import jobdir, shells, spool, sweep
 from app.node.process import Process
 
-_INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR")
+INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR")
+"""What every script has of the environment of who starts it."""
 
 
 class NotStarted(Exception):
@@ -54,14 +56,15 @@ def start(
         return _start(job, directory, claim, identity, times, None)
     masker = Masker(secrets.values())
     try:
-        return _start(_with_values(job, secrets), directory, claim, identity, times, masker)
+        return _start(with_values(job, secrets), directory, claim, identity, times, masker)
     except NotStarted as refused:
         jobdir.remove_given(directory)
         kind, message = refused.error["type"], masker.text(refused.error["message"])
         raise NotStarted(kind, message, refused.exit_code) from None
 
 
-def _with_values(job: dict[str, Any], secrets: Mapping[str, str]) -> dict[str, Any]:
+def with_values(job: dict[str, Any], secrets: Mapping[str, str]) -> dict[str, Any]:
+    """The job with the values of its marks put in. Raises `NotStarted` where one is missing."""
     try:
         found = {name: marks.put(job.get(name), secrets) for name in ("env", "stdin", "input")}
     except KeyError as missing:
@@ -83,7 +86,7 @@ def _start(
     kept: list[int] = []
     handed: list[int] = []
     try:
-        jobdir.write(directory, "input.json", json.dumps(job.get("input")).encode())
+        jobdir.write(directory, "input.json", input_text(job).encode())
         handed.append(_stdin(job, directory) if masker is None else _unwritten_stdin(job))
         for _ in spool.STREAMS:
             reading, writing = os.pipe2(os.O_CLOEXEC)
@@ -154,7 +157,7 @@ def _program(name: str, search_path: str) -> str:
 @functools.cache
 def _inherited() -> dict[str, str]:
     """What every script has of the runner's environment, which never changes."""
-    environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
     environment.setdefault("PATH", shells.SEARCH_PATH)
     if not {"HOME", "USER"} <= environment.keys():
         try:
@@ -168,8 +171,17 @@ def _inherited() -> dict[str, str]:
 
 
 def _environment(job: dict[str, Any], directory: str, node: str) -> dict[str, str]:
-    environment = dict(_inherited())
-    environment["TERM"] = "dumb"
+    return {**_inherited(), **environment_of(job, directory, node)}
+
+
+def input_text(job: dict[str, Any]) -> str:
+    """What is in the file named by MUSTER_INPUT."""
+    return json.dumps(job.get("input"))
+
+
+def environment_of(job: dict[str, Any], directory: str, node: str) -> dict[str, str]:
+    """What a script's environment has beside `INHERITED`. Raises `NotStarted` for a name that it may not set."""
+    environment = {"TERM": "dumb"}
     if job.get("trace_id"):
         # Under the name that programs look for; a job may give another.
         environment["TRACEPARENT"] = traceparent(job["trace_id"], job["id"])
@@ -180,6 +192,8 @@ def _environment(job: dict[str, Any], directory: str, node: str) -> dict[str, st
         if not name or "=" in name:
             raise NotStarted("refused", f"{name!r} cannot be the name of an environment variable")
         environment[name] = value
+    if job.get("workdir"):
+        environment["MUSTER_WORKSPACE"] = job["workdir"]
     environment.update(
         {
             "MUSTER_INPUT": os.path.join(directory, "input.json"),
@@ -210,13 +224,21 @@ def _argv(job: dict[str, Any], directory: str, search_path: str) -> list[str]:
 
 def _cwd(job: dict[str, Any], directory: str) -> str:
     cwd: str | None = job.get("cwd")
+    workdir: str | None = job.get("workdir")
+    if cwd is None and workdir:
+        return workdir
     if cwd is None:
         own = os.path.join(directory, "work")
         os.mkdir(own, 0o700)
         return own
-    if not os.path.isabs(cwd):
+    if os.path.isabs(cwd):
+        return cwd
+    if not workdir:
         raise NotStarted("cwd", f"the working directory {cwd!r} must be an absolute path")
-    return cwd
+    inside = os.path.realpath(os.path.join(workdir, cwd))
+    if os.path.commonpath((inside, os.path.realpath(workdir))) != os.path.realpath(workdir):
+        raise NotStarted("cwd", f"the working directory {cwd!r} leads out of the workspace")
+    return inside
 
 
 def _enter(cwd: str) -> None:

@@ -10,7 +10,10 @@ import logging
 import os
 import stat
 import threading
+from collections.abc import Mapping
+from dataclasses import replace
 
+from app import marks
 from app.allow import toml
 from app.allow.policy import AUDIT, ENFORCE, OFF, Asked, Policy
 from app.allow.programs import MULTI_CALL, is_unsafe
@@ -105,6 +108,15 @@ class PolicyFile:
         if policy.mode == AUDIT:
             log.warning("the policy %s is only watched: nothing but `deny` is refused", self._path)
         return policy
+
+
+def placed(job: Job, secrets: Mapping[str, str]) -> Job:
+    """The job as its process will have it, for the policy: a variable may be what decides which program runs."""
+    try:
+        return replace(job, env=marks.put(job.env, secrets)) if secrets else job
+    except KeyError:
+        # The runner refuses a job of which a value is missing, and says which.
+        return job
 
 
 def _text_of(path: str) -> str:

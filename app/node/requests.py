@@ -59,6 +59,7 @@ def job(value: Any) -> dict[str, Any]:
         "cleanup": isinstance(found["cleanup"], bool),
         "env": isinstance(env, dict) and _is_list(list(env.values()), str),
         "cwd": isinstance(found.get("cwd"), str | None),
+        "workdir": isinstance(found.get("workdir"), str | None),
         "stdin": isinstance(found.get("stdin"), str | None),
         "timeout": found.get("timeout") is None or _is_seconds(found["timeout"]),
         "grace": _is_seconds(found["grace"]),

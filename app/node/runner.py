@@ -18,10 +18,14 @@ the spool), exited (job, stored, record: how it ended, unless it is long and sto
 
 One thread, standard library only. It outlives the worker that started it. SIGTERM is `stop`; a second one is
 `stop` with cancel. Everything a job leaves is in its own directory: `app.node.jobdir`.
+
+With --private it belongs to one process: it writes a line once it listens, the end of its standard input is `stop` with
+cancel, and it takes DIR with it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import getopt
 import json
 import os
@@ -43,6 +47,7 @@ VERSION = 1
 RESERVE = 16 << 20
 """Bytes that must be free on the disk for a job to start: room for journal and exit records."""
 
+_STDIN, _STDOUT = 0, 1
 _MAX_REMEMBERED = 10_000
 _STORE_EVERY = 1.0
 _TOLD = 65_536
@@ -76,6 +81,15 @@ class Runner:
             "stop": self._stop,
         }
         self._server = Server(self._selector, listener, verbs)
+
+    def end_with(self, descriptor: int) -> None:
+        """Ends, with every job, once nobody holds the other end of this pipe any more."""
+
+        def gone() -> None:
+            self._selector.unregister(descriptor)
+            self._begin_stop(cancel=True)
+
+        self._selector.register(descriptor, selectors.EVENT_READ, gone)
 
     def run(self) -> None:
         """Serves until it is told to stop and no job runs any more."""
@@ -327,13 +341,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        options = dict(getopt.getopt(given, "", ("dir=", "reserve=", "detach"))[0])
+        options = dict(getopt.getopt(given, "", ("dir=", "reserve=", "detach", "private"))[0])
         reserve = int(options.get("--reserve", RESERVE))
     except (getopt.GetoptError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         options = {}
     if "--dir" not in options:
-        sys.stderr.write("usage: python -m app.node.runner --dir DIR [--reserve BYTES] [--detach]\n")
+        sys.stderr.write(
+            "usage: python -m app.node.runner --dir DIR [--reserve BYTES] [--detach | --private]\n"
+        )
         return 2
     root = os.path.abspath(options["--dir"])
     _fill_standard_streams()
@@ -350,9 +366,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os._exit(0)
         runner = Runner(root, listener, reserve, unstored)
         endpoint.announce(root, listener)
+        if "--private" in options:
+            runner.end_with(_STDIN)
+            os.write(_STDOUT, b"listening\n")
         runner.run()
     endpoint.leave(root)
+    if "--private" in options:
+        _remove(root)
     return 0
+
+
+def _remove(root: str) -> None:
+    """Who started it may have been killed: nobody else would. What cannot be removed stays."""
+    for folder, folders, files in os.walk(root, topdown=False):
+        for name in (*files, *folders):
+            path = os.path.join(folder, name)
+            with contextlib.suppress(OSError):
+                os.rmdir(path) if name in folders and not os.path.islink(path) else os.unlink(path)
+    with contextlib.suppress(OSError):
+        os.rmdir(root)
 
 
 if __name__ == "__main__":

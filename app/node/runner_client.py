@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import Conflict, InvalidInput, MusterError, NotFound, Unavailable
-from app.node import jobdir, runner_start
+from app.node import jobdir, runner_start, shells
 from app.node.questions import Question, Wait
 from app.node.told import told
 from app.transport.messages import Job
@@ -109,18 +109,14 @@ class RunnerClient:
         answer = self._ask("start", **self._order(job, secrets))
         return str(answer["state"])
 
-    def _order(self, job: Job, secrets: Mapping[str, str] | None) -> dict[str, Any]:
-        return {
-            "job": told(job),
-            "digest": job.digest,
-            "node": self._node,
-            "secrets": dict(secrets or {}),
-        }
+    def _order(self, job: Job, secrets: Mapping[str, str] | None, workdir: str = "") -> dict[str, Any]:
+        told_job = told(job, workdir)
+        return {"job": told_job, "digest": job.digest, "node": self._node, "secrets": dict(secrets or {})}
 
-    def run(self, job: Job, secrets: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """`start` and `wait` in one; the exit record. The calling thread is woken once, by the end."""
+    def run(self, job: Job, secrets: Mapping[str, str] | None = None, workdir: str = "") -> dict[str, Any]:
+        """`start`, in `workdir` where it has a workspace, and `wait` in one; the exit record. Wakes the caller once."""
         with self._waiting(job.id) as waiting:
-            self._ask("start", waiting.woken, **self._order(job, secrets))
+            self._ask("start", waiting.woken, **self._order(job, secrets, workdir))
             return self._until_over(job.id, waiting)
 
     def cancel(self, job_id: str, reason: str = "") -> str:
@@ -154,6 +150,18 @@ class RunnerClient:
     def spool(self, job_id: str) -> str:
         """The directory that holds the job's output: for `spool.Follower` and `spool.text`."""
         return jobdir.path(self.directory, job_id)
+
+    def is_reachable(self) -> bool:
+        """Always: it is on this machine, and while it does not answer its jobs wait here."""
+        return True
+
+    def shells(self) -> tuple[str, ...]:
+        """The shells that this machine has."""
+        return shells.available()
+
+    def facts(self) -> dict[str, str]:
+        """Nothing: what is to be known of this machine, its own worker says."""
+        return {}
 
     def wait(self, job_id: str) -> dict[str, Any]:
         """Blocks until the job is over; its exit record.

@@ -49,18 +49,22 @@ def _open(directory: str) -> socket.socket:
     return sock
 
 
+def command(directory: str) -> list[str]:
+    """The words that start a runner for a directory: without the packages of the environment, as it needs none."""
+    return [sys.executable, "-I", "-S", "-c", _LAUNCH.format(root=_ROOT), "--dir", directory]
+
+
 def _spawn(directory: str) -> None:
-    """A runner in a session of its own, without the packages of the environment: it needs none.
+    """A runner in a session of its own.
 
     Returns when it is about to listen, or somebody else's is.
     """
     os.makedirs(directory, 0o700, exist_ok=True)
-    command = [sys.executable, "-I", "-S", "-c", _LAUNCH.format(root=_ROOT), "--dir", directory]
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
     output = os.open(os.path.join(directory, "runner.log"), flags, 0o600)
     try:
         done = subprocess.run(
-            [*command, "--detach"],
+            [*command(directory), "--detach"],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -7,7 +7,7 @@ because a package may have come or gone since.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from app import powershell
@@ -75,6 +75,21 @@ def files_for(shell: str, name: str, body: bytes, variables: Iterable[str]) -> l
 def names_for(shell: str, name: str) -> list[str]:
     """The names of the same files."""
     return [name, powershell.PRELUDE] if shell == POWERSHELL else [name]
+
+
+def shell_of(name: str) -> Shell | None:
+    """The programs and words of the shell called so; None where there is none."""
+    return _SHELLS.get(name)
+
+
+def among(programs: Collection[str]) -> tuple[str, ...]:
+    """The shells of a machine that has these programs, in the order of the table."""
+    return tuple(name for name, shell in _SHELLS.items() if any(one in programs for one in shell.programs))
+
+
+def every_program() -> tuple[str, ...]:
+    """Every program that is some shell."""
+    return tuple(program for shell in _SHELLS.values() for program in shell.programs)
 
 
 def available(search_path: str | None = None) -> tuple[str, ...]:

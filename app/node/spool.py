@@ -50,6 +50,7 @@ class Spool:
         self._in_file = 0
         self._in_tail = 0
         self._broken: str | None = None
+        self._skipped = False
         self.total = 0
 
     @property
@@ -60,13 +61,20 @@ class Spool:
     def write(self, data: memoryview) -> bool:
         """Takes the next bytes. True where a follower can now read more than before."""
         self.total += len(data)
-        room = self._head_limit - self._in_file if self._in_tail == 0 and self._broken is None else 0
+        is_head = self._in_tail == 0 and not self._skipped and self._broken is None
+        room = self._head_limit - self._in_file if is_head else 0
         if room > 0:
             self._append(data[:room])
             data = data[room:]
         if len(data) and self._broken is None:
             self._turn(data)
         return room > 0
+
+    def skip(self, count: int) -> None:
+        """So many bytes were written and cut elsewhere: what comes now is the tail, or nothing of it is kept."""
+        self.total += count
+        self._skipped = True
+        self._in_tail = 0
 
     def finish(self) -> dict[str, Any]:
         """Completes the file and closes it; what was kept, in the form of `messages.Stream`."""
@@ -241,3 +249,22 @@ def _excerpts(descriptor: int) -> tuple[str, str]:
 
 def _base64(data: bytes) -> str:
     return binascii.b2a_base64(data, newline=False).decode()
+
+
+class Tail:
+    """Reads both streams of a job as they are written: stream, offset and bytes of what is new."""
+
+    def __init__(self, directory: str) -> None:
+        self._streams = [(name, Follower(directory, name)) for name in STREAMS]
+
+    def read(self, max_bytes: int) -> list[tuple[str, int, bytes]]:
+        found = []
+        for name, follower in self._streams:
+            offset, data = follower.read(max_bytes)
+            if data:
+                found.append((name, offset, data))
+        return found
+
+    def close(self) -> None:
+        for _, follower in self._streams:
+            follower.close()

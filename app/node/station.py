@@ -10,30 +10,32 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from celery import Celery
 
-from app import marks
 from app.errors import MusterError, NotFound, Unavailable
 from app.logs import scope
-from app.node import shells
-from app.node.executor import not_run, outcome_from
+from app.node.executor import facts_of, not_run, outcome_from
+from app.node.filing import Filing, with_files
 from app.node.identity import Identity, load_identity
 from app.node.jobdir import is_claimed
 from app.node.journal import Accepted, Entry, Journal
-from app.node.policy import PolicyFile
+from app.node.live import LiveOutput
+from app.node.policy import PolicyFile, placed
+from app.node.pulse import Pulse
 from app.node.runner_client import Interrupted, RunnerClient
-from app.node.spool import Follower
+from app.node.scripts import Events, MakeScripts, Scripts
 from app.node.sweep import boot_id
 from app.node.voice import Heart, Reporter, Sender
+from app.node.workplace import make_workplace
 from app.settings import Settings
 from app.transport.gate import Canvas
 from app.transport.messages import READABLE_VERSIONS, Job, Order, Outcome
-from app.transport.output import Chunk, OutputWriter, connect
+from app.transport.output import OutputWriter, connect
 from app.transport.sealing import Refused, open_order, seal_outcome
 
 log = logging.getLogger(__name__)
@@ -48,37 +50,63 @@ ASK_AGAIN = 1.0
 
 
 class Station:
-    """Everything a node's worker has, made once per process. Methods may be called from any thread."""
+    """Everything that answers for a node, made once per node. Methods may be called from any thread.
 
-    def __init__(self, settings: Settings, app: Celery) -> None:
+    Its scripts belong to what `make_scripts` makes; without one, to the runner of its directory. The directories of
+    jobs with files belong to `filing`; without one, to a workplace in the node's own directory.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        app: Celery,
+        make_scripts: MakeScripts | None = None,
+        filing: Filing | None = None,
+    ) -> None:
         self.settings = settings
         self.directory = Path(settings.node_directory)
         self.identity: Identity = load_identity(self.directory)
         self.journal = Journal(self.directory)
-        self.runner = RunnerClient(
-            self.directory,
-            self.identity.node,
-            may_start=settings.start_runner,
-            on_started=self._started,
-            on_output=self._output,
-            on_exited=self._exited,
-        )
+        events = Events(self._started, self._grown, self._exited)
+        self.runner: Scripts = (make_scripts or self._local_runner)(events)
+        self.filing: Filing = filing or make_workplace(self.directory, settings)
         self.sender = Sender(app, self.journal)
         self.reporter = Reporter(app, self.identity, self.journal.epoch)
-        self.heart = Heart(app, self.identity, self.journal, settings.heartbeat_every, self._state)
+        self.pulse = Pulse(self.directory)
+        self.heart = Heart(
+            app, self.identity, self.journal, settings.heartbeat_every, self._state, self.pulse.beat
+        )
         self.policy = PolicyFile(settings.node_policy)
-        self.output = OutputWriter(connect(settings.redis_url), self.identity.node)
-        self._followed: set[str] = set()
+        self.output = LiveOutput(
+            OutputWriter(connect(settings.redis_url), self.identity.node), lambda job: self.runner.spool(job)
+        )
+        self._closed = threading.Event()
         self._leaving = threading.Event()
         self._lock = threading.Lock()
         self._busy = 0
         self._refused = 0
         self._pruned_at = time.monotonic()
 
+    def _local_runner(self, events: Events) -> Scripts:
+        return RunnerClient(
+            self.directory,
+            self.identity.node,
+            may_start=self.settings.start_runner,
+            on_started=events.started,
+            on_output=events.output,
+            on_exited=events.exited,
+        )
+
     def open(self) -> None:
-        """Start the runner if none answers, take up what an earlier worker left, and be heard."""
+        """Start the runner if none answers, then `begin`."""
         self.runner.ensure()
-        for entry in self.journal.held():
+        self.begin()
+
+    def begin(self) -> None:
+        """Take up what an earlier worker left, and be heard. Whoever owns the scripts need not answer yet."""
+        held = self.journal.held()
+        self.filing.sweep({entry.job for entry in held})
+        for entry in held:
             threading.Thread(
                 target=self._take_up, args=(entry,), name=f"job-{entry.job}", daemon=True
             ).start()
@@ -86,9 +114,27 @@ class Station:
         self.reporter.start()
         self.heart.start()
 
+    def leave(self) -> None:
+        """Take no more orders, and let go of the scripts that run as soon as the settings' patience is over.
+
+        Orders that come all the same are left alone: control sends again what no node has in its journal.
+        """
+        if not self.settings.node_patience:
+            self.release()
+        elif not self._closed.is_set():
+            self._closed.set()
+            threading.Thread(target=self._wait_for_scripts, name="leaving", daemon=True).start()
+
+    def _wait_for_scripts(self) -> None:
+        # Said at once, so that nothing more is handed over.
+        self.heart.soon()
+        if not self._leaving.wait(self.settings.node_patience):
+            self.release()
+
     def release(self) -> None:
         """Blocked threads return at once and send nothing; the scripts go on."""
         self._leaving.set()
+        self.filing.release()
         self.runner.release()
 
     def close(self) -> None:
@@ -100,13 +146,14 @@ class Station:
         self.output.close()
         self.runner.close()
         self.journal.close()
+        self.pulse.close()
 
     # orders to run
 
     def run(self, token: Any, canvas: Canvas) -> None:
         """One order from the node's queue: verify, journal, run, answer. Never raises for what came in."""
         order = self._open(token)
-        if order is None or order.kind != "run":
+        if order is None or order.kind != "run" or self._closed.is_set():
             return
         job = order.jobs[0]
         _note(job)
@@ -114,7 +161,7 @@ class Station:
         state = self.journal.accept(order.installation, job.id, job.digest, order.id, kept, time.time())
         if state is Accepted.FRESH:
             self.reporter.say(job.id, "accepted", time.time())
-            self._run(job, order.secrets)
+            self._run(job, order)
         elif state is Accepted.ENDED:
             self.sender.again(self._entry(job.id))
         elif state is Accepted.OTHER_DIGEST:
@@ -142,35 +189,47 @@ class Station:
             self._refused += 1
         log.warning("refused an order: %s", why)
 
-    def _run(self, job: Job, secrets: Mapping[str, str]) -> None:
+    def _run(self, job: Job, order: Order) -> None:
         with self._lock:
             self._busy += 1
         try:
-            outcome = self._outcome(job, secrets)
+            outcome = self._outcome(job, order)
         except Interrupted:
             return
         finally:
             with self._lock:
                 self._busy -= 1
-        self._answer(job, outcome, bool(secrets))
+        self._answer(job, outcome, order)
 
-    def _outcome(self, job: Job, secrets: Mapping[str, str]) -> Outcome:
-        """How the job ended. Raises Interrupted once this worker is leaving.
+    def _outcome(self, job: Job, order: Order) -> Outcome:
+        """How the job ended. Raises Interrupted once this worker is leaving."""
+        begun = self._knows(job.id)
+
+        def refused(kind: str, message: str) -> Outcome:
+            return not_run(job, kind, message, **self._names())
+
+        # What runs already is not refused any more: that would be a lie about it.
+        if not begun and (why := self.policy.refusal(placed(job, order.secrets))):
+            return refused("refused_by_node", why)
+        run = partial(self._ran, job, order.secrets)
+        if job.workspace is None:
+            return run("")
+        if self.journal.is_cancelled(self.identity.installation, job.id):
+            self.filing.stop(job.id)
+        return with_files(self.filing, job, order.files, run, begun=begun, not_run=refused)
+
+    def _ran(self, job: Job, secrets: Mapping[str, str], workdir: str) -> Outcome:
+        """How its script ended, in `workdir` where it has one. Raises Interrupted once this worker is leaving.
 
         While the runner does not answer nothing is known: it may have begun, or begin when it goes on. So it is
         asked again, for as long as this worker lives; its claim makes sure that the job starts once. Only what the
         runner refuses was not run.
         """
-        node, epoch = self.identity, self.journal.epoch
-        names = {"installation": node.installation, "node": node.node, "epoch": epoch}
-        # What runs already is not refused any more: that would be a lie about it.
-        if not self._knows(job.id) and (why := self.policy.refusal(_placed(job, secrets))):
-            return not_run(job, "refused_by_node", why, **names)
         while True:
             try:
-                if self.journal.is_cancelled(node.installation, job.id):
+                if self.journal.is_cancelled(self.identity.installation, job.id):
                     self.runner.cancel(job.id, "cancelled before it started")
-                return outcome_from(self.runner.run(job, secrets), job, **names)
+                return outcome_from(self.runner.run(job, secrets, workdir), job, **self._names())
             except Interrupted:
                 raise
             except (Unavailable, NotFound) as error:
@@ -179,10 +238,15 @@ class Station:
                     raise Interrupted(f"the wait for job {job.id} was given up") from error
             except MusterError as error:
                 log.error("job %s was refused by the runner: %s", job.id, error.message)
-                return not_run(job, "runner", error.message, **names)
+                return not_run(job, "runner", error.message, **self._names())
 
-    def _answer(self, job: Job, outcome: Outcome, had_secrets: bool) -> None:
-        canvas = self._without_order(job.id) if had_secrets else None
+    def _names(self) -> dict[str, str]:
+        """On whose behalf outcomes are told."""
+        node = self.identity
+        return {"installation": node.installation, "node": node.node, "epoch": self.journal.epoch}
+
+    def _answer(self, job: Job, outcome: Outcome, order: Order) -> None:
+        canvas = self._without_order(job.id) if order.secrets or order.files else None
         token = seal_outcome(outcome, self.identity.keys, self.identity.control[0])
         while True:
             try:
@@ -195,7 +259,8 @@ class Station:
                     return
         self.reporter.over(job.id)
         self.sender.publish()
-        log.info("job over", extra=_end_of(outcome))
+        log.info("job over", extra=facts_of(outcome))
+        self.filing.discard(job.id)
         self._prune()
 
     def _take_up(self, entry: Entry) -> None:
@@ -212,20 +277,9 @@ class Station:
         if json.loads(entry.canvas)["boot"] != boot_id() and not self._knows(job.id):
             message = "this machine was restarted before anything of the job was kept"
             record = {"status": "unknown", "error": {"type": "restarted", "message": message}}
-            identity = self.identity
-            self._answer(
-                job,
-                outcome_from(
-                    record,
-                    job,
-                    installation=identity.installation,
-                    node=identity.node,
-                    epoch=self.journal.epoch,
-                ),
-                bool(order.secrets),
-            )
+            self._answer(job, outcome_from(record, job, **self._names()), order)
             return
-        self._run(job, order.secrets)
+        self._run(job, order)
 
     def _knows(self, job: str) -> bool:
         """Whether the runner has claimed this job."""
@@ -249,7 +303,7 @@ class Station:
             return None
 
     def _without_order(self, job: str) -> str:
-        """What is kept of a job once nobody will open its order again: secrets are in it, sealed to our key."""
+        """What is kept of a job once nobody will open its order again: secrets and a pass are in it, sealed to us."""
         return json.dumps({**json.loads(self._entry(job).canvas), "token": ""})
 
     def _entry(self, job: str) -> Entry:
@@ -267,7 +321,7 @@ class Station:
             return
         if self.journal.seen_order(order.id, order.expires_at, time.time()):
             return
-        act = {"cancel": self._cancel, "ask": self._tell, "spool": self._spool_again}[order.kind]
+        act = {"cancel": self._cancel, "ask": self._tell, "spool": self.output.again}[order.kind]
         for job in order.job_ids:
             scope.begin(job=job)
             try:
@@ -281,6 +335,8 @@ class Station:
             self.sender.again(entry)
             return
         self.journal.cancel_requested(self.identity.installation, job, time.time())
+        if entry is not None:
+            self.filing.stop(job)
         self.runner.cancel(job, "cancelled")
 
     def _tell(self, job: str) -> None:
@@ -292,44 +348,31 @@ class Station:
         else:
             self.reporter.say(job, "running", entry.accepted_at)
 
-    def _spool_again(self, job: str) -> None:
-        with self._lock:
-            self._followed.discard(job)
-        self._output(job)
-        self.output.finish(job)
-
     # what the runner says
 
     def _started(self, job: str, pid: int, at: float) -> None:
         self.reporter.say(job, "running", at)
 
-    def _output(self, job: str) -> None:
-        with self._lock:
-            fresh = job not in self._followed
-            self._followed.add(job)
-        if fresh:
-            tail = _Tail(self.runner.spool(job))
-            self.output.follow(job, tail.read, tail.close)
-        else:
-            self.output.wake(job)
+    def _grown(self, job: str) -> None:
+        self.output.grown(job)
 
     def _exited(self, job: str) -> None:
-        with self._lock:
-            followed = job in self._followed
-            self._followed.discard(job)
-        if followed:
-            self.output.finish(job)
+        self.output.over(job)
 
     # heartbeats and housekeeping
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self) -> dict[str, Any] | None:
+        if not self.runner.is_reachable():
+            return None
         with self._lock:
             busy, refused = self._busy, self._refused
+        slots = 0 if self._closed.is_set() else self.settings.node_slots
         return {
-            "slots": self.settings.node_slots,
-            "free": max(0, self.settings.node_slots - busy),
-            "shells": shells.available(),
-            "versions": {"refused": str(refused), **self.policy.told()},
+            "slots": slots,
+            "free": max(0, slots - busy),
+            "address": self.settings.node_address.lower(),
+            "shells": self.runner.shells(),
+            "versions": {"refused": str(refused), **self.policy.told(), **self.runner.facts()},
         }
 
     def _prune(self) -> None:
@@ -340,40 +383,6 @@ class Station:
             self.runner.forget(job)
 
 
-def _placed(job: Job, secrets: Mapping[str, str]) -> Job:
-    """The job as its process will have it, for the policy: a variable may be what decides which program runs."""
-    try:
-        return replace(job, env=marks.put(job.env, secrets)) if secrets else job
-    except KeyError:
-        # The runner refuses a job of which a value is missing, and says which.
-        return job
-
-
 def _note(job: Job) -> None:
     """The lines of this thread are about a job."""
     scope.begin(execution=job.execution, task=job.task, job=job.id, trace_id=job.trace_id)
-
-
-def _end_of(outcome: Outcome) -> dict[str, Any]:
-    began, ended = outcome.started_at, outcome.ended_at
-    seconds = round(ended - began, 3) if began is not None and ended is not None else None
-    return scope.facts(status=outcome.status, exit_code=outcome.exit_code, seconds=seconds)
-
-
-class _Tail:
-    """Reads both streams of a job as they are written, for the output writer."""
-
-    def __init__(self, directory: str) -> None:
-        self._streams = [(name, Follower(directory, name)) for name in ("stdout", "stderr")]
-
-    def read(self, max_bytes: int) -> Sequence[Chunk]:
-        found: list[Chunk] = []
-        for name, follower in self._streams:
-            offset, data = follower.read(max_bytes)
-            if data:
-                found.append((name, offset, data))
-        return found
-
-    def close(self) -> None:
-        for _, follower in self._streams:
-            follower.close()

@@ -10,11 +10,15 @@ from typing import Any
 from app.transport.messages import Job
 
 
-def told(job: Job) -> dict[str, Any]:
-    """The job as the runner's `start` takes it."""
+def told(job: Job, workdir: str = "") -> dict[str, Any]:
+    """The job as the runner's `start` takes it. `workdir` is the directory of its workspace, if it has one."""
     flat = job.to_json()
     del flat["files"], flat["commands"]
     flat.update(argv=job.argv, script=job.script, shell=job.shell, timeout=job.timeout)
     for file in job.files:
         flat.update(file=file.path, mode=file.mode, cleanup=len(job.commands) > 1)
+    if workdir:
+        flat["workdir"] = workdir
+        # A runner that does not know the word goes there all the same; from a path that is relative to it, nowhere.
+        flat["cwd"] = job.cwd or workdir
     return flat

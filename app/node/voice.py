@@ -217,7 +217,11 @@ class Reporter:
 
 
 class Heart:
-    """Beats: every held job id, free slots, shells, versions. A worker that nobody hears ends itself."""
+    """Beats: every held job id, free slots, shells, versions. A worker that nobody hears ends itself.
+
+    While `state` is None nothing is said, on purpose: control takes the node as offline. `on_beat` is called after each
+    heartbeat that got out.
+    """
 
     def __init__(
         self,
@@ -225,14 +229,17 @@ class Heart:
         identity: Identity,
         journal: Journal,
         every: float,
-        state: Callable[[], dict[str, Any]],
+        state: Callable[[], dict[str, Any] | None],
+        on_beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._app = app
         self._identity = identity
         self._journal = journal
         self._every = every
         self._state = state
-        self._stop = threading.Event()
+        self._on_beat = on_beat
+        self._due = threading.Event()
+        self._stopping = False
         self._started_at = time.time()
         self._heard = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
@@ -241,11 +248,20 @@ class Heart:
         self._thread.start()
 
     def close(self) -> None:
-        self._stop.set()
+        self._stopping = True
+        self._due.set()
         self._thread.join(2.0)
+
+    def soon(self) -> None:
+        """Have the next beat now: there is something that control should not have to wait for."""
+        self._due.set()
 
     def beat(self) -> None:
         """One heartbeat, now."""
+        state = self._state()
+        if state is None:
+            self._heard = time.monotonic()
+            return
         identity = self._identity
         beat = Heartbeat(
             installation=identity.installation,
@@ -255,11 +271,12 @@ class Heart:
             sent_at=time.time(),
             held=tuple(entry.job for entry in self._journal.held()),
             started_at=self._started_at,
-            **self._state(),
+            **state,
         )
         token = sign_heartbeat(beat, identity.keys)
         self._app.publisher.send([Message.nudge(queues.HEARTBEATS, queues.HEARTBEAT, token)])
         self._heard = time.monotonic()
+        self._on_beat()
 
     def _run(self) -> None:
         while True:
@@ -273,5 +290,7 @@ class Heart:
                 log.error("no heartbeat got out for %.0f s: this worker ends itself", SILENT_FOR)
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
-            if self._stop.wait(self._every):
+            self._due.wait(self._every)
+            if self._stopping:
                 return
+            self._due.clear()

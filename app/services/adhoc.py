@@ -87,9 +87,12 @@ def on_node(control: Control, node: str, command: Command) -> Runnable:
             code="node-draining",
         )
     if not found["online"]:
+        why = (found["breaker"] or {}).get("error", "")
         raise Conflict(
-            f"node {node} is offline",
-            hint="start its worker; `muster node list` tells who is online",
+            f"node {node} is offline{why and f': {why}'}",
+            hint="start its worker; `muster node list` tells who is online"
+            if found["transport"] == fleet.WORKER
+            else f"`muster node show {node}` tells how the connection to it does",
             code="node-offline",
         )
     _check_shell(command, {node: found["shells"]})

@@ -18,11 +18,13 @@ from app import marks
 from app.compiler.plan import IO
 from app.engine.status import DISPATCHED, FAILED, RUNNING, SUCCEEDED, TIMED_OUT, UNKNOWN
 from app.errors import InvalidInput, Unavailable
+from app.flows.breakers import Breakers
 from app.ids import traceparent, ulid
 from app.logs import scope
-from app.services import call_input, calls, vault
+from app.services import call_input, calls, flows, vault
+from app.services.answers import Answer, record
 from app.services.control import Control
-from app.services.outcomes import storable
+from app.services.flows import Block
 from app.services.run import Run
 from app.services.vault import Asked, Opened, SecretRefused
 from app.store import executions as rows
@@ -55,12 +57,15 @@ class Caller:
     foreign: Foreign
     policy: Policy
     claim: str
+    breakers: Breakers = field(default_factory=Breakers)
 
     @classmethod
     def start(cls, control: Control, name: str, policy: Policy) -> Caller:
         """A new life of the worker of that name."""
-        foreign = Foreign(control.settings.celery_connections)
-        return cls(control, foreign, policy, f"{name[:36]}:{ulid()}")
+        settings = control.settings
+        foreign = Foreign(settings.celery_connections)
+        breakers = Breakers(settings.ssh_breaker_failures, settings.ssh_breaker_cooldown)
+        return cls(control, foreign, policy, f"{name[:36]}:{ulid()}", breakers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,23 +86,16 @@ class Call:
     refused: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came of a call."""
-
-    status: str
-    result: Any = None
-    error: Mapping[str, Any] | None = None
-
-
 def look(caller: Caller, job: str) -> None:
     """Take a job that is handed over and make its call, or ask about one that was sent. The argument is an id only:
     late, doubled or forged it does what the row allows."""
     call = _take(caller, job)
     if call is None:
         _ask(caller, job)
+    elif isinstance(call, Block):
+        flows.carry(caller.control, caller.breakers, call)
     elif call.action == "core.http":
-        _record(caller, call, _http(caller, call))
+        record(caller.control, call.execution, call.id, _http(caller, call))
     else:
         _send(caller, call)
 
@@ -141,7 +139,7 @@ def _loaded(job: str, *statuses: str) -> Any:
     )
 
 
-def _take(caller: Caller, job: str) -> Call | None:
+def _take(caller: Caller, job: str) -> Call | Block | None:
     """Make a job that is handed over ours, with the lease committed before anything is done. None where it is not."""
     control = caller.control
     now = control.clock()
@@ -149,7 +147,10 @@ def _take(caller: Caller, job: str) -> Call | None:
         row = connection.execute(_loaded(job, DISPATCHED)).first()
         if row is None:
             return None
-        action = rows.plan(connection, row.plan_digest).tasks[row.task].action
+        task = rows.plan(connection, row.plan_digest).tasks[row.task]
+        if task.flow is not None:
+            return flows.take(control, connection, job, caller.claim)
+        action = task.action
         given = row.input if row.given is None else row.given["input"]
         left = None if row.backstop_at is None else row.backstop_at - now
         lease = SENDING if action != "core.http" else _longest(control, given or {}, left)
@@ -250,15 +251,25 @@ def _send(caller: Caller, call: Call) -> None:
             traceparent=traceparent(call.trace_id, call.id),
         )
     except InvalidInput as problem:
-        _record(caller, call, Answer(FAILED, error={"type": "input", "message": problem.message}))
+        record(
+            caller.control,
+            call.execution,
+            call.id,
+            Answer(FAILED, error={"type": "input", "message": problem.message}),
+        )
     except Unavailable as problem:
-        _record(caller, call, Answer(FAILED, error={"type": "connect", "message": problem.message}))
+        record(
+            caller.control,
+            call.execution,
+            call.id,
+            Answer(FAILED, error={"type": "connect", "message": problem.message}),
+        )
     except Doubtful as doubt:
         log.warning("nobody knows whether a foreign task was sent: %s", doubt)
         _lose(caller, call.id, call.execution)
     else:
         if call.given.get("ignore_result"):
-            _record(caller, call, Answer(SUCCEEDED, {"id": call.id}))
+            record(caller.control, call.execution, call.id, Answer(SUCCEEDED, {"id": call.id}))
         else:
             _let_go(caller, call)
 
@@ -304,7 +315,7 @@ def _ask(caller: Caller, job: str) -> None:
     if answer is None and row.status == RUNNING:
         answer = _too_late(caller, call)
     if answer is not None:
-        _record(caller, call, answer)
+        record(caller.control, call.execution, call.id, answer)
         return
     age = control.clock() - row.started_at
     pause = min(_LONGEST_PAUSE, max(_FIRST_ASKED, age / 10))
@@ -337,29 +348,3 @@ def _too_late(caller: Caller, call: Call) -> Answer | None:
         return None
     message = f"no result within {wait:g} s; the task may still run"
     return Answer(FAILED, error={"type": "timeout", "message": message})
-
-
-def _record(caller: Caller, call: Call, answer: Answer) -> None:
-    """Write what came of a call if the job still waits for it: late is better than unknown, and nothing else."""
-    control = caller.control
-    now = control.clock()
-    columns = {
-        "status": answer.status,
-        "result": storable(answer.result),
-        "error": None if answer.error is None else storable(dict(answer.error)),
-        "ended_at": now,
-        "recorded_at": now,
-        "send_after": None,
-        "order_expires_at": None,
-    }
-    with control.store.write() as connection:
-        open_ = update(jobs).where(
-            jobs.c.id == call.id,
-            jobs.c.node == IO,
-            jobs.c.status.in_((RUNNING, UNKNOWN)),
-            jobs.c.settled.is_(False),
-        )
-        fresh = connection.execute(open_.values(columns)).rowcount
-    if fresh:
-        control.nudge([call.execution])
-    log.info("call over" if fresh else "call over, too late", extra=scope.facts(status=answer.status))

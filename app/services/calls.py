@@ -45,9 +45,9 @@ def waiting_tasks(run: Run) -> list[str]:
 def hand_over(run: Run, job: JobState) -> bool:
     """Mark a queued call as dispatched, in the caller's transaction. False where it is no longer queued.
 
-    The task's `timeout` runs from here (semantics E3).
+    The task's `timeout` runs from here (semantics E3), but for a flow's: its host measures it.
     """
-    timeout = run.given_to(job)[1]
+    timeout = None if run.plan.tasks[job.task].flow else run.given_to(job)[1]
     settings = run.control.settings
     columns = {
         "status": DISPATCHED,

@@ -29,7 +29,7 @@ from app.engine.status import (
     UNKNOWN,
 )
 from app.logs import scope
-from app.services import calls, families, handover, outcomes, telling
+from app.services import calls, families, handover, outcomes, telling, workspaces
 from app.services.approved import NotApproved
 from app.services.control import Control
 from app.services.handover import Parcel
@@ -140,6 +140,7 @@ def collect(desk: Desk, token: Any, canvas: Canvas, *, redelivered: bool) -> Col
         refuse(desk.control, "results", refused.code, str(token))
         return Collected()
     parcel, answer = Parcel(), Collected()
+    papers = workspaces.read_papers(desk.control, outcome)
     now = desk.control.clock()
     with desk.control.store.write() as connection:
         row, head = _find(connection, outcome.job, canvas)
@@ -159,7 +160,8 @@ def collect(desk: Desk, token: Any, canvas: Canvas, *, redelivered: bool) -> Col
             head = head or rows.lock(connection, row.execution)
             run = Run(desk.control, connection, head, plan)
             rest = canvas.rest if genuine else ()
-            message = _line(run, row, outcome, rest, parcel, redelivered=redelivered)
+            filing = workspaces.Filing(run, row, outcome, papers)
+            message = _line(run, row, outcome, filing, rest, parcel, redelivered=redelivered)
     if message is not None:
         told, to = message
         answer.order = desk.signer.run(told.message, told.opened.values, to, now)
@@ -209,6 +211,7 @@ def _line(
     run: Run,
     row: JobRow,
     outcome: Outcome,
+    filing: outcomes.Filing,
     rest: Sequence[Signature],
     parcel: Parcel,
     *,
@@ -219,7 +222,7 @@ def _line(
     def given() -> Mapping[str, Any]:
         return row.given["input"] if row.given is not None else run.input_of(row.task)[0]
 
-    written = outcomes.record(run.connection, row, outcome, run.now, given, settled=True)
+    written = outcomes.record(run.connection, row, outcome, run.now, given, filing, settled=True)
     if written is None:
         return _again(run, rest) if redelivered else None
     with run.gathered():

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from app.services.allowlist import AllowlistFile
+from app.services.blob_store import BlobStore
 from app.services.keyring import Keyring
 from app.services.roster import Roster
 from app.services.scoped import ScopedPeople
@@ -23,6 +24,16 @@ class Nudge(Protocol):
     def __call__(self, executions: Iterable[str]) -> None: ...
 
 
+class Look(Protocol):
+    """Asks the gateway to look at the rows of SSH nodes. Best effort: it looks every few seconds anyway."""
+
+    def __call__(self, nodes: Iterable[str]) -> None: ...
+
+
+def no_look(nodes: Iterable[str]) -> None:
+    """For offline verbs and tests."""
+
+
 def no_nudge(executions: Iterable[str]) -> None:
     """For offline verbs and tests: the tick will find the work."""
 
@@ -34,6 +45,7 @@ class Control:
     settings: Settings
     store: Store
     nudge: Nudge = no_nudge
+    look: Look = field(default=no_look, kw_only=True)
     clock: Callable[[], float] = field(default=time.time)
     roster: Roster = field(default_factory=Roster)
     scoped: ScopedPeople = field(default_factory=ScopedPeople)
@@ -41,3 +53,4 @@ class Control:
     keyring: Keyring = field(default_factory=Keyring)
     tally: Tally = field(default_factory=Tally)
     spans: Tell = field(default=nobody)
+    blobs: BlobStore = field(default_factory=BlobStore)

@@ -10,8 +10,8 @@ from app import marks
 from app.compiler.plan import IO
 from app.engine.state import JobState
 from app.errors import NotFound
+from app.jobs.build import build_job
 from app.services.control import Control
-from app.services.orders import build_job
 from app.services.run import own_input
 from app.store import executions as rows
 from app.store.tables import Execution, Job, Task, table

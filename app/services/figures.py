@@ -7,6 +7,7 @@ from sqlalchemy import Connection, func, select
 from app.engine.status import DISPATCHED, QUEUED
 from app.services import notify
 from app.services.control import Control
+from app.services.fleet import SSH
 from app.services.installation import LEASE
 from app.services.measures import (
     DEAD_LETTERS,
@@ -16,6 +17,7 @@ from app.services.measures import (
     NOTIFICATIONS,
     QUEUE_JOBS,
     QUEUE_OLDEST,
+    SSH_NODES,
     TICK_LAG,
     Measure,
 )
@@ -34,7 +36,7 @@ MOST_LETTERS = 500
 
 
 def figures(control: Control, connection: Connection) -> Gauges:
-    """Values by labels for every gauge that the database answers for. Seven statements, none reads what is over."""
+    """Values by labels for every gauge that the database answers for. Eight statements, none reads what is over."""
     now = control.clock()
     by_execution = select(executions.c.status, func.count()).group_by(executions.c.status)
     by_job = select(jobs.c.status, func.count()).where(jobs.c.settled.is_(False)).group_by(jobs.c.status)
@@ -57,6 +59,7 @@ def figures(control: Control, connection: Connection) -> Gauges:
         for measure, query in counted
     }
     found[NODES] = _nodes(connection, now - control.settings.offline_after)
+    found[SSH_NODES] = _ssh_nodes(connection)
     found[QUEUE_JOBS], found[QUEUE_OLDEST] = _queues(connection, now)
     until = connection.execute(select(installations.c.tick_until)).scalar()
     if until is not None:
@@ -69,6 +72,17 @@ def _nodes(connection: Connection, oldest: float) -> Sums:
     for row in connection.execute(select(nodes.c.state, nodes.c.last_seen).where(nodes.c.state != "removed")):
         found[("online" if row.last_seen is not None and row.last_seen > oldest else "offline",)] += 1
         found[("draining",)] += row.state == "draining"
+    return found
+
+
+def _ssh_nodes(connection: Connection) -> Sums:
+    found: Sums = {("closed",): 0, ("half-open",): 0, ("open",): 0, ("untrusted",): 0}
+    query = select(nodes.c.host_key, nodes.c.breaker).where(
+        nodes.c.transport == SSH, nodes.c.state != "removed"
+    )
+    for row in connection.execute(query):
+        state = (row.breaker or {}).get("state", "closed") if row.host_key else "untrusted"
+        found[(state,)] = found.get((state,), 0) + 1
     return found
 
 

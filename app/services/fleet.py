@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.compiler.plan import LOCAL
 from app.engine.status import JOB_OUT, QUEUED
 from app.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from app.ids import fingerprint, secret
-from app.services import audit, installation, lost, naming, onetime
+from app.services import audit, host_keys, installation, lost, naming, onetime
 from app.services.control import Control
 from app.services.run import Run
 from app.store.db import Store
@@ -26,6 +26,26 @@ TOKEN_PREFIX = "mse"
 LIFETIME = 900.0
 LONGEST_LIFETIME = 86400.0
 """Seconds that an enrolment token is valid, and the most that may be asked for."""
+WORKER, SSH = "worker", "ssh"
+"""Transports: a machine with a worker of its own, one that the gateway reaches over SSH."""
+NEW: Mapping[str, Any] = {
+    "state": "active",
+    "address": "",
+    "epoch": "",
+    "sequence": 0,
+    "slots": 0,
+    "free": 0,
+    "shells": [],
+    "versions": {},
+    "last_seen": None,
+    "heard_at": None,
+    "ssh": {},
+    "host_key": "",
+    "offered_key": "",
+    "breaker": {},
+}
+"""The columns of a machine that has just come: nothing that its predecessor said counts."""
+_UNTRIED = {"state": "closed", "failures": 0, "until": None, "error": ""}
 OPEN = (QUEUED, *JOB_OUT)
 """Jobs that are meant to run. One that is unknown waits for a person, not for its node."""
 
@@ -95,8 +115,8 @@ def create_token(
         "expires_at": now + lifetime,
     }
     with audit.writing(control, person, "node.token", node, {"replace": replace}) as connection:
-        if not replace and _state(connection, node) in ("active", "draining"):
-            raise _taken(node)
+        if not replace and state_in(connection, node) in ("active", "draining"):
+            raise taken(node)
         connection.execute(delete(EnrolmentToken).where(enrolments.c.expires_at < now - LONGEST_LIFETIME))
         connection.execute(insert(EnrolmentToken), values)
     control_print = Public.from_json(known.public).fingerprint
@@ -157,7 +177,7 @@ def enroll(control: Control, asked: Enrolment) -> Enrolled:
             raise _bad_token()
         replaced = _put(connection, asked.node, public, row, now)
     if replaced:
-        _lose(control, asked.node, queued=False)
+        lose(control, asked.node, queued=False)
     return Enrolled(asked.node, known.id, known.public)
 
 
@@ -168,7 +188,7 @@ def enrol_local(store: Store, public_keys: Mapping[str, Any], now: float) -> Non
     with store.write() as connection:
         same = (nodes.c.name == LOCAL, nodes.c.sign_kid == public.kid, nodes.c.state != "removed")
         if connection.execute(select(nodes.c.name).where(*same)).first() is None:
-            _upsert(connection, LOCAL, values)
+            upsert(connection, LOCAL, values)
             audit.record(connection, "control", "node.enroll", LOCAL, at=now)
 
 
@@ -193,45 +213,38 @@ def _proven(asked: Enrolment, installation_id: str, now: float) -> Public:
 
 def _put(connection: Connection, node: str, public: Public, token: Any, now: float) -> bool:
     """Write the node's row; True if it replaced a machine that was there."""
-    state = _state(connection, node)
+    state = state_in(connection, node)
     if state in ("active", "draining") and not token.replaces:
-        raise _taken(node)
-    _upsert(
+        raise taken(node)
+    upsert(
         connection, node, {**_identity(public, now), "labels": token.labels, "enrolled_by": token.created_by}
     )
     return state is not None
 
 
 def _identity(public: Public, now: float) -> dict[str, Any]:
-    """The columns of a machine that has just come: nothing that its predecessor said counts."""
     return {
-        "transport": "worker",
-        "state": "active",
+        **NEW,
+        "transport": WORKER,
         "public_keys": public.to_json(),
         "sign_kid": public.kid,
-        "epoch": "",
-        "sequence": 0,
-        "slots": 0,
-        "free": 0,
-        "shells": [],
-        "versions": {},
-        "last_seen": None,
-        "heard_at": None,
         "enrolled_at": now,
     }
 
 
-def _upsert(connection: Connection, node: str, values: Mapping[str, Any]) -> None:
+def upsert(connection: Connection, node: str, values: Mapping[str, Any]) -> None:
+    """Write a node's row, over that of a removed one. Raises Conflict for a name that somebody took just now."""
     if connection.execute(update(Node).where(nodes.c.name == node).values(values)).rowcount:
         return
     try:
         with connection.begin_nested():
             connection.execute(insert(Node), {"name": node, **values})
     except IntegrityError:
-        raise _taken(node) from None
+        raise taken(node) from None
 
 
-def _state(connection: Connection, node: str) -> str | None:
+def state_in(connection: Connection, node: str) -> str | None:
+    """`state_of` in a write transaction; nobody else changes the row as long as that lasts."""
     query = select(nodes.c.state).where(nodes.c.name == node)
     if connection.dialect.name != "sqlite":
         query = query.with_for_update()
@@ -263,7 +276,7 @@ def remove(control: Control, node: str, person: str, *, force: bool = False) -> 
             code="local-node",
         )
     with audit.writing(control, person, "node.remove", node, {"force": force}) as connection:
-        if _state(connection, node) in (None, "removed"):
+        if state_in(connection, node) in (None, "removed"):
             raise unknown(node)
         left = open_jobs_of(connection, node)
         if left and not force:
@@ -272,11 +285,14 @@ def remove(control: Control, node: str, person: str, *, force: bool = False) -> 
                 hint="drain it and wait, or remove it by force: its jobs become unknown",
                 code="node-busy",
             )
+        transport = connection.execute(select(nodes.c.transport).where(nodes.c.name == node)).scalar()
         connection.execute(update(Node).where(nodes.c.name == node).values(state="removed", epoch=""))
         connection.execute(
             delete(EnrolmentToken).where(enrolments.c.node == node, enrolments.c.used_at.is_(None))
         )
-    _lose(control, node, queued=True)
+    lose(control, node, queued=True)
+    if transport == SSH:
+        control.look([node])
 
 
 def open_jobs_of(connection: Connection, node: str) -> list[OpenJob]:
@@ -289,7 +305,7 @@ def open_jobs_of(connection: Connection, node: str) -> list[OpenJob]:
     return [OpenJob(*row) for row in connection.execute(query)]
 
 
-def _lose(control: Control, node: str, *, queued: bool) -> None:
+def lose(control: Control, node: str, *, queued: bool) -> None:
     """Tell the engine, one execution at a time, that nobody will answer for a node's open jobs.
 
     With `queued` the jobs that were not handed over fail as well.
@@ -337,11 +353,20 @@ def list_nodes(
     return [
         {
             **row,
+            **_reached(row),
             "online": row["last_seen"] is not None and row["last_seen"] > oldest,
             "open_jobs": open_jobs.get(row["name"], 0),
         }
         for row in connection.execute(query).mappings()
     ]
+
+
+def _reached(row: RowMapping) -> dict[str, Any]:
+    """How an SSH node is reached and how that goes, for people; nothing of it for others."""
+    if row["transport"] != SSH:
+        return {"ssh": None, "breaker": None}
+    keys = {name: host_keys.fingerprint(row[name]) for name in ("host_key", "offered_key")}
+    return {"ssh": {**row["ssh"], **keys}, "breaker": {**_UNTRIED, **row["breaker"]}}
 
 
 def get_node(control: Control, connection: Connection, name: str) -> dict[str, Any]:
@@ -352,10 +377,10 @@ def get_node(control: Control, connection: Connection, name: str) -> dict[str, A
     return found[0]
 
 
-def _taken(node: str) -> Conflict:
+def taken(node: str) -> Conflict:
     return Conflict(
         f"there is a node {node} already",
-        hint="remove it first, or ask for a token with replace=true: its open jobs become unknown",
+        hint="remove it first, or replace it (`--replace`): its open jobs become unknown",
         code="node-exists",
     )
 

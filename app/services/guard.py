@@ -90,14 +90,15 @@ def examine(control: Control, plan: Plan, origin: Origin) -> Examined:
     problems: list[str] = []
     denied = False
     for task in plan.tasks.values():
-        known = _known_of(task) if task.runs_on_nodes else None
+        runs = task.runs_on_nodes or (task.flow is not None and task.inner.runs_on_nodes)
+        known = _known_of(task.inner) if runs else None
         if known is None:
             continue
-        verdict = _judge(policy, known)
+        verdict = _judge_flow(policy, known) if task.flow else _judge(policy, known)
         denied = denied or verdict.denied
         if not verdict.allowed:
             line = ", for a line of text is for a shell; a list of words may match the entry of a program"
-            more = line if isinstance(task.input.get("command"), str) else ""
+            more = line if isinstance(task.inner.input.get("command"), str) else ""
             what = _told_short(known.asked)
             problems.append(f"task {task.name} may not run {what}: {verdict.why}{more}")
         told.append({"task": task.name, "nodes": _nodes_of(task), **_told(known.asked)})
@@ -137,7 +138,16 @@ def _judge(policy: Policy, known: _Known) -> Verdict:
     return Verdict(True)
 
 
+def _judge_flow(policy: Policy, known: _Known) -> Verdict:
+    """What a template gives is known on the flow's host only, where nobody looks at it again."""
+    if known.whole or policy.mode == OFF or policy.problem:
+        return policy.judge(known.asked)
+    return Verdict(False, "in a flow a template decides what it is, where no allowlist is asked")
+
+
 def _nodes_of(task: PlanTask) -> Any:
+    if task.flow is not None:
+        return task.flow["host"]
     return task.input.get("nodes") if task.action == FANOUT_ACTION else task.delegate_to
 
 

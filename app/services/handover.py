@@ -18,7 +18,7 @@ from app.engine.events import NodeAway
 from app.engine.state import JobState
 from app.engine.status import DISPATCHED, GATE_PENDING, JOB_OUT, QUEUED, RUN
 from app.errors import InvalidInput, NotAllowed, TooLarge
-from app.services import calls, telling
+from app.services import calls, telling, windows, workspaces
 from app.services.approved import NotApproved
 from app.services.control import Control
 from app.services.measures import RESENT
@@ -84,9 +84,11 @@ _select_places = ByNames(
 def places(
     connection: Connection, names: Collection[str], now: float, offline_after: float
 ) -> dict[str, Place]:
-    """The nodes by name, with the room each has."""
+    """The nodes by name, with the room each has; without those that have no keys yet, as a new SSH node has none."""
     found = {}
     for name, epoch, keys, last_seen, state, slots, out in _select_places.all(connection, names):
+        if not keys:
+            continue
         online = bool(last_seen and last_seen > now - offline_after and state == "active")
         recipient = Recipient(name, epoch, Public.from_json(keys))
         found[name] = Place(recipient, online, max(0, ORDERS_PER_SLOT * slots - out))
@@ -116,6 +118,8 @@ def _admit(
     names = {job.node for job in wanted if job.node != IO}
     where = places(run.connection, names, run.now, run.control.settings.offline_after)
     run.load_tasks({job.task for job in wanted})
+    for job in wanted:
+        workspaces.pin(run, job)
     room = _window_room(run, wanted)
     said: dict[str, Told] = {}
     go: list[JobState] = []
@@ -154,12 +158,7 @@ def _window_room(run: Run, wanted: Iterable[JobState]) -> dict[str, int]:
     )
     out: dict[str, int] = {row[0]: row[1] for row in run.connection.execute(query)}
     cap = run.control.settings.fanout_window
-    return {task: _window(run.slice.tasks[task].window, cap) - out.get(task, 0) for task in wide}
-
-
-def _window(own: int, cap: int) -> int:
-    """How many units may be outstanding: as many as the task says, never more than the server lets."""
-    return min(own or cap, cap)
+    return {task: windows.width(run.slice.tasks[task].window, cap) - out.get(task, 0) for task in wide}
 
 
 def _hold(run: Run, job: JobState) -> None:
@@ -262,33 +261,23 @@ def promote(control: Control, connection: Connection, node: str, parcel: Parcel)
         others = [not_(and_(jobs.c.execution == one, jobs.c.task == task)) for one, task in full]
         asked = query.where(*others, jobs.c.id.not_in(refused)).limit(place.free - count)
         for row in connection.execute(asked).all():
-            if not _in_window(control, connection, row, room):
+            if windows.is_early(connection, row):
+                # In their order they are handed over by the settle that is asked for here.
+                parcel.woken.add(row.execution)
+                refused.add(row.id)
+                continue
+            if not windows.has_room(control, connection, row, room):
                 continue
             try:
                 count += _send_alone(control, connection, row, place.recipient, parcel, expected=QUEUED)
             except (InvalidInput, NotAllowed, TooLarge):
-                # It cannot be told to its node: the settle that is asked for here fails it and says why.
+                # It cannot be told to its node: the settle that is asked for here fails it and says why, or settles
+                # which files it has.
                 parcel.woken.add(row.execution)
                 refused.add(row.id)
         if count >= place.free or full == {key for key, left in room.items() if left <= 0}:
             break
     return count
-
-
-def _in_window(control: Control, connection: Connection, row: Any, room: dict[tuple[str, str], int]) -> bool:
-    """Whether the job's task may have one more outstanding: only fan-outs and loops have a window."""
-    plan = rows.plan(connection, row.plan_digest)
-    if plan.tasks[row.task].kind not in ("fanout", "loop"):
-        return True
-    key = (row.execution, row.task)
-    if key not in room:
-        query = select(func.count()).where(
-            jobs.c.execution == row.execution, jobs.c.task == row.task, jobs.c.status.in_(JOB_OUT)
-        )
-        window = _window(row.window, control.settings.fanout_window)
-        room[key] = window - connection.execute(query).scalar_one()
-    room[key] -= 1
-    return room[key] >= 0
 
 
 def resend(control: Control, connection: Connection, job: str, parcel: Parcel) -> bool:
@@ -350,6 +339,7 @@ def _send_alone(
     values = {name: row._mapping[name] for name in rows.JOB_COLUMNS}
     job = JobState(**values)
     plan: Plan = rows.plan(connection, row.plan_digest)
+    workspaces.check_pinned(plan, job)
     now = control.clock()
     given = (row.input or {}, row.timeout) if job.given is None else own_input(job)
     about = About(row.execution, row.requester, row.guard, row.trace_id, row.gate)

@@ -46,6 +46,12 @@ DEAD_LETTERS = Measure(
 NOTIFICATIONS = Measure(
     "muster_notifications", "gauge", ("status",), "Notifications that were not sent: pending, or given up"
 )
+SSH_NODES = Measure(
+    "muster_ssh_nodes",
+    "gauge",
+    ("breaker",),
+    "Nodes over SSH, by the state of the breaker of their connection; untrusted are without a host key",
+)
 TICK_LAG = Measure(
     "muster_tick_lag_seconds", "gauge", (), "How much more than a second ago the last tick began"
 )
@@ -62,6 +68,12 @@ RETRIED = Measure(
 RESENT = Measure("muster_resent_orders_total", "counter", (), "Orders sent again, as no node had taken them")
 REFUSED = Measure(
     "muster_refused_orders_total", "counter", ("node",), "Messages that nodes say they did not obey"
+)
+SSH_CONNECTIONS = Measure(
+    "muster_ssh_connections_total",
+    "counter",
+    ("node", "result"),
+    "Connections over SSH, by what became of them: made, failed, refused",
 )
 
 SCHEDULE_TICKS = Measure(

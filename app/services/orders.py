@@ -1,4 +1,4 @@
-"""From a job's row to what a node is told to run, signed and sealed. Only control workers hold the key."""
+"""Orders to nodes, signed and sealed. Only control workers hold the key."""
 
 from __future__ import annotations
 
@@ -7,33 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.allow.policy import ENFORCE
-from app.allow.programs import SEARCH_PATH
-from app.compiler.plan import FANOUT_ACTION, Plan, PlanTask
-from app.engine.state import JobState
-from app.errors import InvalidInput
 from app.ids import ulid
-from app.language.parameters import bind
-from app.language.script_parameters import env_text
-from app.language.shelltext import value_text
 from app.services.installation import key_path
-from app.services.saved_input import action_of, with_script
 from app.settings import Settings
-from app.transport import deploy
-from app.transport.deploy import Deployment
 from app.transport.keys import KeyPair, Public
 from app.transport.messages import Job, Order
+from app.transport.passes import Pass, sign_pass
 from app.transport.sealing import seal_order
+from app.transport.workspace import Workspace
 
-_NOT_TOLD = frozenset(
-    {"command", "script", "stdin", "bound", "queue_timeout", "nodes", "batch", "max_failures"}
-)
-"""Keys of an input that are no business of the process: what it has anyway, and what is about other nodes."""
-
-_OF_PROCESS = ("cwd", "stdin", "output_limit", "ok_codes")
-
-VARIABLE_BYTES = 100_000
-"""What one environment variable may hold: Linux takes 128 kB with its name, and then refuses to start the script."""
+PASS_LIFETIME = 30 * 86400.0
+"""Seconds that a job's files may be had at the longest: as long as a node knows of a job. The API ends it earlier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +31,47 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """Signs for one installation. `lifetime` is how long an order may be opened, in seconds."""
+    """Signs for one installation. `lifetime` is how long an order may be opened, in seconds.
+
+    `files_url` is where nodes reach the API for the files of a job, `files_bytes` how much a job may put there.
+    """
 
     keys: KeyPair
     installation: str
     lifetime: float
+    files_url: str = ""
+    files_bytes: int = 0
 
     @classmethod
     def load(cls, settings: Settings, installation: str) -> Signer:
-        return cls(KeyPair.load(Path(key_path(settings.data_dir))), installation, settings.order_lifetime)
+        keys = KeyPair.load(Path(key_path(settings.data_dir)))
+        files = (settings.files_url, settings.workspace_upload)
+        return cls(keys, installation, settings.order_lifetime, *files)
 
     def run(self, job: Job, secrets: Mapping[str, str], to: Recipient, now: float) -> str:
         """The sealed order to run one job, with the values of its marks."""
-        return self._seal(Order(**self._claims("run", to, now), jobs=(job,), secrets=secrets), to)
+        files = None if job.workspace is None else self._files(job, job.workspace, to, now)
+        return self._seal(
+            Order(**self._claims("run", to, now), jobs=(job,), secrets=secrets, files=files), to
+        )
 
     def about(self, kind: str, jobs: tuple[str, ...], to: Recipient, now: float) -> str:
         """The sealed order to cancel jobs, to ask about them, or to send their kept output again."""
         return self._seal(Order(**self._claims(kind, to, now), job_ids=jobs), to)
+
+    def _files(self, job: Job, workspace: Workspace, to: Recipient, now: float) -> dict[str, str]:
+        """Where the files of the job are had, and by which right. It ends with the job, whenever that is."""
+        pass_ = Pass(
+            installation=self.installation,
+            node=to.name,
+            execution=job.execution,
+            job=job.id,
+            snapshot=workspace.snapshot,
+            bytes=self.files_bytes,
+            issued_at=now,
+            expires_at=now + PASS_LIFETIME,
+        )
+        return {"url": self.files_url, "token": sign_pass(pass_, self.keys)}
 
     def _claims(self, kind: str, to: Recipient, now: float) -> dict[str, Any]:
         return {
@@ -78,103 +86,3 @@ class Signer:
 
     def _seal(self, order: Order, to: Recipient) -> str:
         return seal_order(order, self.keys, to.public)
-
-
-def build_job(
-    execution: str,
-    task: PlanTask,
-    given: Mapping[str, Any],
-    timeout: float | None,
-    job: JobState,
-    settings: Settings,
-    *,
-    plan: Plan,
-    guard: str = "",
-    trace_id: str,
-) -> Job:
-    """What the node is to run. The same row always gives the same Job, so that its digest is stable.
-
-    `given` is the task's rendered input. A job that the allowlist was enforced for looks for programs in a fixed
-    path, whatever the node's own is. Raises InvalidInput where a value cannot be passed: NUL, what an action of a
-    pack or a saved script does not take, or a command without a program.
-    """
-    given = with_script(plan, given)
-    seconds = (
-        timeout if timeout is not None else given.get("timeout") if task.action == FANOUT_ACTION else None
-    )
-    limit = None if seconds is None else float(seconds)
-    if task.scripted:
-        given, env = _of_pack(plan, task.action, given)
-        action = plan.actions[task.action]
-        deployment, shown = deploy.of_script(action["runner"], action["script"], limit), given
-        settled = {"ok_codes": action["ok_codes"]}
-    else:
-        deployment = _what_runs(task, given, limit)
-        env = {str(name): _variable(value) for name, value in (given.get("env") or {}).items()}
-        env.update({name: value_text(value) for name, value in (given.get("bound") or {}).items()})
-        shown = {key: value for key, value in given.items() if key not in _NOT_TOLD}
-        settled = {key: given.get(key) for key in _OF_PROCESS}
-    if guard == ENFORCE:
-        env.setdefault("PATH", SEARCH_PATH)
-    return Job(
-        id=job.id,
-        execution=execution,
-        task=task.name,
-        unit=job.unit,
-        attempt=job.attempt,
-        action=action_of(plan, task.action, given),
-        files=deployment.files,
-        commands=deployment.commands,
-        env=env,
-        cwd=settled.get("cwd"),
-        stdin=None if settled.get("stdin") is None else value_text(settled["stdin"]),
-        input=shown,
-        grace=settings.grace,
-        output_limit=int(settled.get("output_limit") or settings.output_limit),
-        ok_codes=tuple(settled["ok_codes"] or (0,)),
-        trace_id=trace_id,
-    )
-
-
-def _variable(value: Any) -> str:
-    """A value of `env`, fractions in plain decimal: a script cannot be expected to read 1e-07."""
-    return env_text("float", value) if isinstance(value, float) else value_text(value)
-
-
-def _of_pack(plan: Plan, action: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The values of an action's parameters, and those of them that are scalars as environment variables."""
-    values = bind(plan.parameters_of(action), given)
-    env = {name: value_text(value) for name, value in values.items() if not isinstance(value, dict | list)}
-    for name, text in env.items():
-        if len(text.encode()) > VARIABLE_BYTES:
-            raise InvalidInput(
-                f"`{name}` of {action} has more than {VARIABLE_BYTES} bytes, too many for an environment variable",
-                hint="give large values as an object or a list: those are in the file that MUSTER_INPUT names",
-            )
-    return values, env
-
-
-def _what_runs(task: PlanTask, given: Mapping[str, Any], timeout: float | None) -> Deployment:
-    if task.action == "core.echo":
-        return deploy.of_command(("printf", "%s\\n", value_text(given.get("message"))), timeout)
-    command = given.get("command")
-    if isinstance(command, list | tuple):
-        words = [value_text(part) for part in command]
-        if not words or not words[0]:
-            raise InvalidInput("`command` names no program", hint="its first word must not be empty")
-        return deploy.of_command(words, timeout)
-    script = given.get("script") if command is None else command
-    return deploy.of_script(str(given.get("shell") or "sh"), value_text(script), timeout)
-
-
-RESULT_OF_INPUT = frozenset({"core.echo"})
-"""The actions whose result depends on their input."""
-
-
-def result_of(task_action: str, given: Mapping[str, Any], reported: Mapping[str, Any]) -> dict[str, Any]:
-    """What a workflow sees of a job's end: core keys win over what the script wrote to MUSTER_OUTPUT."""
-    core = {key: reported[key] for key in ("exit_code", "stdout", "stderr", "truncated")}
-    own = dict(reported.get("output") or {})
-    if task_action in RESULT_OF_INPUT:
-        own = {"message": given.get("message")}
-    return {**own, **core}

@@ -6,13 +6,12 @@ import base64
 import hashlib
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
-from app.engine.result import misfit
 from app.engine.status import CANCELLED, FAILED, JOB_OVER, SUCCEEDED, UNKNOWN
-from app.services.orders import RESULT_OF_INPUT, result_of
+from app.jobs.result import judged, storable
 from app.store import executions as rows
 from app.store.jobs import JobRow
 from app.store.prepared import Command, one_of
@@ -58,6 +57,27 @@ class NodeKeys:
         return NodeSigner(row.name, None, Public.from_json(row.public_keys))
 
 
+class Filing(Protocol):
+    """What sees to the files of a job as its outcome is recorded."""
+
+    def merge(self) -> Mapping[str, Any] | None:
+        """Find what becomes of them; why the job failed after all, if it did."""
+
+    def keep(self, status: str) -> None:
+        """Write it down, for a job that ended as `status`."""
+
+
+class _NoFiling:
+    def merge(self) -> None:
+        return None
+
+    def keep(self, status: str) -> None:
+        """There is nothing to be kept."""
+
+
+NO_FILING: Filing = _NoFiling()
+"""For a job without files."""
+
 _OUTCOME = ("status", "settled", "exit_code", "result", "error", "started_at", "ended_at", "recorded_at")
 _record = Command(
     update(jobs)
@@ -83,33 +103,24 @@ def record(
     outcome: Outcome,
     now: float,
     given: Callable[[], Mapping[str, Any]],
+    filing: Filing = NO_FILING,
     *,
     settled: bool,
 ) -> dict[str, Any] | None:
     """Write the outcome if the job has none. Returns the columns written if this was the first.
 
-    `given` is asked for the task's rendered input where the result depends on it. `settled` says that the caller
-    folds the job in this transaction. A job that waits as `unknown` takes a late outcome; one that was settled as
-    unknown keeps it beside, as `late`.
+    `given` is asked for the task's rendered input where the result depends on it; `filing` sees to the job's files, and
+    may say why it failed although its script did not. `settled` says that the caller folds the job in this transaction.
+    A job that waits as `unknown` takes a late outcome; one that was settled as unknown keeps it beside, as `late`.
     """
     plan = rows.plan(connection, row.plan_digest)
-    # A newer version of the workflow may no longer have the task: what comes of it now is late.
-    action = plan.tasks[row.task].action if row.task in plan.tasks else ""
-    reported = {
-        "exit_code": outcome.exit_code,
-        "stdout": text_of(outcome.stdout),
-        "stderr": text_of(outcome.stderr),
-        "truncated": outcome.stdout.truncated or outcome.stderr.truncated,
-        "output": storable(outcome.output),
-    }
-    status, error = outcome.status, storable(dict(outcome.error)) if outcome.error else None
-    if status == SUCCEEDED and action in plan.actions:
-        error = storable(misfit(plan.actions[action], reported["output"]))
-        status = FAILED if error else status
+    status, result, error = judged(plan, row.task, outcome, given)
+    if status == SUCCEEDED and (refused := filing.merge()) is not None:
+        status, error = FAILED, storable(dict(refused))
     columns = {
         "status": status,
         "exit_code": outcome.exit_code,
-        "result": result_of(action, given() if action in RESULT_OF_INPUT else {}, reported),
+        "result": result,
         "error": error,
         "started_at": outcome.started_at,
         "ended_at": outcome.ended_at or now,
@@ -121,6 +132,7 @@ def record(
         _keep_late(connection, row, columns)
         return None
     _keep_output(connection, row, outcome)
+    filing.keep(status)
     return columns
 
 
@@ -139,36 +151,6 @@ def _keep_late(connection: Connection, row: JobRow, columns: Mapping[str, Any]) 
     if not row.has_late and (row.status == UNKNOWN or (row.status == CANCELLED and row.effect_unknown)):
         late = {key: columns[key] for key in ("status", "exit_code", "error", "ended_at")}
         connection.execute(update(jobs).where(jobs.c.id == row.id).values(late=late))
-
-
-def storable(value: Any) -> Any:
-    """A JSON value as every database keeps it: NUL becomes U+FFFD, half of a surrogate pair `?`.
-
-    A node of ours sends neither; one that is not must not be able to make its outcome unrecordable.
-    """
-    if isinstance(value, str):
-        return (
-            value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
-            if not _is_plain(value)
-            else value
-        )
-    if isinstance(value, Mapping):
-        return {storable(name): storable(part) for name, part in value.items()}
-    return [storable(part) for part in value] if isinstance(value, list | tuple) else value
-
-
-def _is_plain(text: str) -> bool:
-    return text.isprintable() or ("\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text))
-
-
-def text_of(stream: Stream) -> str:
-    """The first and last 8 kB of a stream as text, without trailing newlines, as `$(…)` would give it."""
-    if not stream.bytes:
-        return ""
-    head, tail = base64.b64decode(stream.head), base64.b64decode(stream.tail)
-    left = stream.kept - len(head) - len(tail)
-    gap = f"\n… {left} bytes more in the stored output …\n".encode() if left > 0 else b""
-    return (head + gap + tail).decode("utf-8", "backslashreplace").replace("\0", "\\x00").rstrip("\n")
 
 
 def _keep_output(connection: Connection, row: JobRow, outcome: Outcome) -> None:

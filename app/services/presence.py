@@ -20,6 +20,7 @@ from app.engine.status import (
 from app.logs import scope
 from app.services import handover
 from app.services.collect import Desk, letter, make_room, refuse, tell
+from app.services.fleet import WORKER
 from app.services.handover import Parcel
 from app.services.lost import fail, lose
 from app.services.measures import REFUSED
@@ -35,6 +36,9 @@ MISSED_BEATS = 2
 
 BACKSTOP_MARGIN = 30.0
 """Seconds beyond timeout and grace after which the engine no longer waits for the node's word."""
+
+FILES_MARGIN = 900.0
+"""The same on top for a job with files: its node says how it ended once they are back, however long they take."""
 
 
 def report(desk: Desk, token: Any) -> None:
@@ -72,7 +76,7 @@ def _all_heard(
     mine = (jobs.c.id.in_(heard), jobs.c.node == said.node, jobs.c.epoch == said.epoch)
     known = list(connection.execute(select(jobs.c.id).where(*mine).order_by(jobs.c.id)).scalars())
     done = set()
-    query = select(jobs.c.id, jobs.c.time_limit).where(*mine).order_by(jobs.c.id)
+    query = select(jobs.c.id, jobs.c.time_limit, jobs.c.snapshot).where(*mine).order_by(jobs.c.id)
     for row in connection.execute(query.with_for_update(skip_locked=skip_locked)).all():
         done.add(row.id)
         moments = heard[row.id]
@@ -97,7 +101,8 @@ def _running(connection: Connection, row: Any, accepted_at: float, at: float, no
 
     In one statement with that it was accepted: to change a row twice has PostgreSQL lock its execution.
     """
-    backstop = None if row.time_limit is None else now + row.time_limit + BACKSTOP_MARGIN
+    margin = BACKSTOP_MARGIN if row.snapshot is None else BACKSTOP_MARGIN + FILES_MARGIN
+    backstop = None if row.time_limit is None else now + row.time_limit + margin
     moved = update(jobs).where(jobs.c.id == row.id, jobs.c.status.in_((DISPATCHED, ACCEPTED, SUSPECT)))
     columns = {"status": RUNNING, "started_at": at, "missing": 0, "backstop_at": backstop}
     connection.execute(moved.values(**columns, accepted_at=_first_accepted(accepted_at)))
@@ -147,7 +152,9 @@ def heartbeat(desk: Desk, token: Any) -> None:
         desk.control.tally.count(
             REFUSED, beat.node, by=_refusals(connection, known.versions or {}, beat, now)
         )
-        connection.execute(update(nodes).where(nodes.c.name == beat.node).values(_seen(beat, now)))
+        connection.execute(
+            update(nodes).where(nodes.c.name == beat.node).values(_seen(beat, known.transport, now))
+        )
         ask, moved = _compare(desk, connection, beat, parcel, now)
     for row in moved:
         _move(desk, row, parcel)
@@ -182,8 +189,11 @@ def _count(text: Any) -> int:
     return int(text) if isinstance(text, str) and text.isdecimal() and len(text) < 10 else 0
 
 
-def _seen(beat: Heartbeat, now: float) -> dict[str, Any]:
+def _seen(beat: Heartbeat, transport: str, now: float) -> dict[str, Any]:
+    """The columns of a node that was heard. Where an SSH node is was said by whoever added it."""
+    own = {"address": beat.address} if transport == WORKER else {}
     return {
+        **own,
         "epoch": beat.epoch,
         "sequence": beat.sequence,
         "slots": beat.slots,

@@ -1,14 +1,16 @@
-"""What is kept and for how long: executions with all that hangs on them, output, keys, dead letters, plans."""
+"""What is kept and for how long: executions with all that hangs on them, output, keys, dead letters, plans, files."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import delete, exists, or_, select, update
 
 from app.engine.status import EXECUTION_OVER
-from app.services import audit, chain
+from app.errors import Unavailable
+from app.services import audit, chain, unused_files
 from app.services.control import Control
 from app.store.tables import (
     DeadLetter,
@@ -31,6 +33,8 @@ kv, ticks, notifications = table(KeyValue), table(ScheduleTick), table(Notificat
 keys, letters, tokens = table(IdempotencyKey), table(DeadLetter), table(EnrolmentToken)
 versions, installations, pins = table(WorkflowVersion), table(Installation), table(Pin)
 
+log = logging.getLogger(__name__)
+
 HOUR = 3600.0
 DAY = 86400.0
 AT_ONCE = 200
@@ -42,17 +46,23 @@ KEY_LIFETIME = DAY
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """How many rows of each kind went."""
+    """How many rows of each kind went; `bytes` are those of the blobs."""
 
     executions: int
     outputs: int
     others: int
+    blobs: int = 0
+    bytes: int = 0
+    snapshots: int = 0
 
 
-def prune(control: Control, person: str = "", *, older_than: float | None = None) -> Pruned:
+def prune(
+    control: Control, person: str = "", *, older_than: float | None = None, files: bool = True
+) -> Pruned:
     """Delete what its retention no longer keeps. `older_than`: seconds for executions instead of the setting's.
 
-    A `person` who asked for it is noted in the audit trail.
+    A `person` who asked for it is noted in the audit trail. Without `files` those of workspaces are left alone. Raises
+    Unavailable where they are in a store that does not answer: the rest is done by then.
     """
     settings, now = control.settings, control.clock()
     before = now - (settings.retention if older_than is None else older_than)
@@ -76,7 +86,8 @@ def prune(control: Control, person: str = "", *, older_than: float | None = None
             detail = {"older_than": older_than, "executions": gone}
             audit.record(connection, person, "retention.prune", "", "accepted", detail)
         others = sum(connection.execute(query).rowcount for query in _rest(now, before))
-    return Pruned(gone, streams, others)
+    swept = unused_files.sweep(control) if files else unused_files.Swept(0, 0, 0)
+    return Pruned(gone, streams, others, swept.blobs, swept.bytes, swept.snapshots)
 
 
 def _rest(now: float, before: float) -> list[Any]:
@@ -97,14 +108,20 @@ def _rest(now: float, before: float) -> list[Any]:
 
 
 def hourly(control: Control) -> None:
-    """`prune`, if the last one is an hour ago. The caller holds the tick's lease."""
+    """`prune`, if the last one is an hour ago, of files once a day. The caller holds the tick's lease."""
     now = control.clock()
     with control.store.read() as connection:
-        last = connection.execute(select(installations.c.pruned_at)).scalar()
+        row = connection.execute(select(installations.c.pruned_at, installations.c.swept_at)).first()
+    last, swept = row or (None, None)
     if last is not None and last > now - HOUR:
         return
+    files = swept is None or swept <= now - DAY
     with control.store.write() as connection:
-        connection.execute(update(installations).values(pruned_at=now))
-    prune(control)
+        noted = {"pruned_at": now} | ({"swept_at": now} if files else {})
+        connection.execute(update(installations).values(noted))
+    try:
+        prune(control, files=files)
+    except Unavailable as error:
+        log.warning("files that nothing names stay until tomorrow: %s", error.message)
     if control.settings.audit_retention:
         chain.prune(control, now - control.settings.audit_retention)

@@ -161,6 +161,11 @@ def check_submission(
         for number, name in _named(task)
         if not roles.may_run_on(grants, pack, labels.get(name, {}))
     ]
+    errors += [
+        _error(at, f"task {task.name}: {_not_on(login, task.flow['host'])}, for it is no node")
+        for task in plan.tasks.values()
+        if task.flow is not None and roles.nodes_of(grants, "operator") is not None
+    ]
     if errors:
         raise _outside(errors)
 
@@ -247,6 +252,13 @@ def check_job(control: Control, connection: Connection, login: str, ref: str, no
     known = control.roster.nodes(connection).get(node)
     if not roles.may_run_on(grants, pack_of(ref), {} if known is None else known.labels):
         raise NotAllowed(_not_on(login, node), hint=_HINT, code="out-of-scope")
+
+
+def check_host(control: Control, connection: Connection, login: str, host: str) -> None:
+    """Raises NotAllowed where a flow may not go to a host, for whoever asked for it may run on some nodes only."""
+    grants = control.scoped.grants(connection, login)
+    if grants is not None and roles.nodes_of(grants, "operator") is not None:
+        raise NotAllowed(f"{_not_on(login, host)}, for it is no node", hint=_HINT, code="out-of-scope")
 
 
 def _not_on(login: str, node: str) -> str:

@@ -16,12 +16,12 @@ from sqlalchemy import Connection, select
 from app import marks
 from app.compiler.plan import ASK_ACTIONS, ENGINE_ACTIONS, PlanTask
 from app.engine.context import fixed_scopes, render_input, seconds, size_of
-from app.engine.place import carrying
+from app.engine.place import addressed, carrying
 from app.engine.state import Ask, ExecutionState, JobState
 from app.errors import InvalidInput
+from app.jobs.build import build_job
 from app.language import expressions
 from app.language.expressions import TemplateError
-from app.services.orders import build_job
 from app.store import scripts
 from app.store.tables import Execution, Schedule, Script, Secret, SecretParameter, table
 from app.transport.messages import Job, canonical
@@ -168,7 +168,7 @@ def _nodes(run: Run, task: PlanTask, given: Mapping[str, Any], place: Any) -> li
     if isinstance(wanted, Mapping):
         fleet = [node for _, node in sorted(run.slice.fleet.items())]
         if "address" in wanted:
-            return [node.name for node in fleet if node.address == wanted["address"]]
+            return [node.name for node in addressed(fleet, str(wanted["address"]))]
         return [node.name for node in carrying(fleet, wanted.get("labels", wanted))]
     return [wanted] if isinstance(wanted, str) else list(dict.fromkeys(map(str, wanted or ())))
 

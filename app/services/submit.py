@@ -53,7 +53,7 @@ class Submission:
     (`origin`) is held to the allowlist. `kind` is workflow, script (with the id and version of the saved one) or adhoc.
     `schedule` is the id of the one whose time has come; its secrets are in `given_on` as well, by their names.
     `reason` is for the audit trail. One that `is_put_off` has its first jobs born by a control worker and not by the
-    request: there may be many.
+    request: there may be many. `workspace` is the snapshot that its files begin with, "" for none; it is there.
     """
 
     plan: Plan
@@ -72,6 +72,7 @@ class Submission:
     is_put_off: bool = False
     parent: Parent | None = None
     given_on: Mapping[str, str] = field(default_factory=dict)
+    workspace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,7 @@ def submit(control: Control, submission: Submission, claim: Claim = _unclaimed) 
             "parent_span": parent_span,
             **_family(parent),
             "status": SCHEDULING,
+            "workspace": submission.workspace,
             "parameters": sealed.parameters,
             "config": config,
             "created_at": now,
@@ -222,6 +224,7 @@ def _keep_in_audit(
     detail = {"workflow": submission.plan.ref, "revision": submission.revision, "origin": submission.origin}
     detail |= examined.detail
     detail |= {"schedule": submission.schedule} if submission.schedule else {}
+    detail |= {"workspace": submission.workspace} if submission.workspace else {}
     if submission.script:
         detail |= {"script": submission.script, "version": submission.script_version}
     if submission.reason:

@@ -13,18 +13,15 @@ from app.compiler.plan import Plan
 from app.engine.state import JobState
 from app.engine.status import QUEUED
 from app.errors import InvalidInput, NotAllowed, TooLarge
+from app.jobs.build import JOB_BYTES, build_job
 from app.language import shell_values
 from app.services import approved, guard, scope, vault
 from app.services.approved import NotApproved
 from app.services.control import Control
 from app.services.lost import fail
-from app.services.orders import build_job
 from app.services.run import Run
 from app.services.vault import Asked, Opened, SecretRefused
 from app.transport.messages import Job
-
-JOB_BYTES = 1_000_000
-"""What a job may be as JSON, with its secrets: sealed and signed it must fit the 2 MB of an order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,7 +145,7 @@ def give_on(
             held = _held(connection, parent, of)
             row["secret"] = held.secret
             if not held.secret:
-                value = _opened(control, about_parameter(parent, of), held.ciphertext, reference)
+                value = opened(control, about_parameter(parent, of), held.ciphertext, reference)
                 sealed = control.keyring.current(control.settings).seal(about_parameter(child, name), value)
                 row |= {"ciphertext": sealed.ciphertext, "key_id": sealed.key_id}
         found[name] = row
@@ -179,7 +179,7 @@ def _value(control: Control, connection: Connection, asked: Asked, kind: str, na
         held = _held(connection, asked.execution, name)
         if not held.secret:
             about = about_parameter(asked.execution, name)
-            return _opened(control, about, held.ciphertext, f"{kind}:{name}")
+            return opened(control, about, held.ciphertext, f"{kind}:{name}")
         name = held.secret
     elif kind == marks.CONFIG:
         name = _configured(connection, asked.execution, name)
@@ -192,7 +192,7 @@ def _value(control: Control, connection: Connection, asked: Asked, kind: str, na
         raise SecretRefused(
             f"{asked.requester} may not use the secret {name}", hint="`muster secret list` tells who may"
         )
-    value = _opened(control, service.about(name), row.ciphertext, f"{marks.SECRET}:{name}")
+    value = opened(control, service.about(name), row.ciphertext, f"{marks.SECRET}:{name}")
     detail = {
         "version": row.version,
         "execution": asked.execution,
@@ -236,7 +236,8 @@ def may_use(connection: Connection, login: str, allowed: Collection[str]) -> boo
     return login in allowed or any(roles.may_everywhere(grants, one) for one in named)
 
 
-def _opened(control: Control, about: str, ciphertext: str, reference: str) -> str:
+def opened(control: Control, about: str, ciphertext: str, reference: str) -> str:
+    """The value that was sealed under `about`. Raises SecretRefused, which names the reference."""
     try:
         value = control.keyring.current(control.settings).open(about, ciphertext)
     except Unavailable as problem:

@@ -21,6 +21,7 @@ _BESIDE = (
     "parent",
     "parent_span",
     "workflow",
+    "workspace",
     "event_seq",
 )
 HEAD_COLUMNS = (
@@ -33,6 +34,7 @@ HEAD_COLUMNS = (
     executions.c.parent,
     executions.c.parent_span,
     executions.c.workflow_ref,
+    executions.c.workspace,
     executions.c.event_seq,
     executions.c.created_at,
 )
@@ -42,7 +44,8 @@ class Head:
     """The execution's row with what the engine does not see: which plan, who asked, its trace, how many events.
 
     `origin` is where its workflow came from, `guard` the mode of the allowlist that it is held to ("" for none),
-    `parent` the execution that started this one, `parent_span` the span that its own stands under.
+    `parent` the execution that started this one, `parent_span` the span that its own stands under, `workspace` the
+    snapshot of its files as they are now.
     """
 
     __slots__ = (*_BESIDE, "state")
@@ -54,6 +57,7 @@ class Head:
     parent: str | None
     parent_span: str
     workflow: str
+    workspace: str
     event_seq: int
 
     def __init__(self, *values: Any) -> None:

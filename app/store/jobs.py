@@ -32,6 +32,7 @@ class JobRow:
     node: str
     queue_timeout: float
     given: Mapping[str, Any] | None
+    snapshot: str | None
     status: str
     effect_unknown: bool
     has_late: bool
@@ -54,6 +55,7 @@ _COLUMNS = (
     jobs.c.node,
     jobs.c.queue_timeout,
     jobs.c.given,
+    jobs.c.snapshot,
     jobs.c.status,
     jobs.c.effect_unknown,
     jobs.c.late.is_not(None),

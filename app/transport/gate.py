@@ -45,6 +45,7 @@ _NAMES: Mapping[str, frozenset[str]] = {
     queues.HEARTBEATS: frozenset({queues.HEARTBEAT}),
     queues.TICK: frozenset({queues.TICK_TASK}),
     queues.IO: frozenset({queues.CALL}),
+    queues.SSH: frozenset({queues.LOOK}),
 }
 _EMBEDDED = frozenset({"callbacks", "errbacks", "chain", "chord"})
 _LINK = frozenset({"task", "args", "kwargs", "options", "subtask_type", "immutable", "chord_size"})

@@ -16,6 +16,7 @@ from typing import Any
 from app.errors import InvalidInput
 from app.transport import deploy
 from app.transport.deploy import BadPlan, Command, Deployment, File
+from app.transport.workspace import BadWorkspace, Workspace
 
 ORDER_VERSION = 2
 READABLE_VERSIONS = (1, ORDER_VERSION)
@@ -60,7 +61,8 @@ class Job(_Measured):
 
     `files` and `commands` are its deploy plan (`app.transport.deploy`): a script, or a program with its arguments.
     `input` is the JSON value that the process finds in the file named by MUSTER_INPUT. Seconds for `grace`; bytes for
-    `output_limit`, per stream. `action` and `trace_id` (32 hexadecimal digits, or "") are for reading only.
+    `output_limit`, per stream. `action` and `trace_id` (32 hexadecimal digits, or "") are for reading only. `workspace`
+    says which files the job finds and leaves; None: none.
     """
 
     id: str
@@ -79,9 +81,16 @@ class Job(_Measured):
     output_limit: int = 1_048_576
     ok_codes: tuple[int, ...] = (0,)
     trace_id: str = ""
+    workspace: Workspace | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {**_shallow(self), **Deployment(self.files, self.commands).to_json()}
+        own = {**_shallow(self), **Deployment(self.files, self.commands).to_json()}
+        # Left out where there is none: jobs that were journalled before there were workspaces keep their digest.
+        if self.workspace is None:
+            del own["workspace"]
+        else:
+            own["workspace"] = self.workspace.to_json()
+        return own
 
     @property
     def script(self) -> str | None:
@@ -129,7 +138,11 @@ class Job(_Measured):
         try:
             plan = deploy.read(fields["files"], fields["commands"])
             codes = tuple(fields.get("ok_codes", (0,)))
-            job = cls(**{**fields, **plan._asdict(), "ok_codes": codes})
+            files = fields.get("workspace")
+            workspace = None if files is None else Workspace.from_json(files)
+            job = cls(**{**fields, **plan._asdict(), "ok_codes": codes, "workspace": workspace})
+        except BadWorkspace as wrong:
+            raise BadMessage(f"a job's workspace: {wrong}") from None
         except (TypeError, KeyError) as error:
             raise BadMessage(f"a job lacks a field: {error}") from None
         except BadPlan as wrong:
@@ -172,7 +185,8 @@ class Order:
 
     `kind` is `run` (jobs: one for now), `cancel`, `ask` (report on these job ids) or `spool` (send the kept output
     again). `jobs` holds Job values for `run`, `job_ids` names them for the other kinds. `secrets` are the values of the
-    marks in the jobs, by reference (`app.marks`): no digest is over them. Times are Unix seconds.
+    marks in the jobs, by reference (`app.marks`): no digest is over them. `files` tells where the files of
+    a workspace are had and by which right: {url, token}; no digest is over it either. Times are Unix seconds.
     """
 
     id: str
@@ -185,11 +199,15 @@ class Order:
     jobs: tuple[Job, ...] = ()
     job_ids: tuple[str, ...] = ()
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    files: Mapping[str, str] | None = field(default=None, repr=False)
     order_version: int = ORDER_VERSION
 
     def to_json(self) -> dict[str, Any]:
         jobs = [job.to_json() for job in self.jobs]
-        return {**_shallow(self), "jobs": jobs, "digests": [job.digest for job in self.jobs]}
+        own = {**_shallow(self), "jobs": jobs, "digests": [job.digest for job in self.jobs]}
+        if self.files is None:
+            del own["files"]
+        return own
 
     @classmethod
     def from_json(cls, data: Any) -> Order:
@@ -251,7 +269,9 @@ class Outcome:
     """What a node answers for one job: signed by the node, sealed to control.
 
     `status` is one of `ENDED`; `error` is {type, message} where it did not succeed. `output` is the JSON object that
-    the process wrote to MUSTER_OUTPUT, or None. Times are Unix seconds by the node's clock.
+    the process wrote to MUSTER_OUTPUT, or None. `files` names two documents that the node has left with control, by
+    their sha256 or "": `changes`, what the job did to its workspace, and `artifacts`, a manifest of what is to be kept.
+    Times are Unix seconds by the node's clock.
     """
 
     job: str
@@ -268,10 +288,14 @@ class Outcome:
     stdout: Stream = field(default_factory=Stream)
     stderr: Stream = field(default_factory=Stream)
     output: Mapping[str, Any] | None = None
+    files: Mapping[str, str] | None = None
     outcome_version: int = OUTCOME_VERSION
 
     def to_json(self) -> dict[str, Any]:
-        return {**_shallow(self), "stdout": self.stdout.to_json(), "stderr": self.stderr.to_json()}
+        own = {**_shallow(self), "stdout": self.stdout.to_json(), "stderr": self.stderr.to_json()}
+        if self.files is None:
+            del own["files"]
+        return own
 
     @classmethod
     def from_json(cls, data: Any) -> Outcome:
@@ -321,7 +345,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """A node is alive: every job it holds, its free slots, its shells and versions. `sequence` only grows."""
+    """A node is alive: every job it holds, its free slots, its shells and versions. `sequence` only grows.
+
+    `address` is the HOST:PORT that workflows may call it by, "" for none.
+    """
 
     installation: str
     node: str
@@ -334,6 +361,7 @@ class Heartbeat:
     shells: tuple[str, ...]
     versions: Mapping[str, str]
     started_at: float
+    address: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return _shallow(self)

@@ -16,7 +16,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
+from app.errors import Unavailable
 from app.transport.messages import JOB_ID, NODE_NAME
 
 logger = logging.getLogger(__name__)
@@ -45,12 +48,28 @@ def connect(url: str, *, blocking: bool = False) -> Any:
 
     `blocking` is for reads that wait: redis-py's own timeout would end them.
     """
-    options: dict[str, Any] = {"socket_timeout": None if blocking else 30.0, "health_check_interval": 25}
+    return _client(url, {"socket_timeout": None if blocking else 30.0, "health_check_interval": 25})
+
+
+def ping(url: str, seconds: float) -> None:
+    """Asks Redis for a word, once; connecting and answering may take so many seconds each.
+
+    Raises Unavailable, whose message says nothing of the URL.
+    """
+    options = {"socket_timeout": seconds, "socket_connect_timeout": seconds, "retry": Retry(NoBackoff(), 0)}
+    try:
+        with _client(url, options) as client:
+            client.ping()
+    except (redis.RedisError, OSError, ValueError) as error:
+        raise Unavailable(f"does not answer ({type(error).__name__})") from None
+
+
+def _client(url: str, options: dict[str, Any]) -> Any:
     if url.startswith(("redis+socket://", "socket://")):
         parts = urlsplit(url)
         database = parse_qs(parts.query).get("virtual_host", ["0"])[0]
         return redis.Redis(unix_socket_path=parts.path, db=int(database.strip("/") or 0), **options)
-    return redis.Redis.from_url(url, socket_connect_timeout=5.0, socket_keepalive=True, **options)
+    return redis.Redis.from_url(url, **{"socket_connect_timeout": 5.0, "socket_keepalive": True, **options})
 
 
 def key(node: str, job: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from app.transport.canvas import Member
 from app.transport.celery_app import Muster
-from app.transport.queues import CALL, CONTROL, IO, NODE_CTL, SETTLE, node_ctl_queue
+from app.transport.queues import CALL, CONTROL, IO, LOOK, NODE_CTL, SETTLE, SSH, node_ctl_queue
 from app.transport.wire import Message
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,10 @@ class Sender:
     def calls(self, jobs: Iterable[str]) -> None:
         """Nudges whoever makes calls to look at these jobs."""
         self._send([Message.nudge(IO, CALL, job) for job in jobs])
+
+    def look(self, nodes: Iterable[str]) -> None:
+        """Nudges the gateway to look at the rows of these SSH nodes."""
+        self._send([Message.nudge(SSH, LOOK, node) for node in nodes])
 
     def task(self, name: str, args: Sequence[Any], queue: str) -> None:
         """A nudge by name."""

@@ -8,17 +8,29 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
-from app.transport.messages import JOB_ID, NODE_NAME, BadMessage, Heartbeat, Order, Outcome, Report, Stream
+from app.transport.messages import (
+    JOB_ID,
+    NODE_NAME,
+    BadMessage,
+    Heartbeat,
+    Order,
+    Outcome,
+    Report,
+    Stream,
+)
 
 _TOKEN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TRACE_ID = re.compile(r"(?:[0-9a-f]{32})?")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 _STREAM_END = 16_384
+_ADDRESS = re.compile(r"(?:(?:\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,249}):[0-9]{1,5})?")
 _HELD = 5000
 _SECRETS = 1000
+_FILES_BYTES = 4096
 
 
 def order(message: Order) -> None:
@@ -43,6 +55,8 @@ def order(message: Order) -> None:
         _need(all(type(code) is int for code in job.ok_codes), "a job's ok_codes")
         for text in (job.cwd, job.stdin):
             _need(text is None or isinstance(text, str), "a job's cwd or stdin")
+    files = message.files
+    _need(files is None or _has_texts(files, ("token", "url"), _FILES_BYTES), "an order's files")
 
 
 def outcome(message: Outcome) -> None:
@@ -60,6 +74,10 @@ def outcome(message: Outcome) -> None:
             isinstance(error.get("type"), str) and isinstance(error.get("message"), str), "an outcome's error"
         )
     _need(message.output is None or isinstance(message.output, dict), "an outcome's output")
+    files = message.files
+    _need(files is None or _has_texts(files, ("artifacts", "changes"), 64), "an outcome's files")
+    for digest in (files or {}).values():
+        _need(digest == "" or _matches(_SHA256, digest), "an outcome's files")
     _stream(message.stdout)
     _stream(message.stderr)
 
@@ -82,6 +100,7 @@ def heartbeat(message: Heartbeat) -> None:
     for job in message.held:
         _job_id(job)
     _need(all(_matches(_TOKEN, shell) for shell in message.shells), "a heartbeat's shells")
+    _need(_matches(_ADDRESS, message.address), "a heartbeat's address")
     versions = message.versions
     _need(isinstance(versions, dict) and len(versions) <= 64, "a heartbeat's versions")
     for name, version in versions.items():
@@ -107,6 +126,13 @@ def _stream(stream: Stream) -> None:
 
 def _job_id(value: Any) -> None:
     _need(_matches(JOB_ID, value), "a job's id")
+
+
+def _has_texts(value: Any, names: Sequence[str], most: int) -> bool:
+    """Whether it is a map with exactly these names, of texts with so many characters at the most."""
+    if not isinstance(value, dict) or sorted(value) != list(names):
+        return False
+    return all(isinstance(text, str) and len(text) <= most for text in value.values())
 
 
 def _matches(pattern: re.Pattern[str], value: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,17 +17,28 @@ for name in ("fleet", "services"):
 pytest.register_assert_rewrite("begun", "gates")
 
 from gates import Gates  # noqa: E402
+from lasting import Lasting  # noqa: E402
 from running import Running  # noqa: E402
 
-
-@pytest.fixture(scope="session")
-def running() -> Iterator[Running]:
-    with Running() as fleet:
-        yield fleet
+LASTING = Lasting()
 
 
-@pytest.fixture(scope="session")
-def gates(running: Running) -> Iterator[Gates]:
-    made = Gates(running)
-    yield made
-    made.open_all()
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    LASTING.close_after(item, nextitem)
+
+
+@pytest.fixture(scope="module")
+def running() -> Running:
+    return LASTING.get("running", Running)
+
+
+@pytest.fixture(scope="module")
+def gates(running: Running) -> Gates:
+    return LASTING.get("gates", lambda: _open_at_the_end(Gates(running)))
+
+
+@contextmanager
+def _open_at_the_end(gates: Gates) -> Iterator[Gates]:
+    yield gates
+    gates.open_all()

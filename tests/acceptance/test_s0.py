@@ -221,6 +221,7 @@ def test_S0_08_a_step_of_a_workflow_runs_a_script_on_nodes(running: Running, kin
 # S0.9
 
 
+@pytest.mark.long
 def test_S0_09_no_ill_node_hides_the_others(running: Running) -> None:
     """dead-1 is killed and still-1 stopped while they run it, bare-1 has no ksh, nowhere is no node."""
     running.enrol("dead-1", "still-1", label="role=ill")

@@ -99,6 +99,7 @@ def test_S2_17_a_schedule_is_a_script_hosts_and_five_fields_that_are_looked_at_f
     assert {one["local"][-6:] for one in told} <= {"+01:00", "+02:00"}
 
 
+@pytest.mark.long
 def test_S2_18_it_fires_as_its_time_comes_tells_of_it_and_is_disabled_in_place(scripted: Running) -> None:
     place = scripted.effects / "minutely"
     named = ["--on", "web-1,web-2", "-p", "word=hello", "-p", f"place={place}"]

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import migrated
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "api"))
@@ -14,17 +15,11 @@ import api_world
 from allow_cases import SHIPPED
 from guarded_world import Guarded
 
-from app.store import migrate
-from app.store.db import Store
-
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     directory = tmp_path_factory.mktemp("guarded")
-    url = f"sqlite:///{directory / 'muster.db'}"
-    store = Store(url)
-    migrate.upgrade(store)
-    store.close()
+    url = migrated.sqlite(directory / "muster.db")
     file = directory / "allowlist.yaml"
     file.write_text(SHIPPED)
     world = api_world.build(url, directory, allowlist=str(file), allowlist_mode="")

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import api_world
+import migrated
 import pytest
 import redis
 from sqlalchemy import create_engine, delete, make_url, text
@@ -29,18 +30,6 @@ from app.transport.output import connect
 IS_ON_BOTH = os.environ.get("MUSTER_TEST_FLEET") == "postgres"
 SERVER = os.environ.get("MUSTER_TEST_DATABASE_URL", "") if IS_ON_BOTH else ""
 BACKENDS = ["sqlite", *([pytest.param("postgres", marks=pytest.mark.postgres)] if SERVER else [])]
-
-
-@pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated, empty SQLite file, to be copied."""
-    path = tmp_path_factory.mktemp("template") / "muster.db"
-    store = Store(f"sqlite:///{path}")
-    migrate.upgrade(store)
-    with store.engine.connect() as connection:
-        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-    store.close()
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -62,11 +51,10 @@ def postgres_url() -> Iterator[str]:
 
 
 @pytest.fixture(params=BACKENDS)
-def database_url(request: pytest.FixtureRequest, tmp_path: Path, sqlite_template: Path) -> str:
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a migrated database without a row."""
     if request.param == "sqlite":
-        shutil.copy(sqlite_template, tmp_path / "muster.db")
-        return f"sqlite:///{tmp_path / 'muster.db'}"
+        return migrated.sqlite(tmp_path / "muster.db")
     url: str = request.getfixturevalue("postgres_url")
     store = Store(url)
     with store.write() as connection:

@@ -8,7 +8,7 @@ from api_world import World
 from sqlalchemy import select
 from werkzeug.test import TestResponse
 
-from app.services.orders import build_job
+from app.jobs.build import build_job
 from app.store import executions as rows
 from app.store.tables import Execution, table
 

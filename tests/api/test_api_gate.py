@@ -29,6 +29,8 @@ SAMPLES = {
     "n": "1",
     "a": "1",
     "b": "2",
+    "digest": "ab" * 32,
+    "artifact": "01J0000000000000000000000B",
 }
 OPEN = {("GET", "/healthz"), ("POST", "/api/v1/nodes/enroll")}
 NEEDED = {
@@ -53,6 +55,10 @@ NEEDED = {
         GET /api/v1/kv /api/v1/kv/<>
         GET /api/v1/packs/<> /api/v1/packs/<>/files/<> /api/v1/packs/<>/config
         GET /api/v1/actions /api/v1/actions/<>
+        GET /api/v1/blobs/sha256:<> /api/v1/snapshots/<>
+        GET /api/v1/workflow-executions/<>/workspace
+        GET /api/v1/workflow-executions/<>/artifacts /api/v1/workflow-executions/<>/artifacts/<>
+        POST /api/v1/blobs/fetch
         GET /api/v1/me /api/v1/me/tokens
         DELETE /api/v1/me/tokens/<>""",
     "approver": """
@@ -72,6 +78,8 @@ NEEDED = {
         DELETE /api/v1/automation/schedules/<>
         POST /api/v1/workflow-executions/<>/tasks/<>/resolve /api/v1/nodes/<>/drain
         POST /api/v1/nodes/<>/execute /api/v1/nodes/execute
+        PUT /api/v1/blobs/sha256:<>
+        POST /api/v1/blobs/missing /api/v1/blobs/bundle /api/v1/snapshots
         GET /api/v1/secrets""",
     "author": """
         POST /api/v1/packs/<>/workflows /api/v1/workflow-executions
@@ -81,7 +89,7 @@ NEEDED = {
         DELETE /api/v1/workflows/<> /api/v1/packs/<> /api/v1/kv/<> /api/v1/secrets/<>""",
     "admin": """
         GET /api/v1/automation/notifications
-        POST /api/v1/users /api/v1/tokens /api/v1/nodes/tokens
+        POST /api/v1/users /api/v1/tokens /api/v1/nodes/tokens /api/v1/nodes /api/v1/nodes/<>/trust
         GET /api/v1/users /api/v1/users/<> /api/v1/tokens
         GET /api/v1/audit /api/v1/audit/sealed /api/v1/audit/verify
         PATCH /api/v1/users/<>

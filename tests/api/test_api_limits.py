@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import api_world
+import migrated
 import pytest
 import yaml
 from api_world import World
@@ -20,13 +20,13 @@ Build = Callable[..., World]
 
 
 @pytest.fixture
-def build(tmp_path: Path, sqlite_template: Path) -> Iterator[Build]:
+def build(tmp_path: Path) -> Iterator[Build]:
     made: list[World] = []
 
     def with_settings(**settings: Any) -> World:
         directory = tmp_path / str(len(made))
         directory.mkdir()
-        shutil.copy(sqlite_template, directory / "muster.db")
+        migrated.sqlite(directory / "muster.db")
         made.append(api_world.build(f"sqlite:///{directory / 'muster.db'}", directory, **settings))
         return made[-1]
 

@@ -11,7 +11,7 @@ from api_world import World
 from sqlalchemy import delete, select, update
 
 from app.errors import InvalidInput
-from app.services.orders import build_job
+from app.jobs.build import build_job
 from app.services.run import Run
 from app.store import executions as rows
 from app.store.tables import Execution, Job, Script, table

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
+import ssh_shop
 from api_world import HELLO, World
+from file_cabinet import HELLO_BYTES, HELLO_DIGEST, packed
 from pack_shop import FILES, register
 from schedule_shop import NIGHTLY, furnish, made
 from script_shop import EXECUTE, GOOD, begin, stock
@@ -15,12 +17,18 @@ from test_api_gate import needed, routes
 from test_api_nodes import request as enrolment
 from test_api_nodes import token as enrolment_token
 
+from app.files.manifest import EMPTY
 from app.services import chain
 from app.store.tables import AuditEntry, table
 
 entries = table(AuditEntry)
 
-LOOKS = {("POST", "/automation/scripts/check"), ("POST", "/automation/schedules/check")}
+LOOKS = {
+    ("POST", "/automation/scripts/check"),
+    ("POST", "/automation/schedules/check"),
+    ("POST", "/blobs/missing"),
+    ("POST", "/blobs/fetch"),
+}
 """They change nothing."""
 WRITING = {"POST", "PUT", "PATCH", "DELETE"}
 GATE = "tasks: [{name: go, action: core.approval, input: {prompt: Go?}}]\n"
@@ -170,6 +178,15 @@ CHANGES: dict[tuple[str, str], Make] = {
     ("POST", "/nodes/enroll"): lambda w: Change(
         "/nodes/enroll", enrolment(w, enrolment_token(w)), "", "node.enroll"
     ),
+    ("PUT", "/blobs/sha256:<>"): lambda w: Change(
+        f"/blobs/sha256:{HELLO_DIGEST}", HELLO_BYTES, "operator", "blob.put"
+    ),
+    ("POST", "/blobs/bundle"): lambda w: Change("/blobs/bundle", packed(HELLO_BYTES), "operator", "blob.put"),
+    ("POST", "/snapshots"): lambda w: Change("/snapshots", EMPTY.to_bytes(), "operator", "snapshot.post"),
+    ("POST", "/nodes"): lambda w: Change("/nodes", ssh_shop.body(key=ssh_shop.with_key(w)), "admin", "node.add"),
+    ("POST", "/nodes/<>/trust"): lambda w: Change(
+        f"{ssh_shop.offered(w)}/trust", {"fingerprint": ssh_shop.FINGERPRINT}, "admin", "node.trust"
+    ),
     ("PUT", "/kv/<>"): lambda w: Change("/kv/app/port", {"value": 1}, "author", "kv.put"),
     ("DELETE", "/kv/<>"): lambda w: Change(kept(w, "/kv/app/port"), None, "author", "kv.delete"),
     ("PUT", "/secrets/<>"): lambda w: Change("/secrets/db", {"value": "1234567890"}, "author", "secret.put"),
@@ -208,6 +225,13 @@ CHANGES: dict[tuple[str, str], Make] = {
 }  # fmt: skip
 
 
+def body_of(change: Change) -> dict[str, Any]:
+    """JSON, or the bytes as they are."""
+    if change.body is None:
+        return {}
+    return {"data" if isinstance(change.body, bytes) else "json": change.body}
+
+
 def test_every_route_that_writes_is_tried(world: World) -> None:
     found = {
         (method, rule.removeprefix("/api/v1")) for method, rule, _ in routes(world.app) if method in WRITING
@@ -219,7 +243,7 @@ def test_every_route_that_writes_is_tried(world: World) -> None:
 def test_a_change_is_told_once(world: World, route: tuple[str, str]) -> None:
     change = CHANGES[route](world)
     before = newest(world)
-    options = {} if change.body is None else {"json": change.body}
+    options = body_of(change)
     if change.etag:
         options["headers"] = {"If-Match": world.ask("GET", f"/api/v1{change.path}").headers["ETag"]}
     answer = world.ask(route[0], f"/api/v1{change.path}", change.person, **options)
@@ -235,7 +259,7 @@ def test_whoever_has_not_the_role_is_told_too(world: World, route: tuple[str, st
     role = needed().get((route[0], f"/api/v1{route[1]}"), "viewer")
     change = CHANGES[route](world)
     before = newest(world)
-    answer = world.ask(route[0], f"/api/v1{change.path}", "viewer", json=change.body or {})
+    answer = world.ask(route[0], f"/api/v1{change.path}", "viewer", **(body_of(change) or {"json": {}}))
     told = since(world, before)
     if role == "viewer":
         assert answer.status_code != 403 or not change.person

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import migrated
 import pytest
 from werkzeug.serving import make_server
 
@@ -20,8 +21,6 @@ from api_world import World
 
 from app.cli import folder
 from app.cli.main import main
-from app.store import migrate
-from app.store.db import Store
 
 SHIPPED = Path(__file__).parents[2] / "config" / "packs"
 
@@ -36,10 +35,7 @@ def packs(tmp_path: Path) -> Path:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """The API over HTTP; the environment points at it, as an author."""
-    url = f"sqlite:///{tmp_path / 'muster.db'}"
-    store = Store(url)
-    migrate.upgrade(store)
-    store.close()
+    url = migrated.sqlite(tmp_path / "muster.db")
     made = api_world.build(url, tmp_path)
     server = make_server("127.0.0.1", 0, made.app, threaded=True)
     thread = threading.Thread(target=server.serve_forever)

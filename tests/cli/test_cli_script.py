@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import migrated
 import pytest
 import yaml
 from speaking_server import Server
@@ -21,8 +22,6 @@ import api_world
 from api_world import World
 
 from app.cli.main import main
-from app.store import migrate
-from app.store.db import Store
 
 CASES = Path(__file__).parent / "cases"
 REFUSED = yaml.safe_load((CASES / "script_save.yaml").read_text("utf-8"))
@@ -53,10 +52,7 @@ WARNED = "deploy.sh:14:6: warning: `$release` stands outside of quotes"
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, str]]:
     """The API over HTTP, and its URL."""
     directory = tmp_path_factory.mktemp("served")
-    url = f"sqlite:///{directory / 'muster.db'}"
-    store = Store(url)
-    migrate.upgrade(store)
-    store.close()
+    url = migrated.sqlite(directory / "muster.db")
     made = api_world.build(url, directory)
     server = make_server("127.0.0.1", 0, made.app, threaded=True)
     thread = threading.Thread(target=server.serve_forever)

@@ -210,6 +210,7 @@ def test_a_fleet_comes_up_works_and_goes_down(tmp_path: Path) -> None:
         assert not processes_of(data)
 
 
+@pytest.mark.long
 def test_a_killed_supervisor_leaves_nothing(tmp_path: Path) -> None:
     data = tmp_path / "data"
     with up(data, "--nodes", "web-1", "--quiet") as one:
@@ -242,6 +243,7 @@ def test_the_demo(tmp_path: Path) -> None:
     assert not processes_of(tmp_path)
 
 
+@pytest.mark.long
 def test_a_demo_that_is_interrupted(tmp_path: Path) -> None:
     env = environment(TMPDIR=str(tmp_path))
     process = subprocess.Popen(

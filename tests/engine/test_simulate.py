@@ -17,7 +17,7 @@ from schedule import plan_of, run_in_peace
 from world import World
 
 PARTS = 10
-EACH = 5_000
+EACH = 1_500
 IN_ORDER = 1500
 HERE = Path(__file__).parent
 

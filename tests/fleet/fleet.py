@@ -240,6 +240,10 @@ class Fleet:
         """Starts `io`, which makes the calls of `core.http` and `core.celery`: most tests need none."""
         return self._celery("io", "workers.io", "worker")
 
+    def gateway(self, **environment: str) -> Part:
+        """Starts the worker that reaches machines over SSH."""
+        return self._celery("ssh", "workers.remote", "worker", **environment)
+
     def kill_runner(self, name: str) -> int:
         pid = self.runner_pid(name)
         os.kill(pid, signal.SIGKILL)

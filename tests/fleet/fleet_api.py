@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from fleet import Fleet
+from fleet import Fleet, free_port
 from fleet_processes import BIN, Part, wait_until
 
 from app.services import people
@@ -90,9 +89,9 @@ class Caller:
 
 
 class Api(Caller):
-    """`Api(fleet)` starts it; the fleet's keeper ends it."""
+    """`Api(fleet)` starts it, on a port of the kernel's choosing if none is said; the fleet's keeper ends it."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, port: int = 0) -> None:
         self.fleet = fleet
         admin = people.bootstrap_admin(fleet.store, time.time())
         assert admin is not None
@@ -100,9 +99,7 @@ class Api(Caller):
         for role in ROLES:
             people.create_user(fleet.control, role, role, "admin")
             tokens[role] = people.create_token(fleet.control, role, "", None, "admin").token
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = port or free_port()
         super().__init__(f"http://127.0.0.1:{port}", tokens)
         command = [str(BIN / "gunicorn"), "app.api:create_app()", "--bind", f"127.0.0.1:{port}"]
         command += ["--worker-class", "gthread", "--threads", "16", "--timeout", "60", "--no-control-socket"]

@@ -208,6 +208,7 @@ def test_nobody_consumes_calls(calling: Fleet, server: OddServer) -> None:
     calling.keeper.bring_up("io")
 
 
+@pytest.mark.long
 @pytest.mark.postgres
 def test_calls_with_their_rows_in_postgresql(database_url: str, server: OddServer) -> None:
     """What a server may say and PostgreSQL may not store; a loop wider than its window; a worker that is killed."""

@@ -16,7 +16,7 @@ from sqlalchemy import select, update
 
 from app.store.tables import Approval, Notification, Schedule, table
 
-pytestmark = pytest.mark.fleet
+pytestmark = [pytest.mark.long, pytest.mark.fleet]
 
 approvals, notifications, schedules = table(Approval), table(Notification), table(Schedule)
 

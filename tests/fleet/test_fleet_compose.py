@@ -19,7 +19,7 @@ import pytest
 from fleet_compose import Containers
 from fleet_processes import ROOT, processes_with, wait_until
 
-pytestmark = [pytest.mark.fleet, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.fleet, pytest.mark.timeout(300)]
 
 WEB = ["web-1", "web-2", "web-3"]
 NODES = {"local", *WEB}
@@ -127,6 +127,7 @@ def test_a_container_has_its_own_secrets_and_no_others(containers: Containers) -
     }
 
 
+@pytest.mark.long
 def test_a_second_start_changes_nothing(containers: Containers) -> None:
     """`setup` again; then a node whose container ended, worker, runner and all, and whose token is long gone."""
     before = {node: (containers.volume(node) / "node.keys").read_bytes() for node in NODES}

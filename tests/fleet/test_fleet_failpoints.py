@@ -16,7 +16,7 @@ from fleet import Fleet
 from fleet_processes import ROOT, wait_until
 from fleet_queues import at_rest
 
-pytestmark = [pytest.mark.fleet, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.fleet, pytest.mark.timeout(900)]
 
 LINE = """\
 parameters: {effects: {type: string, required: true}}

@@ -184,7 +184,13 @@ def test_an_expired_copy_does_not_revoke_the_genuine_one(rough: Fleet) -> None:
     assert rough.wait_for(execution).status == "completed"
 
 
-@pytest.mark.parametrize("what", ["chain", "chord", "chain and chord", "errback"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "chain",
+        *(pytest.param(one, marks=pytest.mark.long) for one in ("chord", "chain and chord", "errback")),
+    ],
+)
 def test_a_genuine_outcome_with_a_foreign_canvas_is_taken_and_cut(rough: Fleet, what: str) -> None:
     execution = _outcome_waits(rough)
     (genuine,) = take(rough, "results")

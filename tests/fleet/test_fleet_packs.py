@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fleet import Fleet
+from fleet import Fleet, free_port
 from fleet_api import Answer, Api
 from fleet_processes import ROOT, wait_until
 
@@ -28,9 +28,9 @@ BACK = ["rollback_deployment", "cleanup_deployment", "notify_failure"]
 class Deployments:
     """A fleet with an API and a state directory of its own; `register` takes a changed copy of the shipped packs."""
 
-    def __init__(self, fleet: Fleet, directory: Path) -> None:
+    def __init__(self, fleet: Fleet, directory: Path, port: int) -> None:
         self.fleet = fleet
-        self.api = Api(fleet)
+        self.api = Api(fleet, port=port)
         self.state = directory / ".local" / "state" / "muster-packs"
         self.state.mkdir(parents=True)
         self.copy = directory / "packs"
@@ -70,8 +70,10 @@ class Deployments:
 @pytest.fixture(scope="module")
 def deployments(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployments]:
     home = tmp_path_factory.mktemp("home")
-    with Fleet(HOME=str(home)) as fleet:
-        made = Deployments(fleet, home)
+    # Nodes are told where the API is before it is there: one task of the complete example has files.
+    port = free_port()
+    with Fleet(HOME=str(home), MUSTER_API_URL=f"http://127.0.0.1:{port}") as fleet:
+        made = Deployments(fleet, home, port)
         workflow = made.copy / "my_pack" / "workflows" / "deploy_application.yaml"
         names = iter(f"web-{number % 3 + 1}" for number in range(100))
         text = re.sub(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,7 +17,9 @@ from fleet_items import shell
 from fleet_mixed import MIXED, all_ran_once, until_ran
 from fleet_processes import ROOT, wait_until
 from rabbit import rabbit_only, rabbitmqctl
+from sshd import Sshd
 
+from app.services import host_keys, people, secrets, ssh_nodes
 from app.transport import queues
 
 pytestmark = [pytest.mark.fleet, rabbit_only]
@@ -85,6 +88,27 @@ def test_a_fleet_works_with_the_rights_of_the_guide(restricted: tuple[Fleet, Use
     for name in fleet.keeper.parts:
         assert "ACCESS_REFUSED" not in fleet.log(name, 1_000_000), name
         assert "NOPERM" not in fleet.log(name, 1_000_000), name
+
+
+def test_the_gateway_works_with_the_rights_of_the_guide(restricted: tuple[Fleet, Users], sshd: Sshd) -> None:
+    fleet, _ = restricted
+    people.bootstrap_admin(fleet.store, time.time())
+    secrets.put(fleet.control, "ssh/far", sshd.private_key, ["admin"], "admin")
+    place = f"{sshd.user}@{sshd.address}:{sshd.port}"
+    ssh_nodes.add(fleet.control, ssh_nodes.NewNode("far-1", place, "ssh/far", {}), "admin")
+    ssh_nodes.offer(fleet.control, "far-1", sshd.host_key)
+    ssh_nodes.trust(fleet.control, "far-1", host_keys.fingerprint(sshd.host_key), "admin")
+    fleet.gateway()
+    fleet.sender.look(["far-1"])
+    wait_until(lambda: "far-1" not in fleet.offline(), 60, lambda: fleet.log("ssh"))
+    execution = fleet.submit(shell("echo begun", "far-1"))
+    assert fleet.wait_for(execution).status == "completed", fleet.story(execution)
+    stopped = fleet.submit(shell("echo begun; sleep 300", "far-1"))
+    fleet.job_is(stopped, "a", "running")
+    fleet.cancel(stopped)
+    assert fleet.wait_for(stopped).status == "cancelled", fleet.story(stopped)
+    for name in ("ssh", "control"):
+        assert "ACCESS_REFUSED" not in fleet.log(name, 1_000_000), name
 
 
 def attempts() -> dict[str, Callable[[Any], Any]]:

@@ -16,7 +16,7 @@ from fleet_units import Machine
 
 from app.node import endpoint
 
-pytestmark = [pytest.mark.fleet, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.fleet, pytest.mark.timeout(300)]
 
 NAMES = ("local", "web-1", "web-2", "web-3")
 EVERYWHERE = """\

@@ -27,7 +27,6 @@ from app.language import allowlist, grammar, pack_tables
 from app.language.fields import Table
 from app.language.filters import FILTERS
 from app.language.model import PinnedScript
-from app.language.not_yet import NOT_YET
 from app.language.parameters import TYPES
 from app.language.parse import load
 from app.language.predicates import TESTS
@@ -63,8 +62,8 @@ def test_the_complete_example_has_every_key() -> None:
     loaded = load(path.read_text(), path.name, known=SHIPPED)
     assert loaded.problems == ()
     data = yaml.safe_load(path.read_text())
-    tables = ((grammar.WORKFLOW, "workflow"), (grammar.TASK, "task"), (RETRY, "retry"))
-    wanted = {name for table, place in tables for name in names_of(table, place)}
+    tables = (grammar.WORKFLOW, grammar.TASK, RETRY)
+    wanted = {name for table in tables for name in names_of(table)}
     assert wanted - set(keys_used(data)) == set()
     assert {one["type"] for one in data["parameters"].values()} | {"float"} == set(TYPES)
 
@@ -128,32 +127,27 @@ def used_in(*names: str) -> set[str]:
     }
 
 
-def names_of(table: Table, place: str) -> set[str]:
-    return {key.name for key in table.keys if f"{place}.{key.name}" not in NOT_YET}
+def names_of(table: Table) -> set[str]:
+    return {key.name for key in table.keys}
 
 
 @pytest.mark.parametrize(
-    ("table", "place"),
-    [
-        (grammar.WORKFLOW, "workflow"),
-        (grammar.TASK, "task"),
-        (RETRY, "retry"),
-        (grammar.PARAMETER, "parameter"),
-    ],
+    "table",
+    [grammar.WORKFLOW, grammar.TASK, RETRY, grammar.PARAMETER],
     ids=["workflow", "task", "retry", "parameter"],
 )
-def test_every_key_is_told_and_shown(table: Table, place: str) -> None:
+def test_every_key_is_told_and_shown(table: Table) -> None:
     """With an example that compiles."""
-    wanted = names_of(table, place)
+    wanted = names_of(table)
     assert wanted - ticked("docs/language.md") == set()
     assert wanted - used_in("docs/language.md") == set()
 
 
-@pytest.mark.parametrize("action", [name for name in grammar.INPUTS if f"action.{name}" not in NOT_YET])
+@pytest.mark.parametrize("action", list(grammar.INPUTS))
 def test_every_action_is_told_and_shown(action: str) -> None:
     told, shown = ticked("docs/actions.md"), used_in("docs/actions.md")
     assert f"### `{action}`" in text_of("docs/actions.md")
-    wanted = names_of(grammar.INPUTS[action], "input")
+    wanted = names_of(grammar.INPUTS[action])
     assert wanted - told == set()
     assert wanted - shown == set()
 
@@ -164,19 +158,12 @@ GUIDE = "docs/user/guides/workflows.md"
 def test_the_guide_tells_and_shows_all_of_a_fan_out_and_a_block() -> None:
     """Its step config reference has a row for every key, and examples that compile use those of a fan-out."""
     told = {name for row in rows(GUIDE) for name in re.findall(r"`([^`]+)`", row[0])}
-    fan_out = names_of(grammar.INPUTS["core.distributed_shell"], "input")
-    on_a_block = names_of(grammar.TASK, "task") - set(grammar.NOT_ON_A_BLOCK)
+    fan_out = names_of(grammar.INPUTS["core.distributed_shell"])
+    on_a_block = names_of(grammar.TASK) - set(grammar.NOT_ON_A_BLOCK)
     assert (fan_out | on_a_block) - told == set()
     assert fan_out | {"fail_fast", "retry", "queue_timeout", "on_unknown", "idempotent"} <= used_in(GUIDE)
     of_a_child = text_of(GUIDE).partition("A child may have ")[2].partition("\n\n")[0]
-    assert names_of(grammar.CHILD, "task") - set(re.findall(r"`([^`]+)`", of_a_child)) == set()
-
-
-def test_what_does_not_run_yet_stands_in_one_place() -> None:
-    """Each by the name that the loader's message uses, in the roadmap."""
-    roadmap = text_of("docs/roadmap.md")
-    names = {re.findall(r"`([^`]+)`", words)[-1] for words in NOT_YET.values() if "`" in words}
-    assert {name for name in names if f"`{name}`" not in roadmap} == set()
+    assert names_of(grammar.CHILD) - set(re.findall(r"`([^`]+)`", of_a_child)) == set()
 
 
 def test_every_filter_and_test_is_told() -> None:

@@ -55,7 +55,7 @@ def check_command(words: list[str]) -> None:
 
 def test_the_procfile_names_what_is_there() -> None:
     found = procfile()
-    assert set(found) == {"api", "control", "io", "beat", "local", "flower"}
+    assert set(found) == {"api", "control", "io", "ssh", "beat", "local", "flower"}
     for command in found.values():
         check_command(shlex.split(command))
 
@@ -69,7 +69,7 @@ def test_the_procfile_uses_settings_by_their_names() -> None:
 
 def test_compose_has_every_role() -> None:
     expected = {"redis", "postgres", "setup", "api", "control", "beat", "local", "web-1", "web-2", "web-3"}
-    assert set(COMPOSE["services"]) == {*expected, "flower", "io"}
+    assert set(COMPOSE["services"]) == {*expected, "flower", "io", "ssh"}
 
 
 @pytest.mark.parametrize("name", COMPOSE["services"])
@@ -99,6 +99,8 @@ def test_only_those_who_sign_have_the_key() -> None:
         }
 
     assert holders("control") == {"setup", "control"}
+    assert holders("ssh") == {"ssh"}
+    assert holders("secrets") == {"setup", "control", "api", "io", "ssh"}
     for node in ("local", "web-1", "web-2", "web-3"):
         assert holders(node) == {node}
         assert holders(f"{node}-token") == {"setup", node}
@@ -226,7 +228,7 @@ COMMAND = re.compile(r"^Exec\w+=/opt/muster/\.venv/bin/(.+)$", re.M)
 
 
 def test_a_unit_for_every_role() -> None:
-    expected = {"setup", "api", "control", "io", "beat", "runner@", "node@"}
+    expected = {"setup", "api", "control", "io", "ssh", "beat", "runner@", "node@"}
     assert {path.stem.removeprefix("muster-") for path in UNITS} == expected
 
 

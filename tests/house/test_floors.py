@@ -24,12 +24,19 @@ MAY_IMPORT = {
     "compiler": {"language", "errors", "marks"},
     "engine": {"compiler", "language", "errors", "marks"},
     "rehearse": {"engine", "compiler", "language", "errors", "marks"},
-    "store": BELOW,
+    "files": {"errors"},
+    "store": BELOW | {"files"},
     "transport": PLAIN,
-    "services": BELOW | {"store", "transport"},
-    "node": {"allow", "transport", *PLAIN},
-    "api": BELOW | {"store", "transport", "services"},
-    "cli": BELOW | {"rehearse"},
+    "ssh": {"files", "node", "transport", *PLAIN},
+    "jobs": BELOW | {"transport"},
+    "flows": {"errors", "language", "ssh"},
+    "services": BELOW | {"files", "store", "transport", "jobs", "flows", "ssh"},
+    "node": {"allow", "files", "transport", *PLAIN},
+    "gateway": BELOW | {"files", "store", "transport", "services", "node", "ssh"},
+    "local": BELOW | {"files", "transport", "node", "jobs"},
+    "api": BELOW | {"files", "store", "transport", "services"},
+    "pyz": {"errors"},
+    "cli": BELOW | {"files", "rehearse", "local", "pyz"},
 }
 """Part of `app` -> the parts that it may import beside itself. A part that is not here may not exist."""
 
@@ -37,9 +44,9 @@ SERVER_SIDE_OF_CLI = {
     "prepare": "up, demo, setup",
     "setup": "setup",
     "rotate": "secret rotate",
-    "runners": "up, demo",
+    "runners": "up, demo, node start",
     "enroll": "node enroll",
-    "own_node": "node enroll, up, demo",
+    "own_node": "node enroll, node start, up, demo",
     "rabbit_check": "doctor",
 }
 """Modules of the command line that are a server's side, not a client's, and the verbs that they serve."""

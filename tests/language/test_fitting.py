@@ -55,7 +55,7 @@ def parts(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 SCHEMAS = st.recursive(st.booleans() | st.fixed_dictionaries({}, optional=PLAIN), parts, max_leaves=6)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(SCHEMAS, VALUES)
 def test_it_says_what_the_library_says(schema: Any, value: Any) -> None:
     expected = jsonschema.Draft202012Validator(schema).is_valid(value)

@@ -6,6 +6,7 @@ import base64
 import os
 import signal
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ class Bench:
         self.root = str(directory / "runner")
         self._clients: list[RunnerClient] = []
         self._numbers = 0
+        # The runner finds a job's processes by its id, on the whole machine: other benches may be at work beside this.
+        self._prefix = f"{uuid.uuid4().hex}.build.0"
         self.pids: set[int] = set()
 
     def client(self, **callbacks: Any) -> RunnerClient:
@@ -54,7 +57,7 @@ class Bench:
     def job(self, script: str | None = None, **fields: Any) -> Job:
         self._numbers += 1
         names = {"execution": "01EXEC", "task": "build", "unit": 0, "attempt": 1, "action": "core.shell"}
-        job_id = fields.pop("id", f"01EXEC.build.0.{self._numbers}")
+        job_id = fields.pop("id", f"{self._prefix}.{self._numbers}")
         return planned(**{**names, "id": job_id, "script": script, "grace": 5.0, **fields})
 
     def run(self, client: RunnerClient, job: Job) -> dict[str, Any]:

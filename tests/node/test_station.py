@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -13,90 +12,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from station_place import Place
 
 from app.node import jobdir, runner_client
-from app.node.identity import write_identity
 from app.node.journal import Journal
 from app.node.policy import PolicyFile
-from app.node.station import Station
 from app.node.sweep import boot_id
-from app.node.told import told
-from app.settings import Settings
-from app.transport import deploy, jose
-from app.transport.celery_app import make_celery
 from app.transport.deploy import Command, File
 from app.transport.gate import Canvas
 from app.transport.keys import KeyPair
-from app.transport.messages import Job, Order, Outcome, canonical
-from app.transport.sealing import Signer, open_outcome, seal_order
-
-NOWHERE = "redis://127.0.0.1:1/0"
-
-
-class Place:
-    """A node's directory and the control side's keys."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.control = KeyPair.generate()
-        self.keys = KeyPair.generate()
-        self.keys.save(directory / "node.keys")
-        write_identity(directory, "web-1", "INST", [self.control.public()])
-        self.effects = directory / "effects"
-        self.station = self.new_station()
-
-    def new_station(self) -> Station:
-        settings = Settings(node="web-1", node_dir=str(self.directory), redis_url=NOWHERE, grace=0.5)
-        app = make_celery("node", broker_url=NOWHERE, name="node-web-1", queues=("node.web-1",))
-        station = Station(settings, app)
-        station.runner.ensure()
-        return station
-
-    def job(self, name: str, script: str = "") -> Job:
-        script = script or f"echo {name} >> {self.effects}"
-        plan = deploy.of_script("sh", script)
-        return Job(f"E.{name}.0.1", "E", name, 0, 1, "core.shell", *plan)
-
-    def order(self, job: Job, signer: KeyPair | None = None) -> str:
-        now = time.time()
-        order = Order(
-            "O" + job.id, "INST", "web-1", self.station.journal.epoch, "run", now, now + 60, jobs=(job,)
-        )
-        return seal_order(order, signer or self.control, self.keys.public_keys)
-
-    def order_of_version_1(self, job: Job) -> tuple[str, str]:
-        """The order of the same job as it was before there were deploy plans, and the job's digest in it."""
-        old = told(job)
-        for name in ("file", "mode", "cleanup"):
-            del old[name]
-        digest = hashlib.sha256(canonical(old)).hexdigest()
-        now = time.time()
-        claims = Order(
-            "O1", "INST", "web-1", self.station.journal.epoch, "run", now, now + 60, (job,)
-        ).to_json()
-        claims |= {"jobs": [old], "digests": [digest], "order_version": 1}
-        signed = jose.sign(canonical(claims), "order+jws", self.control.kid, self.control.sign)
-        return jose.seal(signed, self.keys.public_keys.seal).decode(), digest
-
-    def outcome(self, job: Job) -> Outcome:
-        entry = self.station.journal.find("INST", job.id)
-        assert entry is not None
-        assert entry.outcome is not None
-        known = Signer("web-1", None, self.keys.public_keys)
-        return open_outcome(entry.outcome, self.control, lambda kid: known)
-
-    def ran(self) -> list[str]:
-        return self.effects.read_text().split() if self.effects.exists() else []
+from app.transport.messages import Job, Order
+from app.transport.sealing import seal_order
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
     made = Place(tmp_path)
     yield made
-    made.station.runner.stop(cancel=True)
-    made.station.runner.close()
-    made.station.output.close(0.1)
-    made.station.journal.close()
+    made.close()
 
 
 def test_an_order_runs_once_however_often_it_comes(place: Place) -> None:

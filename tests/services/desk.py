@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from typing import cast as typed
 
+import migrated
 import pytest
 from sqlalchemy import URL, String, cast, create_engine, event, insert, make_url, select, text, update
 
@@ -41,8 +42,11 @@ EPOCH = "0123456789ABCDEFGHJKMNPQRS"
 executions, jobs, nodes, tasks = table(Execution), table(Job), table(Node), table(Task)
 
 
-BOTH = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
-"""The databases that a test may ask for by name."""
+ALWAYS_BOTH = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
+"""The databases that a test may ask for by name: for what is about several at once, where they differ most."""
+
+BOTH = ["sqlite", pytest.param("postgres", marks=[pytest.mark.postgres, pytest.mark.long])]
+"""The same for all others: PostgreSQL with `make test-all`."""
 
 
 @contextmanager
@@ -58,7 +62,7 @@ def office_on(database: str, directory: Path, names: Sequence[str], slots: int =
 
 @contextmanager
 def _empty(database: str) -> Iterator[str]:
-    """The URL of an empty database of PostgreSQL, "" for SQLite, which needs none."""
+    """The URL of a migrated database of PostgreSQL, "" for SQLite, which needs none."""
     if database == "sqlite":
         yield ""
         return
@@ -127,14 +131,13 @@ class Step:
 class Office:
     """`sent` are the lines that left, each with its sealed order; `statements` counts what went to the database.
 
-    On SQLite in `directory`, unless `url` names an empty database.
+    On SQLite in `directory`, unless `url` names a migrated database without a row.
     """
 
     def __init__(self, directory: Path, names: Sequence[str], slots: int = 8, url: str = "") -> None:
         self.clock = Clock()
         settings = Settings(data_dir=str(directory))
-        self.store = Store(url or f"sqlite:///{directory / 'muster.db'}")
-        migrate.upgrade(self.store)
+        self.store = Store(url or migrated.sqlite(directory / "muster.db"))
         self.keys = {name: KeyPair.generate() for name in names}
         self.installed = installation.ensure(self.store, settings.data_dir, self.clock.now)
         self.public = Public.from_json(self.installed.public)

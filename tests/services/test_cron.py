@@ -135,6 +135,7 @@ def test_wherever_one_begins_the_next_time_is_the_same() -> None:
             assert cron.following(cron.Cron(expression, zone), begin + 0.25) == expected, (expression, begin)
 
 
+@pytest.mark.long
 def test_random_expressions_fire_as_a_walk_says() -> None:
     chance = random.Random(20)
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from desk import BOTH, Office
+from desk import ALWAYS_BOTH, Office
 from gate_office import gate_office, state
 from gated import execute, questions, runnable
 from sqlalchemy import func, select
@@ -24,7 +24,7 @@ PEOPLE = 50
 FEW, MANY = 10, 1000
 
 
-@pytest.fixture(params=BOTH)
+@pytest.fixture(params=ALWAYS_BOTH)
 def office(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Office]:
     with gate_office(request.param, tmp_path) as made:
         yield made

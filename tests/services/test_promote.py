@@ -58,3 +58,26 @@ def test_the_oldest_go_first(office: Office) -> None:
     returns(office)
     went = [office.statuses(jobs, one)["a.0"] == "dispatched" for one in waiting]
     assert went == [True] * 8 + [False] * 2
+
+
+IN_TURN = """
+tasks:
+  - name: long
+    action: core.shell
+    delegate_to: "{{ item }}"
+    with_items: [web-1, web-2, web-3]
+    concurrency: 1
+    input: {command: ['true']}
+"""
+
+
+@pytest.mark.parametrize("database", BOTH)
+def test_who_has_room_first_does_not_go_before_its_turn(database: str, tmp_path: Path) -> None:
+    """A slot may come free before anybody has settled the execution whose units have just been born."""
+    with office_on(database, tmp_path, ["web-1", "web-2", "web-3"]) as office:
+        execution = office.hand_in(IN_TURN)
+        collect.make_room(office.desk, "web-2")
+        assert set(office.statuses(jobs, execution).values()) == {"queued"}
+        collect.settle(office.desk, execution)
+        found = {"long.0": "dispatched", "long.1": "queued", "long.2": "queued"}
+        assert office.statuses(jobs, execution) == found

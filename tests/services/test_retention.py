@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import migrated
 import pytest
 from sqlalchemy import func, select, update
 
@@ -14,7 +15,6 @@ from app.services import retention
 from app.services.control import Control
 from app.services.submit import Submission, submit
 from app.settings import Settings
-from app.store import migrate
 from app.store.db import Store
 from app.store.tables import Base, Execution, table
 
@@ -37,8 +37,7 @@ class Clock:
 
 @pytest.fixture
 def control(tmp_path: Path) -> Iterator[Control]:
-    store = Store(f"sqlite:///{tmp_path / 'muster.db'}")
-    migrate.upgrade(store)
+    store = Store(migrated.sqlite(tmp_path / "muster.db"))
     yield Control(Settings(data_dir=str(tmp_path)), store, clock=Clock())
     store.close()
 

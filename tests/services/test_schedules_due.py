@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from desk import BOTH, executions, office_on
+from desk import executions, office_on
 from sqlalchemy import func, select, update
 from timetable import ADA, NAP, Timetable, at, person, rows, ticks, told
 
@@ -23,7 +23,7 @@ EIGHT = at("2027-01-15T08:00")
 audit = table(AuditEntry)
 
 
-@pytest.fixture(params=BOTH)
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=[pytest.mark.postgres, pytest.mark.long])])
 def times(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Timetable]:
     with office_on(request.param, tmp_path, ["web-1"]) as office:
         yield Timetable(office)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from desk import BOTH, Office, office_on
+from desk import Office, office_on
 from sqlalchemy import func, select
 from timetable import Timetable, at, executions, rows, ticks
 
@@ -28,7 +28,7 @@ EVERY = int(os.environ.get("MUSTER_TEST_FAILPOINT_EVERY", "4"))
 EIGHT = at("2027-01-15T08:00")
 
 
-@pytest.fixture(params=BOTH)
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=[pytest.mark.postgres, pytest.mark.long])])
 def office(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Office]:
     with office_on(request.param, tmp_path, ["web-1"]) as made:
         yield made
@@ -87,6 +87,7 @@ class Tickers:
             store.close()
 
 
+@pytest.mark.long
 def test_two_workers_over_a_thousand_ticks_double_none(
     office: Office, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -138,6 +139,7 @@ def test_two_workers_at_one_execution_that_does_not_end(office: Office) -> None:
     assert len(times.executions(found["queue"])) in (4, 5)
 
 
+@pytest.mark.long
 def test_beats_that_tick_twice_and_workers_that_share_the_lease(office: Office) -> None:
     times = Timetable(office)
     schedule = times.add(overlap="allow")
@@ -200,6 +202,7 @@ def killed_at(office: Office, moment: float, point: int) -> bool:
     return done.returncode != 0
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_who_dies_between_any_two_statements_neither_doubles_nor_loses(office: Office) -> None:
     times = Timetable(office)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.services.outcomes import storable
+from app.jobs.result import storable
 
 CASES: list[tuple[Any, Any]] = [
     ("plain", "plain"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.transport import deploy
+from app.transport import deploy, shapes
 from app.transport.messages import BadMessage, Heartbeat, Job, Order, Outcome, Report
 
 PLAN = deploy.of_script("sh", "echo", 5.0)
@@ -103,3 +103,28 @@ def test_several_places_at_once() -> None:
 def test_what_has_no_digest_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(BadMessage):
         Job.from_json({**JOB.to_json(), **change})
+
+
+@pytest.mark.parametrize(
+    ("address", "is_taken"),
+    [
+        ("", True),
+        ("web-1.example:50051", True),
+        ("[::1]:50051", True),
+        ("web-1", False),
+        ("WEB-1:50051", False),
+        ("web-1:", False),
+        ("web 1:50051", False),
+        ("web-1:50051\n", False),
+        (f"{'a' * 250}:50051", False),
+        (50051, False),
+        (None, False),
+    ],
+)
+def test_an_address_is_a_host_and_a_port(address: Any, is_taken: bool) -> None:
+    beat = Heartbeat.from_json({**GOOD[4].to_json(), "address": address})
+    if is_taken:
+        shapes.heartbeat(beat)
+    else:
+        with pytest.raises(BadMessage):
+            shapes.heartbeat(beat)

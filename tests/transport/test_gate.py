@@ -83,6 +83,8 @@ def test_no_queue_runs_what_celery_brings_along() -> None:
     assert belongs(queues.CONTROL, queues.SETTLE)
     assert belongs(queues.IO, queues.CALL)
     assert not belongs(queues.IO, queues.COLLECT)
+    assert belongs(queues.SSH, queues.LOOK)
+    assert not belongs(queues.SSH, queues.NODE_ORDER)
 
 
 def test_headers_are_rebuilt_and_the_canvas_is_only_kept() -> None:

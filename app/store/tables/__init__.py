@@ -17,12 +17,24 @@ from app.store.tables.people import AuditChain, AuditEntry, DeadLetter, Idempote
 from app.store.tables.root import Base, table
 from app.store.tables.schedules import Schedule, ScheduleTick
 from app.store.tables.vault import KeyValue, Secret, SecretParameter
+from app.store.tables.workspaces import (
+    Artifact,
+    Blob,
+    BlobHolder,
+    JobUpload,
+    Snapshot,
+    SnapshotPoster,
+    WorkspaceStep,
+)
 
 __all__ = [
     "Approval",
+    "Artifact",
     "AuditChain",
     "AuditEntry",
     "Base",
+    "Blob",
+    "BlobHolder",
     "DeadLetter",
     "Decision",
     "EnrolmentToken",
@@ -31,6 +43,7 @@ __all__ = [
     "IdempotencyKey",
     "Installation",
     "Job",
+    "JobUpload",
     "KeyValue",
     "Node",
     "Notification",
@@ -45,6 +58,8 @@ __all__ = [
     "ScriptVersion",
     "Secret",
     "SecretParameter",
+    "Snapshot",
+    "SnapshotPoster",
     "StoredPlan",
     "Task",
     "Timer",
@@ -53,5 +68,6 @@ __all__ = [
     "Variable",
     "WorkflowDefinition",
     "WorkflowVersion",
+    "WorkspaceStep",
     "table",
 ]

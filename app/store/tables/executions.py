@@ -23,7 +23,7 @@ class Execution(Base):
 
     `gate` is where the approval is that it waits for before any task is born: pending, approved, rejected, expired or
     closed; empty where it needs none. `gates` is how often people were asked for it. `schedule` is the id of the one
-    that started it, kept when that is deleted.
+    that started it, kept when that is deleted. `workspace` is the snapshot of its files as they are now, "" for none.
     """
 
     __tablename__ = "executions"
@@ -58,6 +58,7 @@ class Execution(Base):
     intent: Mapped[str] = mapped_column(String(8), default="run")
     gate: Mapped[str] = mapped_column(String(8), default="")
     gates: Mapped[int] = mapped_column(default=0)
+    workspace: Mapped[str] = mapped_column(String(64), default="")
     halt: Mapped[str] = mapped_column(String(16), default="")
     live: Mapped[int] = mapped_column(default=0)
     waiting: Mapped[int] = mapped_column(default=0)
@@ -79,7 +80,11 @@ class Execution(Base):
 
 
 class Task(Base):
-    """A task's record inside an execution (seed 004: workflow_task_execution)."""
+    """A task's record inside an execution (seed 004: workflow_task_execution).
+
+    `snapshot` is what its jobs are given of the workspace, all of them the same: taken for the jobs from `snapshot_for`
+    on, an attempt number, so that a retry of the execution takes it anew.
+    """
 
     __tablename__ = "tasks"
     __table_args__ = (_one_of("status", TASK_STATUSES),)
@@ -115,6 +120,8 @@ class Task(Base):
     base_attempt: Mapped[int] = mapped_column(default=1)
     retry_count: Mapped[int] = mapped_column(default=0)
     max_retries: Mapped[int] = mapped_column(default=0)
+    snapshot: Mapped[str] = mapped_column(String(64), default="")
+    snapshot_for: Mapped[int] = mapped_column(default=0)
 
 
 class Job(Base):
@@ -145,6 +152,7 @@ class Job(Base):
     order_expires_at: Mapped[float | None] = mapped_column(Instant)
     queue_timeout: Mapped[float] = mapped_column(default=3600.0)
     given: Mapped[Any] = mapped_column(Json, nullable=True)
+    snapshot: Mapped[str | None] = mapped_column(String(64))
     give_up_at: Mapped[float | None] = mapped_column(Instant)
     missing: Mapped[int] = mapped_column(default=0)
     stop_asked_at: Mapped[float | None] = mapped_column(Instant)

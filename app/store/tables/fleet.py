@@ -23,10 +23,17 @@ class Installation(Base):
     tick_until: Mapped[float | None] = mapped_column(Instant)
     tick_since: Mapped[float | None] = mapped_column(Instant)
     pruned_at: Mapped[float | None] = mapped_column(Instant)
+    swept_at: Mapped[float | None] = mapped_column(Instant)
 
 
 class Node(Base):
-    """A machine. `state` is what an operator said; whether it is online follows from `last_seen`."""
+    """A machine. `state` is what an operator said; whether it is online follows from `last_seen`.
+
+    A node with the transport `ssh` has no keys until the gateway has made them. `ssh` says how it is reached (user,
+    host, port, key, which is the name of a secret, backend, workdir, slots), `host_key` is the host key that somebody
+    trusted and `offered_key` the one that was last seen, each as OpenSSH writes it; `breaker` is the gateway's word on
+    its connection: state, failures, until, error.
+    """
 
     __tablename__ = "nodes"
     __table_args__ = (CheckConstraint("state IN ('active', 'draining', 'removed')", name="state"),)
@@ -48,6 +55,10 @@ class Node(Base):
     heard_at: Mapped[float | None] = mapped_column(Instant)
     enrolled_at: Mapped[float] = mapped_column(Instant)
     enrolled_by: Mapped[str] = mapped_column(String(64), default="")
+    ssh: Mapped[Any] = mapped_column(Json, default=dict)
+    host_key: Mapped[str] = mapped_column(Text, default="")
+    offered_key: Mapped[str] = mapped_column(Text, default="")
+    breaker: Mapped[Any] = mapped_column(Json, default=dict)
 
 
 class EnrolmentToken(Base):

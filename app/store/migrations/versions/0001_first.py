@@ -9,14 +9,13 @@ from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects.postgresql import JSONB
 
 revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
 
-JSON = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+JSON = sa.JSON(none_as_null=True)
 
 EXECUTION_STATUSES = (
     "status IN ('requested', 'scheduling', 'running', 'waiting', 'pausing', 'paused', 'cancelling', "
@@ -74,10 +73,12 @@ def upgrade() -> None:
     _vault()
     _automation()
     _schedules()
+    _workspaces()
 
 
 def downgrade() -> None:
     for table in (
+        "workspace_steps", "artifacts", "job_uploads", "snapshot_posters", "snapshots", "blob_holders", "blobs",
         "schedule_ticks", "schedules",
         "script_versions", "scripts",
         "secret_parameters", "secrets", "kv",
@@ -178,7 +179,7 @@ def _fleet() -> None:
         *_json("control_keys"),
         *_moments("created_at"),
         *_texts(64, "tick_holder"),
-        *_moments("tick_until", "tick_since", "pruned_at", null=True),
+        *_moments("tick_until", "tick_since", "pruned_at", "swept_at", null=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_installation")),
     )
     op.create_table(
@@ -195,6 +196,9 @@ def _fleet() -> None:
         *_moments("last_seen", "heard_at", null=True),
         *_moments("enrolled_at"),
         *_texts(64, "enrolled_by"),
+        *_json("ssh"),
+        *_texts(None, "host_key", "offered_key"),
+        *_json("breaker"),
         sa.CheckConstraint("state IN ('active', 'draining', 'removed')", name=op.f("ck_nodes_state")),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_nodes")),
     )
@@ -331,6 +335,7 @@ def _executions() -> None:
         *_texts(8, "kind", "origin", "guard", "intent", "gate"),
         *_texts(16, "halt"),
         *_numbers("gates", "live", "waiting", "unhandled", "handled"),
+        *_texts(64, "workspace"),
         *_texts(32, "ended_badly"),
         *_texts(None, "error_message"),
         *_numbers("finally_at", "var_seq", "var_bytes", "event_seq"),
@@ -371,6 +376,8 @@ def _tasks() -> None:
         *_json("result", "error", "went", null=True),
         *_moments("started_at", "ended_at", null=True),
         *_numbers("first_attempt", "base_attempt", "retry_count", "max_retries"),
+        *_texts(64, "snapshot"),
+        *_numbers("snapshot_for"),
         sa.CheckConstraint(TASK_STATUSES, name=op.f("ck_tasks_status")),
         sa.ForeignKeyConstraint(
             ["execution"], ["executions.id"], name=op.f("fk_tasks_execution"), ondelete="CASCADE"
@@ -395,6 +402,7 @@ def _jobs() -> None:
         *_moments("send_after", "order_expires_at", null=True),
         *_doubles("queue_timeout"),
         *_json("given", null=True),
+        *_columns(sa.String(64), ("snapshot",), True),
         *_moments("give_up_at", null=True),
         *_numbers("missing"),
         *_moments("stop_asked_at", "stop_sent_at", null=True),
@@ -667,3 +675,84 @@ def _schedules() -> None:
         sa.PrimaryKeyConstraint("schedule", "fire_time", name=op.f("pk_schedule_ticks")),
     )
     op.create_index("ix_schedule_ticks_at", "schedule_ticks", ["at"])
+
+
+def _workspaces() -> None:
+    """Files of executions."""
+    op.create_table(
+        "blobs",
+        *_texts(64, "digest"),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        *_moments("created_at", "used_at"),
+        sa.PrimaryKeyConstraint("digest", name=op.f("pk_blobs")),
+    )
+    op.create_table(
+        "blob_holders",
+        *_texts(205, "holder"),
+        *_texts(64, "digest"),
+        *_moments("at"),
+        sa.ForeignKeyConstraint(
+            ["digest"], ["blobs.digest"], name=op.f("fk_blob_holders_digest"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("holder", "digest", name=op.f("pk_blob_holders")),
+    )
+    op.create_index("ix_blob_holders_digest", "blob_holders", ["digest"])
+    op.create_table(
+        "snapshots",
+        *_texts(64, "digest"),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        *_numbers("files"),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        *_moments("created_at", "used_at"),
+        sa.PrimaryKeyConstraint("digest", name=op.f("pk_snapshots")),
+    )
+    op.create_table(
+        "snapshot_posters",
+        *_texts(64, "digest", "login"),
+        sa.ForeignKeyConstraint(
+            ["digest"], ["snapshots.digest"], name=op.f("fk_snapshot_posters_digest"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("digest", "login", name=op.f("pk_snapshot_posters")),
+    )
+    op.create_table(
+        "job_uploads",
+        *_texts(200, "job"),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["job"], ["jobs.id"], name=op.f("fk_job_uploads_job"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("job", name=op.f("pk_job_uploads")),
+    )
+    op.create_table(
+        "artifacts",
+        *_texts(26, "id", "execution"),
+        *_texts(64, "task"),
+        *_texts(200, "job"),
+        *_texts(64, "node"),
+        *_texts(None, "path"),
+        *_numbers("mode"),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        *_texts(64, "sha256"),
+        *_texts(8, "kind"),
+        *_moments("created_at"),
+        sa.CheckConstraint("kind IN ('artifact', 'kept')", name=op.f("ck_artifacts_kind")),
+        sa.ForeignKeyConstraint(
+            ["execution"], ["executions.id"], name=op.f("fk_artifacts_execution"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_artifacts")),
+    )
+    op.create_index("ix_artifacts_execution_id", "artifacts", ["execution", "id"])
+    op.create_index("ix_artifacts_sha256", "artifacts", ["sha256"])
+    op.create_table(
+        "workspace_steps",
+        *_texts(26, "execution"),
+        *_numbers("seq"),
+        *_texts(64, "task"),
+        *_texts(200, "job"),
+        *_texts(64, "node", "base"),
+        sa.Column("changes", sa.LargeBinary(), nullable=False),
+        *_texts(64, "snapshot"),
+        *_moments("created_at"),
+        sa.ForeignKeyConstraint(
+            ["execution"], ["executions.id"], name=op.f("fk_workspace_steps_execution"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("execution", "seq", name=op.f("pk_workspace_steps")),
+    )

@@ -1,0 +1,275 @@
+"""What is sent to the far side: the shell program `far_side.sh` and the calls that follow it.
+
+A program goes through the standard input of `COMMAND`; nothing of a job is ever in a command line, which other users of
+the machine could read. Values are shell words in single quotes, so they are data whatever they hold.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.node import jobdir, launch, shells
+from app.node.launch import NotStarted
+
+COMMAND = "exec sh -c 'eval \"$(cat)\"'"
+"""Evaluates its standard input once that has ended."""
+LISTENING = "exec sh -c 'IFS= read -r M_program; eval \"$M_program\"'"
+"""Evaluates the first line of its standard input, which stays open."""
+
+OPENING = b"muster far side\n"
+"""The line that the answers follow; what the machine's profile may have printed is before it."""
+MARK = b"muster standard error\n"
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SHELLS_OWN_TEXT = """
+    _ BASHOPTS BASHPID BASH_ARGC BASH_ARGV BASH_ARGV0 BASH_COMMAND BASH_LINENO BASH_SOURCE BASH_SUBSHELL
+    BASH_VERSINFO BASH_VERSION DIRSTACK EPOCHREALTIME EPOCHSECONDS EUID FUNCNAME GROUPS HISTCMD IFS LINENO OLDPWD
+    OPTARG OPTERR OPTIND POSIXLY_CORRECT PPID PS4 PWD RANDOM SECONDS SHELLOPTS SHLVL SRANDOM TMOUT UID
+"""
+_SHELLS_OWN = frozenset(_SHELLS_OWN_TEXT.split())
+"""Variables that a shell takes for its own: they are set behind its back, by `env`."""
+RESERVE = 16 << 20
+"""Bytes that must be free on the machine for a job to start."""
+
+_DRAIN = 2.0
+_LONGEST_TICK = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What holds for every job of a machine.
+
+    `base` "" stands for the default, by `installation` and `node`; `variables` are the names in the environment there;
+    `leash` is in seconds.
+    """
+
+    installation: str
+    node: str
+    leash: float
+    base: str = ""
+    variables: tuple[str, ...] = ()
+
+    def opening(self, job_id: str = "", digest: str = "") -> bytes:
+        """The program up to the calls."""
+        place = '"${XDG_STATE_HOME:-$HOME/.local/state}"/muster/' + f"{self.installation}/{self.node}"
+        return b"".join(
+            [
+                _text(),
+                b"M_base=%s\n" % (quoted(self.base) if self.base else place.encode()),
+                b"M_id=%s\nM_digest=%s\nM_secret=\nM_mark=%s\n"
+                % (quoted(job_id), quoted(digest or "-"), quoted(MARK.decode().strip())),
+                b'M_job="$M_base/jobs/$M_id"\nM_output=%d\n' % jobdir.OUTPUT_LIMIT,
+                b"printf '\\n%%s\\n' %s\n" % quoted(OPENING.decode().strip()),
+            ]
+        )
+
+
+@functools.cache
+def _text() -> bytes:
+    return Path(__file__).with_name("far_side.sh").read_bytes()
+
+
+def quoted(text: str) -> bytes:
+    """The text as one shell word. It must hold no NUL."""
+    return b"'" + os.fsencode(text).replace(b"'", b"'\\''") + b"'"
+
+
+def start(
+    ground: Ground, job: Mapping[str, Any], digest: str, secrets: Sequence[str], longest_secret: int
+) -> bytes:
+    """The program that starts the job (`app.node.told`, values put in), or attaches to it where it was started before.
+
+    `secrets` are the values in it, of which none may be seen; `longest_secret` is what `Masker.longest` says. Raises
+    `NotStarted` for what cannot be handed over.
+    """
+    limit = job["output_limit"]
+    tick = max(0.05, min(_LONGEST_TICK, ground.leash / 8))
+    full, over = _ticks(job.get("timeout"), tick)
+    environment, words = _environment(ground, dict(job), secrets)
+    stdin = job.get("stdin")
+    lines = [
+        b"M_limit=%d M_tail=%d M_tick=%.3f M_full=%d M_over=%.3f"
+        % (limit, limit // 2 + longest_secret, tick, full, over),
+        b"M_leash=%d M_drain=%d M_grace=%.3f"
+        % (math.ceil(ground.leash / tick), math.ceil(_DRAIN / tick), job["grace"]),
+        b"M_secret=%s M_fed=%s" % (b"1" if secrets else b"", b"" if stdin is None else b"1"),
+        b"M_feed() { %s\n}" % (b":" if stdin is None else _put(stdin)),
+        b"M_prepare() {\n%s\n}" % b" &&\n".join(_files(job)),
+        b"M_launch() {\n%s\n}" % b"\n".join([*_directory(job), environment, *_program(job, words)]),
+        b"M_start\n",
+    ]
+    return ground.opening(job["id"], digest) + b"\n".join(lines)
+
+
+def attach(ground: Ground, job_id: str, digest: str, has_secrets: bool) -> bytes:
+    """The program that waits for the end of a job that was started before."""
+    secret = b"M_secret=1\n" if has_secrets else b""
+    return ground.opening(job_id, digest) + secret + b"M_attach\n"
+
+
+def cancel(ground: Ground, job_id: str) -> bytes:
+    """The program that ends a job, or sees to it that it never starts."""
+    return ground.opening(job_id) + b"M_cancel\n"
+
+
+def rest(ground: Ground, job_id: str, out: int, err: int) -> bytes:
+    """The program that sends the output from these offsets on."""
+    return ground.opening(job_id) + b"M_rest %d %d\n" % (out + 1, err + 1)
+
+
+def ends(ground: Ground, job_id: str) -> bytes:
+    """The program that sends the last bytes of what was cut."""
+    return ground.opening(job_id) + b"M_ends\n"
+
+
+def look(ground: Ground) -> bytes:
+    """The program that says what the machine is."""
+    return ground.opening() + b"M_look\n"
+
+
+def greet(ground: Ground) -> bytes:
+    """The program that says what is needed for the first job, and makes the place where everything is kept."""
+    names = " ".join(
+        dict.fromkeys([*shells.every_program(), "setsid", "sha256sum", "shasum", "openssl", "python3"])
+    )
+    return ground.opening() + b"M_greet %s\n" % names.encode()
+
+
+def tail(base: str, job_id: str, out: int, err: int) -> bytes:
+    """The line for `LISTENING` that sends output as it comes, from these offsets on, until its input ends."""
+    place = quoted(f"{base}/jobs/{job_id}")
+    return (
+        b"cd %s && { : >_live; printf '\\n%%s\\ndata\\n' %s; echo %s >&2; tail -c +%d -f _out 2>/dev/null & a=$!;"
+        b" tail -c +%d -f _err >&2 2>/dev/null & b=$!; cat >/dev/null; kill $a $b; }\n"
+    ) % (place, quoted(OPENING.decode().strip()), quoted(MARK.decode().strip()), out + 1, err + 1)
+
+
+def keep(base: str) -> bytes:
+    """The line for `LISTENING` that takes a sign of life with each further line."""
+    return b'cd %s && while IFS= read -r n; do echo "$n" >lease; done\n' % quoted(base)
+
+
+def remove(base: str, job_ids: Sequence[str]) -> bytes:
+    """The program that removes what was kept of jobs that are over."""
+    names = b" ".join(quoted(f"jobs/{job_id}") for job_id in job_ids)
+    return b"cd %s && rm -rf -- %s\n" % (quoted(base), names)
+
+
+def leftovers(base: str) -> bytes:
+    """The program that names the jobs that have been over for more than a day."""
+    return b"cd %s && find jobs/*/_exit -prune -type f -mtime +0 2>/dev/null\n" % quoted(base)
+
+
+def _ticks(timeout: float | None, tick: float) -> tuple[int, float]:
+    """After how many ticks a shorter one is the last before the timeout, and its length."""
+    if timeout is None:
+        return -1, tick
+    full = int(timeout / tick)
+    return full, max(0.001, timeout - full * tick)
+
+
+def _put(text: str) -> bytes:
+    if "\0" not in text:
+        return b"M_put " + quoted(text)
+    escaped = text.replace("\\", "\\\\").replace("%", "%%").replace("\0", "\\000")
+    return b"printf " + quoted(escaped)
+
+
+def _files(job: Mapping[str, Any]) -> list[bytes]:
+    lines = [b"M_put %s >input.json" % quoted(launch.input_text(dict(job)))]
+    if job.get("script") is not None:
+        found = shells.files_for(job["shell"], job["file"], os.fsencode(job["script"]), job["env"])
+        for name, data in found:
+            lines.append(
+                b"%s >%s && chmod %o %s"
+                % (_put(os.fsdecode(data)), name.encode(), job["mode"], name.encode())
+            )
+    return lines
+
+
+def _directory(job: Mapping[str, Any]) -> list[bytes]:
+    workdir = job.get("workdir")
+    cwd = job.get("cwd") or workdir
+    if cwd is None:
+        return [b'cd "$M_job/work"']
+    is_inside = not os.path.isabs(cwd)
+    if is_inside and not workdir:
+        raise NotStarted("cwd", f"the working directory {cwd!r} must be an absolute path")
+    if is_inside:
+        cwd = f"{workdir}/{cwd}"
+    if "\0" in cwd:
+        raise NotStarted("refused", "the job holds text that the system cannot take: embedded null byte")
+    place = quoted(cwd)
+    return [
+        b"if ! cd -- %s 2>/dev/null; then" % place,
+        b"if ! [ -e %s ]; then M_refuse cwd_missing -; elif ! [ -d %s ]; then M_refuse cwd_file -; fi"
+        % (place, place),
+        b"M_refuse cwd_denied -\nfi",
+        *(_inside(workdir) if is_inside and workdir else ()),
+    ]
+
+
+def _inside(workdir: str) -> list[bytes]:
+    """That the directory which was entered is not outside of the workspace, whatever links lead there."""
+    return [
+        b"M_real=$(cd -- %s && pwd -P)" % quoted(workdir),
+        b'case $(pwd -P)/ in "$M_real"/*) ;; *) M_refuse cwd_outside - ;; esac',
+    ]
+
+
+def _environment(ground: Ground, job: dict[str, Any], secrets: Sequence[str]) -> tuple[bytes, list[bytes]]:
+    """The lines that make the script's environment, and words for `env` where a shell cannot set a variable."""
+    given = launch.environment_of(job, "", ground.node)
+    exported, words = [], []
+    for name, value in given.items():
+        if name in ("MUSTER_INPUT", "MUSTER_OUTPUT"):
+            exported.append(b'export %s="$M_job"/%s' % (name.encode(), quoted(value)))
+        elif _NAME.fullmatch(name) and name not in _SHELLS_OWN:
+            exported.append(b"export %s=%s" % (name.encode(), quoted(value)))
+        elif any(secret and secret in value for secret in secrets):
+            message = f"the variable {name} cannot be given a secret over SSH: use another name"
+            raise NotStarted("refused", message)
+        else:
+            words.append(quoted(f"{name}={value}"))
+    foreign = [
+        name
+        for name in dict.fromkeys(("OLDPWD", "SHLVL", *ground.variables))
+        if _NAME.fullmatch(name) and name not in launch.INHERITED and name not in given and name != "PWD"
+    ]
+    lines = [
+        b": ${PATH:=%s}; export PATH" % shells.SEARCH_PATH.encode(),
+        b"M_find env; M_env=$M_program" if words else b":",
+        b"{ unset %s; } 2>/dev/null" % " ".join(foreign).encode(),
+        b"{ %s\n} 2>/dev/null" % b"\n".join(exported),
+    ]
+    return b"\n".join(lines), words
+
+
+def _program(job: Mapping[str, Any], words: Sequence[bytes]) -> list[bytes]:
+    before = b'"$M_env" ' + b" ".join(words) + b" " if words else b""
+    argv = job.get("argv")
+    if argv is not None:
+        name, *rest = map(quoted, argv)
+        after = b"".join(b" " + word for word in rest)
+        return [
+            b"M_find %s" % name,
+            b"case $? in 1) M_refuse not_found 127 ;; 2) M_refuse not_executable 126 ;; esac",
+            b'M_become %s"$M_program"%s' % (before, after),
+        ]
+    shell = shells.shell_of(job["shell"])
+    if shell is None:
+        return [b"M_refuse no_shell -"]
+    found = b" || ".join(b"M_find %s" % quoted(program) for program in shell.programs)
+    after = b"".join(quoted(word) + b" " for word in shell.words)
+    file = shells.names_for(job["shell"], job["file"])[-1]
+    return [
+        b"%s || M_refuse no_shell -" % found,
+        b'M_become %s"$M_program" %s"$M_job"/%s' % (before, after, file.encode()),
+    ]
