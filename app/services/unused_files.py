@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +84,7 @@ def sweep(control: Control) -> Swept:
         for row in rows:
             store.delete(row.digest, before)
             number, size = number + 1, size + row.size
+        _disown(control, store, [row.digest for row in rows])
     _adopt(control, store, now)
     store.drop_partials(before)
     return Swept(number, size, gone)
@@ -148,3 +149,21 @@ def _adopt_some(control: Control, store: Blobs, digests: list[str], now: float) 
         with control.store.write() as connection:
             insert = sqlite_insert if connection.dialect.name == "sqlite" else postgres_insert
             connection.execute(insert(blobs).on_conflict_do_nothing(), rows)
+        _disown(control, store, [row["digest"] for row in rows])
+
+
+def _disown(control: Control, store: Blobs, digests: Collection[Any]) -> None:
+    """Delete the rows of these whose bytes are gone, so that whoever wants one is asked for it.
+
+    Somebody put such a blob, or took it for a lost one, while it was deleted. A directory keeps what is put then, S3
+    cannot: it has no deletion of what is still as old as it was.
+    """
+    with control.store.read() as connection:
+        query = select(blobs.c.digest, blobs.c.used_at).where(blobs.c.digest.in_(digests))
+        back = [(digest, used_at) for digest, used_at in connection.execute(query)]
+    there = store.has([digest for digest, _ in back]) if back else ()
+    for digest, used_at in back:
+        if digest not in there:
+            with control.store.write() as connection:
+                seen = (blobs.c.digest == digest) & (blobs.c.used_at == used_at)
+                connection.execute(delete(blobs).where(seen))

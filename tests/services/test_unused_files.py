@@ -27,6 +27,7 @@ from app.services.people import Person
 from app.services.roles import kept
 from app.settings import Settings
 from app.store import snapshots as rows
+from app.store.blobs.local import LocalBlobs
 from app.store.tables import (
     Artifact,
     Blob,
@@ -192,6 +193,30 @@ def test_bytes_that_were_put_again_meanwhile_stay(control: Control) -> None:
     age(control, "a")
     assert retention.prune(control).blobs == 1
     assert left(control) == {"a"}
+
+
+class Forgetful(LocalBlobs):
+    """Deletes as S3 does: what is put between the look at its age and the deletion goes too."""
+
+    def __init__(self, control: Control) -> None:
+        super().__init__(Path(control.settings.data_dir) / "blobs")
+        self.control = control
+
+    def delete(self, digest: str, before: float) -> None:
+        put(self.control, "a")
+        self._path(digest).unlink()
+
+
+def test_what_a_store_lost_while_it_was_put_is_asked_for_again(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(control, "a")
+    wait(control, 2 * DAY)
+    store = Forgetful(control)
+    monkeypatch.setattr(type(control.blobs), "open", lambda self, settings: store)
+    assert retention.prune(control).blobs == 1
+    assert left(control) == set()
+    assert blobs.missing(control, ADA, [NAMES["a"]]) == [NAMES["a"]]
 
 
 def test_a_store_that_is_away_holds_up_nothing_else(

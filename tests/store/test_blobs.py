@@ -6,9 +6,11 @@ import hashlib
 import io
 import os
 import random
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,24 @@ def test_what_was_put_comes_back(blobs: Blobs, content: bytes) -> None:
     assert list(blobs.every()) == [name]
     put(blobs, content)
     assert read(blobs, name) == content
+
+
+def test_what_is_put_while_it_is_deleted_stays(tmp_path: Path) -> None:
+    """The look at how old the file is and its removal are one step."""
+    store, other = LocalBlobs(tmp_path / "blobs"), LocalBlobs(tmp_path / "blobs")
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            for _ in range(1_000):
+                put(store, HELLO)
+                os.utime(tmp_path / "blobs" / NAME[:2] / NAME, (1, 1))
+                done = [pool.submit(put, store, HELLO), pool.submit(other.delete, NAME, time.time() - 60)]
+                for one in done:
+                    one.result()
+                assert store.size(NAME) == len(HELLO)
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_many_together(blobs: Blobs) -> None:

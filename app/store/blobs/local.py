@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -63,12 +64,9 @@ class LocalBlobs(Incoming):
 
     def delete(self, digest: str, before: float) -> None:
         path = self._path(digest)
-        with readable():
-            try:
-                if path.stat().st_mtime < before:
-                    path.unlink()
-            except FileNotFoundError:
-                return
+        with readable(), suppress(FileNotFoundError), self._held(fcntl.LOCK_EX):
+            if path.stat().st_mtime < before:
+                path.unlink()
 
     def every(self) -> Iterator[str]:
         with readable():
@@ -85,4 +83,16 @@ class LocalBlobs(Incoming):
             with suppress(FileExistsError):
                 os.mkdir(directory, 0o700)
             self._made.add(digest[:2])
-        os.replace(path, f"{directory}/{digest}")
+        with self._held(fcntl.LOCK_SH):
+            os.replace(path, f"{directory}/{digest}")
+
+    @contextmanager
+    def _held(self, how: int) -> Iterator[None]:
+        """Between the look at how old a file is and its removal nobody puts it anew. Opened each time: of threads with
+        one descriptor each would have what another one holds."""
+        lock = os.open(f"{self._root}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, how)
+            yield
+        finally:
+            os.close(lock)
