@@ -181,8 +181,9 @@ class FarTrees:
         kept = b""
         if is_id(execution):
             tree = quoted(f"trees/{execution}")
-            kept = b"if [ -d %s/files ]; then M_clear %s; mv %s/files %s && touch %s; fi\n" % (
-                *(work, tree, work, tree, tree),
+            # Its time is set before it is seen: another one that ends just then would take it for an old tree.
+            kept = b"if [ -d %s/files ]; then M_clear %s; touch %s/files && mv %s/files %s; fi\n" % (
+                *(work, tree, work, work, tree),
             )
         self._do(
             _OPEN
