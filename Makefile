@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # Where no bytecode may be written every process of ours compiles all of its sources at each start: half a second.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo up test test-all check format bench chaos simulate-long mutants schema pyz lock clean
+.PHONY: help setup demo up test test-again test-all check format bench chaos simulate-long mutants schema pyz lock clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -33,6 +33,9 @@ SIDE_BY_SIDE := -n $(AT_ONCE) --dist loadfile --no-loadscope-reorder
 
 test: setup  ## every test that starts its own parts: real broker, real workers; not the long ones, no chaos
 	@$(BIN)/pytest -q $(SIDE_BY_SIDE) -m "not chaos and not long"
+
+test-again: setup  ## what failed the last time, one after another
+	@$(BIN)/pytest -q --last-failed --last-failed-no-failures none -m "not chaos and not long"
 
 # What starts fleets runs once more with RabbitMQ as the broker.
 ON_RABBIT := tests/fleet tests/chaos tests/acceptance tests/cli
