@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 from fleet_api import Answer
-from fleet_processes import ROOT, wait_until
-from running import SOON, Running
+from fleet_processes import ROOT
+from running import Running
+from waiting import wait_until
 
 from app.engine.status import EXECUTION_OVER
 
@@ -52,7 +53,6 @@ def over(running: Running, id: str) -> dict[str, Any]:
     """The execution once it is over."""
     return wait_until(
         lambda: (found := running.execution(id))["status"] in EXECUTION_OVER and found,
-        LONG,
         lambda: (running.execution(id), running.units(id)),
     )
 
@@ -86,7 +86,7 @@ def question(running: Running, id: str) -> list[dict[str, Any]]:
         inbox = running.get("/automation/approvals?status=pending&limit=200").data["items"]
         return [one for one in inbox if one["execution"] == id]
 
-    return wait_until(found, SOON, lambda: running.execution(id))
+    return wait_until(found, lambda: running.execution(id))
 
 
 class Begun:

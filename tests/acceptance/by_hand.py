@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from running import MUSTER, Running
-
-ENDS_WITHIN = 40.0
+from waiting import PATIENCE
 
 
 class ByHand:
@@ -49,7 +48,7 @@ class ByHand:
     def end(self) -> int:
         """Waits for its end, or makes it; its exit code."""
         try:
-            return self.process.wait(ENDS_WITHIN)
+            return self.process.wait(PATIENCE)
         finally:
             self.process.kill()
             self.process.wait()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fleet_processes import wait_until
-from running import SOON, Running
+from running import Running
+from waiting import wait_until
 
 GATED = """\
 ref: acceptance.gated
@@ -80,7 +80,7 @@ class Gates:
         begun = self.running.post(f"/workflows/{ref}/execute", {"parameters": given})
         assert begun.status == 201, begun.data
         id = str(begun.data["id"])
-        wait_until(lambda: self.ran(gate) and not self._reported(id), SOON, lambda: self.running.units(id))
+        wait_until(lambda: self.ran(gate) and not self._reported(id), lambda: self.running.units(id))
         return id, gate
 
     def _reported(self, id: str) -> list[str]:
@@ -104,6 +104,6 @@ class Gates:
     def becomes(self, id: str, status: str) -> None:
         """Waits for a status, by which it is also found in the list."""
         running = self.running
-        wait_until(lambda: running.execution(id)["status"] == status, SOON, lambda: running.execution(id))
+        wait_until(lambda: running.execution(id)["status"] == status, lambda: running.execution(id))
         listed = running.get(f"/workflow-executions?status={status}&limit=200").data["items"]
         assert id in {one["id"] for one in listed}

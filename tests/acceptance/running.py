@@ -20,8 +20,9 @@ from typing import Any
 
 from fleet_api import ROLES, Caller
 from fleet_database import Database
-from fleet_processes import BIN, ROOT, Broker, kill_all_with, processes_with, wait_until
+from fleet_processes import BIN, ROOT, Broker, kill_all_with, processes_with
 from rabbit import ON_RABBIT, Rabbit
+from waiting import PATIENCE, wait_until
 
 SHIPPED = ROOT / "config" / "allowlist.yaml"
 GUIDE = ROOT / "docs" / "user" / "guides" / "workflows.md"
@@ -48,7 +49,7 @@ class Servers:
         """Starts or makes them; the settings that name them."""
         self._redis.part.start()
         self._rabbit.make()
-        wait_until(self._redis.answers, what="redis-server")
+        wait_until(self._redis.answers, "redis-server")
         return {
             "REDIS_URL": f"redis+socket://{self._redis.socket}",
             "CELERY_BROKER_URL": self._rabbit.url,
@@ -142,7 +143,7 @@ class Running(Caller):
             with suppress(ProcessLookupError):
                 self.up.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
-                self.up.wait(30)
+                self.up.wait(PATIENCE)
             assert self.up.stdout is not None
             self.up.stdout.close()
             self._errors.close()
@@ -235,7 +236,7 @@ class Running(Caller):
             done = self.muster("node", "enroll", name, *place)
             assert done.returncode == 0, done.stderr
             self._start_node(name, environment)
-        wait_until(lambda: set(names) <= self.online(), 60, lambda: self.log(*names))
+        wait_until(lambda: set(names) <= self.online(), lambda: self.log(*names))
 
     def home(self, name: str) -> Path:
         """The directory of a node that was enrolled by hand."""
@@ -288,8 +289,6 @@ class Running(Caller):
         self._nodes.pop(name).wait()
 
 
-SOON = 20.0
-"""Seconds: what comes at once on a quiet machine comes within these on a busy one."""
 MUSTER = (sys.executable, "-m", "app.cli.main")
 
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
-from fleet_processes import ROOT, processes_with, wait_until
+from fleet_processes import ROOT, processes_with
 from guide import examples, gist, section
-from running import GUIDE, SOON, WEB, Running
+from running import GUIDE, WEB, Running
+from waiting import wait_until
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(180)]
 
@@ -66,7 +67,7 @@ def test_S0_02_404_for_no_node_and_409_for_one_that_is_not_there(running: Runnin
     running.post("/nodes/web-3/drain", {"drain": False})
     running.enrol("gone-1", label="role=gone")
     running.kill("gone-1")
-    wait_until(lambda: "gone-1" not in running.online(), SOON)
+    wait_until(lambda: "gone-1" not in running.online())
     answer = running.execute("gone-1", command=["true"])
     assert (answer.status, answer.data["code"]) == (409, "node-offline")
     assert "hint" in answer.data
@@ -132,11 +133,11 @@ def test_S0_05_a_timeout_is_no_exit_code_and_leaves_no_process(running: Running)
         "echo begun; wait"
     )
     answer = running.execute("web-1", wait=0, script=script, timeout=1)
-    wait_until(lambda: len(list(processes_with(marker))) >= 4, SOON, "its processes")
+    wait_until(lambda: len(list(processes_with(marker))) >= 4, "its processes")
     found = running.get(f"/nodes/web-1/execute/{answer.data['execution']}?wait=30").data
     assert (found["status"], found["exit_code"], found["stdout"]) == ("timed_out", None, "begun\n")
     assert found["error"]["type"] == "timeout"
-    wait_until(lambda: not list(processes_with(marker)), SOON, "the end of its processes")
+    wait_until(lambda: not list(processes_with(marker)), "the end of its processes")
     # 143 is what a script may exit with; nothing was ended there.
     assert running.execute("web-1", script="exit 143", timeout=30).data["status"] == "failed"
     done = running.muster("exec", "web-1", "--timeout", "0.2", "--", "sleep", "60", role="operator")
@@ -242,15 +243,15 @@ def test_S0_09_no_ill_node_hides_the_others(running: Running) -> None:
         return [found[node] for node in of]
 
     everybody = {*(ill := ("dead-1", "still-1")), *WEB}
-    wait_until(lambda: {path.name for path in begun.iterdir()} == everybody, SOON, lambda: running.units(id))
-    wait_until(lambda: statuses(*ill) == ["running"] * 2, SOON, lambda: running.units(id))
+    wait_until(lambda: {path.name for path in begun.iterdir()} == everybody, lambda: running.units(id))
+    wait_until(lambda: statuses(*ill) == ["running"] * 2, lambda: running.units(id))
     running.kill("dead-1")
     running.signal("still-1", signal.SIGSTOP)
     gate.touch()
-    wait_until(lambda: statuses(*WEB) == ["succeeded"] * 3, SOON, lambda: running.units(id))
+    wait_until(lambda: statuses(*WEB) == ["succeeded"] * 3, lambda: running.units(id))
     assert statuses(*ill) == ["running"] * 2
     assert running.execution(id)["status"] == "running"
-    wait_until(lambda: running.execution(id)["status"] == "completed", 40, lambda: running.units(id))
+    wait_until(lambda: running.execution(id)["status"] == "completed", lambda: running.units(id))
     running.signal("still-1", signal.SIGCONT)
     result = running.execution(id)["output"]["a"]
     rows = {row["node_id"]: (row["status"], row["exit_code"], row["stdout"]) for row in result["results"]}
@@ -270,7 +271,7 @@ def test_S0_09_no_ill_node_hides_the_others(running: Running) -> None:
         ("failed", "node_offline"),
         ("succeeded", None),
     ]
-    wait_until(lambda: "still-1" in running.online(), SOON, lambda: running.log("still-1"))
+    wait_until(lambda: "still-1" in running.online(), lambda: running.log("still-1"))
     assert running.execute("still-1", command=["true"]).data["status"] == "succeeded"
 
 
@@ -365,7 +366,7 @@ def test_S0_13_a_node_comes_rests_and_goes(running: Running) -> None:
     gate = running.effects / "rest"
     held = running.execute("web-5", wait=0, script=f"until [ -e {gate} ]; do sleep 0.02; done; echo done")
     work = f"/nodes/web-5/execute/{held.data['execution']}"
-    wait_until(lambda: running.get(work).data["status"] == "running", SOON)
+    wait_until(lambda: running.get(work).data["status"] == "running")
     # drained: what runs goes on, nothing new comes
     assert running.post("/nodes/web-5/drain", {"drain": True}).data["state"] == "draining"
     assert running.execute("web-5", command=["true"]).data["code"] == "node-draining"

@@ -7,9 +7,9 @@ import json
 import urllib.request
 
 import pytest
-from fleet_processes import wait_until
 from guide import Example, examples, gist, sessions, settled
-from running import GUIDE, REMOTE_SHELL, SOON, WEB, Running
+from running import GUIDE, REMOTE_SHELL, WEB, Running
+from waiting import wait_until
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(180)]
 
@@ -60,4 +60,4 @@ def test_S0_13_flower_shows_the_nodes_and_whose_password_it_wants(running: Runni
             found = json.load(answer)
         return {name.partition("@")[0] for name, is_online in found.items() if is_online}
 
-    wait_until(lambda: {f"node-{node}" for node in WEB} <= seen(), SOON, "three nodes")
+    wait_until(lambda: {f"node-{node}" for node in WEB} <= seen(), "three nodes")

@@ -17,9 +17,10 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from by_hand import ByHand, health, token, typed
-from fleet_processes import ROOT, processes_with, wait_until
+from fleet_processes import ROOT, processes_with
 from guide import Example, examples, gist
-from running import GUIDE, SOON, Running
+from running import GUIDE, Running
+from waiting import wait_until
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(180)]
 
@@ -191,7 +192,7 @@ def test_S1_05_its_health_port_has_no_time_for_the_idle_and_the_strange(agents: 
         assert health(agents.told["agent-1"]["health"])[0] == 200
         began = time.monotonic()
         assert silent.recv(1) == b""
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 60
 
 
 def test_S1_05_a_worker_that_is_gone_is_seen_and_started_again(agents: Agents) -> None:
@@ -200,12 +201,12 @@ def test_S1_05_a_worker_that_is_gone_is_seen_and_started_again(agents: Agents) -
     os.kill(worker, signal.SIGSTOP)
     try:
         # Heartbeats come every second, and three may be missing.
-        wait_until(lambda: health(told["health"])[1]["failing"] == ["heartbeat"], SOON)
+        wait_until(lambda: health(told["health"])[1]["failing"] == ["heartbeat"])
         assert health(told["health"])[0] == 503
     finally:
         os.kill(worker, signal.SIGKILL)
-    wait_until(lambda: "it is started again" in agents.nodes["agent-2"].said(), SOON)
-    wait_until(lambda: health(told["health"])[0] == 200, SOON)
+    wait_until(lambda: "it is started again" in agents.nodes["agent-2"].said())
+    wait_until(lambda: health(told["health"])[0] == 200)
 
 
 def test_S1_05_the_port_is_50051_unless_it_is_said_and_a_taken_one_is_told(agents: Agents) -> None:
@@ -248,10 +249,10 @@ def test_S1_05_two_nodes_with_one_address_are_both_named(agents: Agents) -> None
     other = ByHand(running, "agent-3", *place, "--token-file", str(token(running, "agent-3")))
     try:
         other.ready()
-        wait_until(lambda: running.get("/nodes/agent-3").data["address"] == ADDRESSES["agent-1"], SOON)
+        wait_until(lambda: running.get("/nodes/agent-3").data["address"] == ADDRESSES["agent-1"])
         text = "tasks: [{name: one, action: core.noop, on_success: two}, {name: two, action: core.shell, "
         text += 'delegate_to: {address: "localhost:50051"}, input: {command: echo}}]'
-        wait_until(lambda: run(running, text)[1][-1]["error"], SOON)
+        wait_until(lambda: run(running, text)[1][-1]["error"])
         error = run(running, text)[1][-1]["error"]
         assert error["type"] == "ambiguous_node"
         assert "agent-1, agent-3" in error["message"]
@@ -267,7 +268,7 @@ def begin_and_wait(running: Running, node: str, command: str) -> str:
     """An execution whose one script runs on a node."""
     task = {"name": "one", "action": "core.shell", "delegate_to": node, "input": {"command": command}}
     id = str(running.begin(task)["id"])
-    wait_until(lambda: running.units(id)[0]["status"] == "running", SOON, lambda: running.units(id))
+    wait_until(lambda: running.units(id)[0]["status"] == "running", lambda: running.units(id))
     return id
 
 
@@ -279,9 +280,9 @@ def test_S1_05_ctrl_c_lets_scripts_end_and_again_cancels_them(running: Running) 
     directory = node.ready()["dir"]
     first = begin_and_wait(running, "agent-4", f"until test -e {gate}; do sleep 0.05; done; echo whole")
     node.interrupt()
-    wait_until(lambda: "scripts that run: 1" in node.said(), SOON)
+    wait_until(lambda: "scripts that run: 1" in node.said())
     # It takes no more: control is told at once that it has no slots.
-    wait_until(lambda: running.get("/nodes/agent-4").data["slots"] == 0, SOON)
+    wait_until(lambda: running.get("/nodes/agent-4").data["slots"] == 0)
     late = str(
         running.begin(
             {
@@ -294,20 +295,20 @@ def test_S1_05_ctrl_c_lets_scripts_end_and_again_cancels_them(running: Running) 
     )
     gate.touch()
     assert node.end() == 0
-    found = wait_until(lambda: (found := running.execution(first))["status"] == "completed" and found, SOON)
+    found = wait_until(lambda: (found := running.execution(first))["status"] == "completed" and found)
     assert found["output"]["one"]["stdout"] == "whole"
     assert list(processes_with(directory)) == []
     # What came too late waits for the node, and a script is cancelled by the second Ctrl-C.
     assert running.units(late)[0]["status"] == "queued"
     node = ByHand(running, "agent-4", "-p", "0")
     node.ready()
-    wait_until(lambda: running.execution(late)["status"] == "completed", SOON, lambda: running.units(late))
+    wait_until(lambda: running.execution(late)["status"] == "completed", lambda: running.units(late))
     second = begin_and_wait(running, "agent-4", "sleep 60")
     node.interrupt()
-    wait_until(lambda: "scripts that run: 1" in node.said(), SOON)
+    wait_until(lambda: "scripts that run: 1" in node.said())
     node.interrupt()
     assert node.end() == 0
-    wait_until(lambda: running.execution(second)["status"] == "failed", SOON, lambda: running.units(second))
+    wait_until(lambda: running.execution(second)["status"] == "failed", lambda: running.units(second))
     assert running.units(second)[0]["error"]["type"] == "cancelled"
     assert list(processes_with(directory)) == []
     remove(running, "agent-4")

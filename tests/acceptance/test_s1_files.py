@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fleet_processes import wait_until
 from guide import Example, examples, gist
-from running import GUIDE, MUSTER, SOON, Running
+from running import GUIDE, MUSTER, Running
+from waiting import wait_until
 
 from app.cli.client import Client
 from app.cli.failures import ApiProblem
@@ -307,7 +307,7 @@ def test_S1_08_the_directory_is_fresh_and_private(running: Running, tmp_path: Pa
     directories = [said.splitlines()[0] for said in seen]
     assert len(set(directories)) == 4
     assert [said.splitlines()[1:] for said in seen] == [["700", "old.txt", "src"]] * 4
-    wait_until(lambda: not any(Path(one).exists() for one in directories), SOON)
+    wait_until(lambda: not any(Path(one).exists() for one in directories))
 
 
 GUIDE_OF_FILES = GUIDE.with_name("files.md")

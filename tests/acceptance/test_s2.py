@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
-from fleet_processes import ROOT, wait_until
-from running import SOON, WEB, Running
+from fleet_processes import ROOT
+from running import WEB, Running
+from waiting import wait_until
 
 from app.services.features import FEATURES
 
@@ -201,12 +202,12 @@ def test_S2_09_every_host_has_a_row_from_the_first_moment(running: Running) -> N
     assert begun.status == 201, begun.data
     assert {row["status"] for row in begun.data["hosts"]} <= {"queued", "running"}
     path = f"{EXECUTIONS}/{begun.data['id']}"
-    wait_until(lambda: running.get(path).data["status"] == "running", SOON)
+    wait_until(lambda: running.get(path).data["status"] == "running")
     rows = hosts(running.get(path).data)
     assert set(rows) == set(WEB)
     assert sorted(row["status"] for row in rows.values()) == ["queued", "queued", "running"]
     gate.touch()
-    wait_until(lambda: running.get(path).data["status"] == "failed", 60)
+    wait_until(lambda: running.get(path).data["status"] == "failed")
     for row in running.get(path).data["hosts"]:
         assert (row["status"], row["return_code"], row["stdout"], row["stderr"]) == (
             "failed",
@@ -248,9 +249,9 @@ def test_S2_11_executions_are_listed_cancelled_and_tried_again_where_they_failed
     save(running, "endless", "echo begun; exec sleep 300\n")
     begun = running.post(f"{SCRIPTS}/endless/execute", {"host_ids": ["web-1", "web-2"]}).data
     path = f"{EXECUTIONS}/{begun['id']}"
-    wait_until(lambda: {row["status"] for row in running.get(path).data["hosts"]} == {"running"}, SOON)
+    wait_until(lambda: {row["status"] for row in running.get(path).data["hosts"]} == {"running"})
     assert running.post(f"{path}/cancel", {"reason": "enough"}).status == 202
-    wait_until(lambda: running.get(path).data["status"] == "cancelled", SOON)
+    wait_until(lambda: running.get(path).data["status"] == "cancelled")
     assert {row["status"] for row in running.get(path).data["hosts"]} == {"cancelled"}
     mended = running.effects / "mended"
     counted = running.effects / "counted"
@@ -260,7 +261,7 @@ def test_S2_11_executions_are_listed_cancelled_and_tried_again_where_they_failed
     assert found["status"] == "failed"
     mended.touch()
     assert running.post(f"{EXECUTIONS}/{found['id']}/retry", {"reason": "mended"}).status == 202
-    wait_until(lambda: running.get(f"{EXECUTIONS}/{found['id']}").data["status"] == "succeeded", SOON)
+    wait_until(lambda: running.get(f"{EXECUTIONS}/{found['id']}").data["status"] == "succeeded")
     assert sorted(Path(counted).read_text().split()) == ["web-1", "web-2", "web-2", "web-3"]
     assert running.post(f"{EXECUTIONS}/{found['id']}/retry", {}).status == 409
 

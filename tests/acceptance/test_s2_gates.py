@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from begun import over
-from fleet_processes import wait_until
 from gated import Saved
-from running import SOON, Running
+from running import Running
 from sqlalchemy import select, update
+from waiting import wait_until
 
 from app.services.control import Control
 from app.settings import Settings
@@ -61,7 +61,7 @@ class Guarded:
 
     def becomes(self, id: str, word: str) -> None:
         wait_until(
-            lambda: self.word(id) == word, SOON, lambda: self.running.get(f"/automation/executions/{id}").data
+            lambda: self.word(id) == word, lambda: self.running.get(f"/automation/executions/{id}").data
         )
 
     def ran_on(self) -> list[str]:
@@ -178,7 +178,7 @@ def test_S2_16_a_change_in_the_database_behind_the_approval_does_not_run(
     assert running.post("/nodes/web-1/drain", {"drain": True}).status == 200
     id, question = guarded.ask("web-1")
     assert guarded.decide(question, "approve").status == 200
-    wait_until(lambda: running.units(id)[0]["status"] == "queued", SOON, lambda: running.units(id))
+    wait_until(lambda: running.units(id)[0]["status"] == "queued", lambda: running.units(id))
     with guarded.control.store.write() as connection:
         mine = tasks.c.execution == id
         given = connection.execute(select(tasks.c.input).where(mine)).scalar_one()

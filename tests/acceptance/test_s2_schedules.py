@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from fleet_processes import wait_until
 from running import Running
 from sqlalchemy import insert
+from waiting import wait_until
 
 from app.store.db import Store
 from app.store.tables import Script, ScriptVersion, table
@@ -113,11 +113,11 @@ def test_S2_18_it_fires_as_its_time_comes_tells_of_it_and_is_disabled_in_place(s
         found = scripted.get("/automation/schedules/minutely").data
         return found if found["last_status"] in ("succeeded", "failed") else None
 
-    found = wait_until(over, MINUTE, lambda: scripted.get("/automation/schedules/minutely").data)
+    found = wait_until(over, lambda: scripted.get("/automation/schedules/minutely").data)
     paused = scripted.muster("schedule", "pause", "minutely", role="operator")
     assert (paused.returncode, paused.stdout) == (0, "schedule=minutely paused\n")
     assert (found["last_status"], found["last_reason"]) == ("succeeded", "")
-    assert 0 <= (datetime.fromisoformat(found["last_run"]) - datetime.fromisoformat(due)).total_seconds() < 20
+    assert 0 <= (datetime.fromisoformat(found["last_run"]) - datetime.fromisoformat(due)).total_seconds() < 55
     ticks = scripted.get("/automation/schedules/minutely/history").data["items"]
     assert [(one["fire_time"], one["status"], one["execution"]) for one in ticks] == [
         (due, "fired", found["last_execution"])

@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "flows"))
 
-from fleet_processes import wait_until
 from site_of_flows import WORKFLOW, Door, Site, programs
 from sshd import Sshd, make_key
 
@@ -309,7 +309,7 @@ def test_001_3_INT_009_a_cleanup_that_fails_is_logged_only(
 def test_001_3_INT_010_and_S3_12_the_timeout_ends_it_there(site: Site) -> None:
     (result,) = site.run("asyncssh", [site.flow(0, sleep=100)], timeout=1)
     assert result.error == {"type": "timeout", "message": "timed out after 1s"}
-    wait_until(lambda: not site.running(), 10, "it is gone on its host")
+    wait_until(lambda: not site.running(), "it is gone on its host")
 
 
 def test_001_3_INT_011_a_network_that_fails_is_tried_again(site: Site) -> None:

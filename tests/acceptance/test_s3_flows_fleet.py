@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "flows"))
 
 from fleet import Fleet
-from fleet_processes import BIN, wait_until
+from fleet_processes import BIN
 from site_of_flows import Site
 from sshd import Sshd
 
@@ -72,7 +73,7 @@ def flowing(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fl
     environment = {"MUSTER_FLOW_BASEFILES": str(dist), "MUSTER_FLOW_SSH_CONFIG": str(site.config)}
     with Fleet(("local",), **environment) as fleet:
         fleet.worker_of_calls()
-        wait_until(lambda: " ready." in fleet.log("io", 100_000), 20, lambda: fleet.log("io"))
+        wait_until(lambda: " ready." in fleet.log("io", 100_000), lambda: fleet.log("io"))
         yield fleet
 
 
@@ -80,7 +81,7 @@ def _output(fleet: Fleet, site: Site, strategy: str, method: str = "auto") -> An
     text = NESTED.replace("STRATEGY", strategy).replace("METHOD", method)
     text = text.replace("HOSTS", ", ".join(site.hosts)).replace("WORKDIR", str(site.workdir / strategy))
     execution = fleet.submit(text)
-    row = fleet.wait_for(execution, 90)
+    row = fleet.wait_for(execution)
     assert row.status == "completed", fleet.story(execution)
     return row.output, fleet.jobs(execution, "bad")
 
@@ -108,7 +109,7 @@ def test_001_3_E2E_001_and_S3_01_a_block_over_ssh_comes_to_what_a_local_one_does
     assert output == EXPECTED
     assert job.error["host"] == site.hosts[1]
     assert "attempt" in job.result["stderr"]
-    wait_until(lambda: not _left(site), 20, lambda: _left(site))
+    wait_until(lambda: not _left(site), lambda: _left(site))
 
 
 def test_001_3_E2E_002_and_S3_15_the_same_by_gnu_parallel(
@@ -116,4 +117,4 @@ def test_001_3_E2E_002_and_S3_15_the_same_by_gnu_parallel(
 ) -> None:
     assert _output(flowing, site, "remote", "parallel")[0] == EXPECTED
     assert "go by GNU Parallel" in flowing.log("io", 100_000)
-    wait_until(lambda: not _left(site), 20, lambda: _left(site))
+    wait_until(lambda: not _left(site), lambda: _left(site))

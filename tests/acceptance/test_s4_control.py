@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from begun import descendants, graph, log, over, question, statuses
-from fleet_processes import processes_with, wait_until
+from fleet_processes import processes_with
 from gates import GATED, Gates
-from running import SOON
+from waiting import wait_until
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(180)]
 
@@ -26,7 +26,7 @@ def test_S4_20_an_execution_goes_through_its_states(gates: Gates) -> None:
     gates.becomes(id, "waiting")
     (asked,) = question(running, id)
     assert running.post(f"/automation/approvals/{asked['id']}/approve", {}, "approver").status == 200
-    wait_until(lambda: gates.ran(gate), SOON, lambda: running.units(id))
+    wait_until(lambda: gates.ran(gate), lambda: running.units(id))
     gates.becomes(id, "running")
     assert gates.ask(id, "pause").data["status"] == "pausing"
     gates.becomes(id, "pausing")

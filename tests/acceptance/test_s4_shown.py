@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import yaml
 from begun import graph, over, question, statuses
-from fleet_processes import ROOT, after, wait_until
-from running import SOON, WEB, Running
+from fleet_processes import ROOT, after
+from running import WEB, Running
 from stubs import install
+from waiting import wait_until
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(180)]
 
@@ -158,7 +159,7 @@ def waiting(stage: Stage, ref: str) -> str:
     """A deployment to all of the nodes that is in the middle of its loop: web-1 is being installed, and waits."""
     id = stage.begin(ref, version="1.4 deploy waits", hosts=list(WEB))
     stage.say(id, "approve")
-    wait_until(lambda: "deploy web-1" in stage.ran(id), SOON, lambda: stage.running.units(id))
+    wait_until(lambda: "deploy web-1" in stage.ran(id), lambda: stage.running.units(id))
     return id
 
 
@@ -171,7 +172,7 @@ def test_a_pause_in_mid_loop_holds_the_rest_until_the_resume(stage: Stage) -> No
     assert running.muster("execution", "pause", id, "--reason", "lunch", role="operator").returncode == 0
     assert running.execution(id)["status"] == "pausing"
     stage.file(id, "go").touch()
-    wait_until(lambda: running.execution(id)["status"] == "paused", SOON, lambda: running.units(id))
+    wait_until(lambda: running.execution(id)["status"] == "paused", lambda: running.units(id))
     wait_until(after(1.5))
     assert stage.ran(id) == ["build local", "deploy web-1"]
     assert deployed(stage, id)[0] == ("web-1", "succeeded")

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from begun import MEASURED, descendants, over, seconds
 from desk import Office
-from fleet_processes import after, wait_until
+from fleet_processes import after
 from gates import Gates
 from prometheus_client.parser import text_string_to_metric_families
-from running import SOON, WEB, Running
+from running import WEB, Running
+from waiting import wait_until
 
 from app.compiler.plan import Plan
 from app.language import expressions, template_syntax
@@ -54,7 +55,7 @@ def at_rest(running: Running) -> Figures:
         wait_until(after(2.5))
         return counted() == before
 
-    wait_until(same, 60, counted)
+    wait_until(same, counted)
     return figures(running)
 
 
@@ -92,7 +93,7 @@ def test_S4_31_metrics(running: Running) -> None:
         whole = {name: value for name, value in grown().items() if name.startswith(ours)}
         return {name: value for name, value in whole.items() if "_bucket" not in name and "_sum" not in name}
 
-    wait_until(lambda: counted() == expected, SOON, counted)
+    wait_until(lambda: counted() == expected, counted)
     took = seconds(first, "created_at", "ended_at")
     assert grown()["muster_execution_duration_seconds_sum completed"] == pytest.approx(took, abs=0.01)
     assert took > 0.3
@@ -111,9 +112,7 @@ def test_S4_31_the_depth_of_a_queue(running: Running) -> None:
             "input": {"command": script},
         }
     )["id"]
-    wait_until(
-        lambda: figures(running).get("muster_queue_jobs web-3 queued") == 3, SOON, lambda: figures(running)
-    )
+    wait_until(lambda: figures(running).get("muster_queue_jobs web-3 queued") == 3, lambda: figures(running))
     assert figures(running)["muster_queue_oldest_seconds web-3 queued"] < seconds_since(running, id)
     gate.touch()
     assert over(running, id)["status"] == "completed"
@@ -146,7 +145,7 @@ def test_S4_31_one_trace_through_all_tasks(gates: Gates) -> None:
     def told() -> dict[str, list[str]]:
         return {name: [line["task"] for line in lines(running, name) if line["job"]] for name in expected}
 
-    wait_until(lambda: told() == expected, SOON, told)
+    wait_until(lambda: told() == expected, told)
     ends = [(line["execution"], line["status"]) for line in lines(running, "control") if line["status"]]
     assert ends == [(child, "completed"), (begun.data["id"], "completed")]
 

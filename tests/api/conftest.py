@@ -21,6 +21,7 @@ import migrated
 import pytest
 import redis
 from sqlalchemy import create_engine, delete, make_url, text
+from waiting import PATIENCE
 
 from app.store import migrate
 from app.store.db import Store
@@ -86,7 +87,7 @@ def redis_url() -> Iterator[str]:
     )
     url = f"redis+socket://{socket}"
     client = connect(url)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             client.ping()

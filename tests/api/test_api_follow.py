@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from api_world import World
+from waiting import PATIENCE, wait_until
 from werkzeug.test import TestResponse
 
-from app.api.live import PATIENCE
+from app.api import live as live_output
 from app.transport.output import OutputWriter, connect
 
 SLEEP = "tasks: [{name: greet, action: core.shell, input: {command: [uptime]}}]"
-ENDS_WITHIN = 20.0
 
 
 @pytest.fixture
@@ -63,14 +63,11 @@ class Following:
         self.messages.append(fields)
 
     def until(self, condition: Any) -> None:
-        deadline = time.monotonic() + ENDS_WITHIN
-        while not condition(self):
-            assert time.monotonic() < deadline, self.messages
-            threading.Event().wait(0.01)
+        wait_until(lambda: condition(self), lambda: self.messages)
 
     def end(self) -> list[dict[str, Any]]:
         """Every message, once the last one is there."""
-        self._thread.join(ENDS_WITHIN)
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive(), self.messages
         self.answer.close()
         assert self.messages[-1]["event"] == "end"
@@ -226,4 +223,4 @@ def test_a_job_that_wrote_nothing_keeps_nobody_waiting(live: World) -> None:
     live.end(execution, job, stdout=None)
     began = time.monotonic()
     following.end()
-    assert time.monotonic() - began < PATIENCE
+    assert time.monotonic() - began < live_output.PATIENCE

@@ -16,7 +16,8 @@ from contextlib import suppress
 
 import pytest
 from fleet import Fleet
-from fleet_processes import after, wait_until
+from fleet_processes import after
+from waiting import wait_until
 
 from app.services.resolve import resolve
 

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from waiting import PATIENCE
+
 Handler = Callable[["Request"], None]
 
 EXECUTIONS = "/api/v1/workflow-executions"
@@ -46,7 +48,7 @@ class Request(BaseHTTPRequestHandler):
             data = chunk.encode()
             self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
         if then_hang:
-            self.server.released.wait(20)
+            self.server.released.wait(PATIENCE)
         self.close_connection = True
 
     def hang_up(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from speaking_server import EVENTS, EXECUTIONS, GOOD, Request, Server, event, started
+from waiting import PATIENCE
 
 from app.cli.connection import read_client_file
 from app.cli.main import main
@@ -253,5 +254,5 @@ def test_output_is_out_at_once_for_a_pipe(server: Server, capfd: pytest.CaptureF
     started(server)
     server.routes["GET", EVENTS] = lambda request: request.stream([event("end", {"status": "completed"})])
     server.released.set()
-    thread.join(10)
+    thread.join(PATIENCE)
     assert codes == [0]

@@ -12,12 +12,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE, wait_until
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(400)]
 
@@ -48,13 +49,6 @@ def environment(**more: str) -> dict[str, str]:
 
 def command(*args: str) -> list[str]:
     return [sys.executable, "-m", "app.cli.main", *args]
-
-
-def wait_for(what: Callable[[], object], seconds: float = 90.0) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.05)
 
 
 def processes_of(directory: Path) -> dict[int, str]:
@@ -109,7 +103,7 @@ class Up:
 
     def end(self, number: int = signal.SIGINT) -> int:
         self.process.send_signal(number)
-        return self.process.wait(60)
+        return self.process.wait(PATIENCE)
 
     def said(self) -> str:
         self.errors.seek(0)
@@ -143,7 +137,7 @@ def up(data: Path, *args: str) -> Iterator[Up]:
         assert one.process.stdout is not None
         one.process.stdout.close()
         one.errors.close()
-        wait_for(lambda: not processes_of(data))
+        wait_until(lambda: not processes_of(data))
 
 
 def run_sleeper(one: Up, tmp_path: Path) -> tuple[int, int, str]:
@@ -152,7 +146,7 @@ def run_sleeper(one: Up, tmp_path: Path) -> tuple[int, int, str]:
     parameter = f"pid={tmp_path / 'pid'}"
     done = one.muster("run", str(tmp_path / "sleeper.yaml"), "-p", parameter, "--no-follow", "--json")
     assert done.returncode == 0, done
-    wait_for((tmp_path / "pid").exists)
+    wait_until((tmp_path / "pid").exists)
     first, second = (int(word) for word in (tmp_path / "pid").read_text().split())
     return first, second, json.loads(done.stdout)["id"]
 
@@ -184,13 +178,13 @@ def test_a_fleet_comes_up_works_and_goes_down(tmp_path: Path) -> None:
         ]
         for pid in victims:
             os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: "control ended (killed by SIGKILL); it is started again" in one.said())
-        wait_for(lambda: one.muster("node", "list").returncode == 0)
+        wait_until(lambda: "control ended (killed by SIGKILL); it is started again" in one.said())
+        wait_until(lambda: one.muster("node", "list").returncode == 0)
 
         script, its_child, execution = run_sleeper(one, tmp_path)
         assert {script, its_child} <= processes_of(data).keys()
         # Counted by the API's own process, and carried to Redis.
-        wait_for(lambda: "muster_executions_created_total 1.0" in one.metrics())
+        wait_until(lambda: "muster_executions_created_total 1.0" in one.metrics())
         told = one.metrics()
         assert {"muster_redis_up 1.0", 'muster_queue_messages{queue="node.web-1"} 0.0'} <= told
         assert {"muster_tick_seconds_count", "muster_tick_lag_seconds"} <= {line.split()[0] for line in told}
@@ -201,7 +195,7 @@ def test_a_fleet_comes_up_works_and_goes_down(tmp_path: Path) -> None:
     # The data stays: the next start knows the execution, and learns from the node how its script ended.
     with up(data, "--nodes", "web-1,web-2") as one:
         assert one.ready.startswith("ready "), one.said()
-        wait_for(
+        wait_until(
             lambda: (
                 json.loads(one.muster("execution", "show", execution, "--json").stdout)["status"] == "failed"
             )
@@ -220,8 +214,8 @@ def test_a_killed_supervisor_leaves_nothing(tmp_path: Path) -> None:
         assert sockets.exists()
         run_sleeper(one, tmp_path)
         one.process.kill()
-        wait_for(lambda: not processes_of(data), 30)
-        wait_for(lambda: not sockets.exists())
+        wait_until(lambda: not processes_of(data))
+        wait_until(lambda: not sockets.exists())
 
 
 def test_the_demo(tmp_path: Path) -> None:
@@ -256,7 +250,7 @@ def test_a_demo_that_is_interrupted(tmp_path: Path) -> None:
                 break
         process.send_signal(signal.SIGINT)
         rest = lines.read()
-    assert process.wait(60) == 130, rest
+    assert process.wait(PATIENCE) == 130, rest
     assert "nothing is left running" in rest
     assert list(tmp_path.iterdir()) == []
     assert not processes_of(tmp_path)

@@ -21,15 +21,14 @@ from typing import Any
 import yaml
 from fleet import Fleet
 from fleet_api import Api
-from fleet_processes import Part, wait_until
+from fleet_processes import Part
 from sqlalchemy import select
+from waiting import wait_until
 
 from app.store.tables import Base
 
 WORKFLOWS: dict[str, str] = yaml.safe_load((Path(__file__).parent / "canary.yaml").read_text())
 NODES = ("local", "web-1", "web-2")
-SOON = 90.0
-"""Seconds, on a machine that is busy with other tests."""
 
 
 def needles(value: str) -> list[bytes]:
@@ -127,7 +126,7 @@ def running() -> Iterator[Mine]:
         fleet.keeper.add(Part("flower", command, environment, fleet.directory / "flower.log"))
         found = Mine(fleet, api, server, f"CANARY-{random.token_hex(16)}", f"CANARY-{random.token_hex(16)}")
         _prepare(found)
-        wait_until(lambda: _flower(found, "/api/tasks") is not None, 60, lambda: fleet.log("flower"))
+        wait_until(lambda: _flower(found, "/api/tasks") is not None, lambda: fleet.log("flower"))
         yield found
     server.shutdown()
     server.server_close()

@@ -21,9 +21,10 @@ from typing import Any
 
 from bare_path import KSH, path_without
 from fleet_database import Database
-from fleet_processes import BIN, Broker, Keeper, Part, kill_all_with, wait_until
+from fleet_processes import BIN, Broker, Keeper, Part, kill_all_with
 from rabbit import ON_RABBIT, Rabbit, rabbitmqctl
 from sqlalchemy import insert, select
+from waiting import wait_until
 
 from app.compiler.build import build
 from app.engine.status import EXECUTION_OVER, UNKNOWN
@@ -113,7 +114,7 @@ class Fleet:
         rotation.ensure(Control(Settings(data_dir=str(self.directory)), self.store))
         for name in self.names:
             self._enrol(name, installed)
-        wait_until(self.broker.answers, what="redis-server")
+        wait_until(self.broker.answers, "redis-server")
         if self.redis_url is not None:
             self._workers_url = self.redis_url(self.directory)
         broker = self.own("api").get("CELERY_BROKER_URL", self.url)
@@ -175,12 +176,10 @@ class Fleet:
             path_without(KSH, bare)
         return str(bare) if name in ("local", "web-3") else f"{shells}{os.pathsep}{os.environ['PATH']}"
 
-    def wait_ready(self, seconds: float = 60.0) -> None:
+    def wait_ready(self) -> None:
         """Control has heard every node since this was called: then it consumes, and so do they."""
         since = time.time()
-        wait_until(
-            lambda: not self.unheard(since), seconds, lambda: "\n".join(map(self.log, self.unheard(since)))
-        )
+        wait_until(lambda: not self.unheard(since), lambda: "\n".join(map(self.log, self.unheard(since))))
 
     def unheard(self, since: float) -> list[str]:
         """Nodes without a heartbeat since a Unix time."""
@@ -228,7 +227,7 @@ class Fleet:
 
     def second_control(self) -> None:
         part = self._celery("control-2", "workers.control", "worker", MUSTER_CONTROL_NAME="control-2")
-        wait_until(lambda: self._is_connected("control-2"), 60, lambda: self.log(part.name))
+        wait_until(lambda: self._is_connected("control-2"), lambda: self.log(part.name))
 
     def _is_connected(self, worker: str) -> bool:
         """Whether a worker of this name talks to the broker."""
@@ -268,14 +267,14 @@ class Fleet:
     def cancel(self, execution: str, *, forced: bool = False) -> str:
         return cancelling.cancel(self.control, execution, "ada", forced=forced)
 
-    def wait_for(self, execution: str, seconds: float = 30.0) -> Any:
+    def wait_for(self, execution: str) -> Any:
         """The execution's row once it is over."""
-        return wait_until(lambda: self._over(execution), seconds, lambda: self.story(execution))
+        return wait_until(lambda: self._over(execution), lambda: self.story(execution))
 
-    def wait_all(self, ids: Iterable[str], seconds: float = 60.0) -> dict[str, str]:
+    def wait_all(self, ids: Iterable[str]) -> dict[str, str]:
         """The status of each once every one is over, or waits with a job that is unknown."""
         wanted = list(ids)
-        open_ = wait_until(lambda: not self._open(wanted) or None, seconds, lambda: self._stories(wanted))
+        open_ = wait_until(lambda: not self._open(wanted) or None, lambda: self._stories(wanted))
         assert open_
         with self.store.read() as connection:
             found = connection.execute(select(executions.c.id, executions.c.status))
@@ -321,11 +320,10 @@ class Fleet:
         found = self.jobs(execution, task)
         return max(found, key=lambda row: row.attempt) if found else None
 
-    def job_is(self, execution: str, task: str, *statuses: str, seconds: float = 30.0) -> Any:
+    def job_is(self, execution: str, task: str, *statuses: str) -> Any:
         """Waits until a task's job has one of the statuses."""
         return wait_until(
             lambda: (row := self.job(execution, task)) and row.status in statuses and row,
-            seconds,
             lambda: f"{task} {statuses}: {self.story(execution)}",
         )
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleet import Fleet, free_port
-from fleet_processes import BIN, Part, wait_until
+from fleet_processes import BIN, Part
+from waiting import wait_until
 
 from app.services import people
 
@@ -105,7 +106,7 @@ class Api(Caller):
         command += ["--worker-class", "gthread", "--threads", "16", "--timeout", "60", "--no-control-socket"]
         log = fleet.directory / "api.log"
         fleet.keeper.add(Part("api", command, fleet.environment(), log))
-        wait_until(self._answers, 60, lambda: fleet.log("api"))
+        wait_until(self._answers, lambda: fleet.log("api"))
 
     def _answers(self) -> bool:
         try:

@@ -22,7 +22,8 @@ from typing import Any
 
 import yaml
 from fleet_database import Database
-from fleet_processes import BIN, ROOT, Keeper, Part, kill_all_with, wait_until
+from fleet_processes import BIN, ROOT, Keeper, Part, kill_all_with
+from waiting import wait_until
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -106,9 +107,7 @@ class Containers:
         service = self.services[name]
         for other, wanted in service.get("depends_on", {}).items():
             if wanted["condition"] == "service_healthy" and other != ELSEWHERE:
-                wait_until(
-                    lambda other=other: self.is_healthy(other), 60, lambda other=other: self.log(other)
-                )
+                wait_until(lambda other=other: self.is_healthy(other), lambda other=other: self.log(other))
         if service.get("restart") == "no":
             done = self.run(name)
             assert done.returncode == 0, done.stdout + done.stderr

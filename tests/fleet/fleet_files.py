@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from fleet import Fleet
 from fleet_api import Api
-from fleet_processes import wait_until
+from waiting import PATIENCE, wait_until
 
 from app.cli import bring_back, transfer
 from app.cli.client import Client
@@ -40,7 +40,7 @@ class Hold:
             return size
         if self._left <= 0:
             self.met.set()
-            self.free.wait(60)
+            self.free.wait(PATIENCE)
             return size
         self._left -= (now := min(size, self._left))
         return now
@@ -184,7 +184,7 @@ class Files:
 
     def wait_nothing_left(self) -> None:
         """A node removes a job's directory behind its outcome."""
-        wait_until(lambda: not self.left(), 20, self.left)
+        wait_until(lambda: not self.left(), self.left)
 
 
 def write_tree(directory: Path, files: Mapping[str, Any], empty: Any = ()) -> Path:

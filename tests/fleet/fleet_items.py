@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from fleet import Fleet
-from fleet_processes import wait_until
+from waiting import PATIENCE, wait_until
 
 from app.transport import queues
 
@@ -73,13 +73,13 @@ def monitored(fleet: Fleet) -> Iterator[list[tuple[str, str]]]:
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
-    wait_until(lambda: client.execute_command("ECHO", "watched") and seen, what="MONITOR")
+    wait_until(lambda: client.execute_command("ECHO", "watched") and seen, "MONITOR")
     try:
         yield seen
     finally:
         stop.set()
         client.execute_command("ECHO", "over")
-        thread.join(5)
+        thread.join(PATIENCE)
 
 
 def pushes(seen: list[tuple[str, str]]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fleet import Fleet
-from fleet_processes import wait_until
+from waiting import wait_until
 
 MIXED = """\
 parameters: {effects: {type: string, required: true}}
@@ -45,4 +45,4 @@ def until_ran(fleet: Fleet, ids: list[str], count: int) -> None:
     def ran() -> bool:
         return sum(job.partition(".")[0] in ids for job in fleet.ran()) >= count
 
-    wait_until(ran, what=lambda: fleet.story(ids[0]))
+    wait_until(ran, lambda: fleet.story(ids[0]))

@@ -14,22 +14,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import redis
+from waiting import PATIENCE, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 T = TypeVar("T")
-
-
-def wait_until(condition: Callable[[], T], seconds: float = 30.0, what: object = "") -> T:
-    """The first true value of `condition`; fails with `what` (called if it can be) when there is none in time."""
-    end = time.monotonic() + seconds
-    while True:
-        found = condition()
-        if found:
-            return found
-        if time.monotonic() > end:
-            raise AssertionError(f"not within {seconds:g} s: {what() if callable(what) else what}")
-        time.sleep(0.02)
 
 
 def after(seconds: float) -> Callable[[], bool]:
@@ -120,7 +109,7 @@ class Keeper:
             if process is not None and process.poll() is None:
                 os.kill(process.pid, number)
         if process is not None:
-            wait_until(lambda: process.poll() is not None, 30, f"the end of {name}")
+            wait_until(lambda: process.poll() is not None, f"the end of {name}")
 
     def bring_up(self, name: str) -> Part:
         with self._lock:
@@ -132,7 +121,7 @@ class Keeper:
         """Ends everything, the parts named `last` after the others."""
         self._closing.set()
         if self._thread.ident is not None:
-            self._thread.join(5)
+            self._thread.join(PATIENCE)
         first = [part for name, part in self.parts.items() if name not in last]
         for group in (first, [self.parts[name] for name in last if name in self.parts]):
             for part in group:

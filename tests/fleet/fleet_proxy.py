@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from waiting import PATIENCE
+
 
 class Proxy:
     """Listens on `path`. `chosen` says of a list whether what is pushed to it is to be doubled."""
@@ -36,7 +38,7 @@ class Proxy:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._thread.join(5)
+        self._thread.join(PATIENCE)
 
     def _accept(self) -> None:
         while not self._closed:

@@ -9,8 +9,9 @@ from typing import Any
 
 from fleet import Fleet
 from fleet_api import Answer, Api
-from fleet_processes import processes_with, wait_until
+from fleet_processes import processes_with
 from sshd import Sshd
+from waiting import wait_until
 
 LEASE = 4
 QUICK_SSH = {
@@ -41,7 +42,7 @@ class FarSide:
         for name in mine:
             self.api.ask("DELETE", f"/api/v1/nodes/{name}?force=1", role="admin")
         directory = self.fleet.directory / "ssh"
-        wait_until(lambda: not list(directory.iterdir()), 30, lambda: self.fleet.log("ssh"))
+        wait_until(lambda: not list(directory.iterdir()), lambda: self.fleet.log("ssh"))
         self.fleet.keeper.take_down("ssh", signal.SIGTERM)
 
     def put_key(self, name: str, text: str) -> None:
@@ -58,9 +59,7 @@ class FarSide:
 
     def offered(self, name: str) -> str:
         """The fingerprint that a node shows, once the gateway has seen it."""
-        return str(
-            wait_until(lambda: self.node(name)["ssh"]["offered_key"], 30, lambda: self.fleet.log("ssh"))
-        )
+        return str(wait_until(lambda: self.node(name)["ssh"]["offered_key"], lambda: self.fleet.log("ssh")))
 
     def trust(self, name: str) -> None:
         answer = self.api.post(f"/nodes/{name}/trust", {"fingerprint": self.offered(name)}, "admin")
@@ -78,9 +77,7 @@ class FarSide:
 
     def wait_online(self, name: str, online: bool = True) -> None:
         wait_until(
-            lambda: self.node(name)["online"] is online,
-            40,
-            lambda: f"{self.node(name)}\n{self.fleet.log('ssh')}",
+            lambda: self.node(name)["online"] is online, lambda: f"{self.node(name)}\n{self.fleet.log('ssh')}"
         )
 
     def execute(self, name: str, wait: float = 60, **body: Any) -> dict[str, Any]:
@@ -101,7 +98,7 @@ def begun(far: FarSide, name: str, script: str, **more: Any) -> str:
     answer = far.api.post(f"/nodes/{name}/execute?wait=0", {"script": script, "timeout": 300, **more})
     assert answer.status == 202, answer.data
     execution = str(answer.data["execution"])
-    wait_until(lambda: far.fleet.job_is(execution, "run", "running"), 30, lambda: far.fleet.story(execution))
+    wait_until(lambda: far.fleet.job_is(execution, "run", "running"), lambda: far.fleet.story(execution))
     return execution
 
 

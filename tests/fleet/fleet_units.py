@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fleet_compose import free_port
-from fleet_processes import BIN, ROOT, Broker, Keeper, Part, kill_all_with, wait_until
+from fleet_processes import BIN, ROOT, Broker, Keeper, Part, kill_all_with
+from waiting import wait_until
 
 UNITS = ROOT / "config" / "systemd"
 INSTALLED = "/opt/muster/.venv/bin"
@@ -54,7 +55,7 @@ class Machine:
 
     def __enter__(self) -> Machine:
         self.keeper.add(self.broker.part)
-        wait_until(self.broker.answers, what="redis-server")
+        wait_until(self.broker.answers, "redis-server")
         return self
 
     def __exit__(self, *_: object) -> None:

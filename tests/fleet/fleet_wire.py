@@ -6,6 +6,8 @@ import socket
 import threading
 from contextlib import suppress
 
+from waiting import PATIENCE
+
 
 class Wire:
     """Listens at `address` and a port of the kernel's choosing, and leads to `target`."""
@@ -47,7 +49,7 @@ class Wire:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._drop()
-        self._thread.join(5)
+        self._thread.join(PATIENCE)
 
     def _drop(self) -> None:
         with self._lock:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fleet import Fleet
 from fleet_items import shell
-from fleet_processes import wait_until
+from waiting import wait_until
 
 from app.compiler.build import build
 from app.errors import NotAllowed
@@ -93,9 +93,7 @@ def test_a_node_refuses_what_control_allowed_and_says_so(strict: Fleet) -> None:
     assert (job.status, job.error["type"], job.exit_code) == ("failed", "refused_by_node", None)
     assert "no entry is for the program `uname`" in job.error["message"]
     assert job.started_at is None
-    wait_until(
-        lambda: node_says(strict, "policy_refused") == str(refused + 1), 10, "a heartbeat that counts it"
-    )
+    wait_until(lambda: node_says(strict, "policy_refused") == str(refused + 1), "a heartbeat that counts it")
     assert node_says(strict, "policy") == "enforce"
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from fleet import Fleet
-from fleet_processes import BIN, Broker, Part, wait_until
+from fleet_processes import BIN, Broker, Part
+from waiting import wait_until
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "services"))
 
@@ -38,7 +39,7 @@ def calling(tmp_path_factory: pytest.TempPathFactory, server: OddServer) -> Iter
         theirs.mkdir()
         broker = Broker(theirs, 0)
         fleet.keeper.add(Part("theirs", broker.part.command, broker.part.environment, theirs / "redis.log"))
-        wait_until(broker.answers, what="the other team's Redis")
+        wait_until(broker.answers, "the other team's Redis")
         url = f"redis+socket://{broker.socket}"
         connections.write_text(
             f'[billing]\nbroker = "{url}"\nbackend = "{url}"\n'
@@ -63,7 +64,6 @@ def calling(tmp_path_factory: pytest.TempPathFactory, server: OddServer) -> Iter
         fleet.worker_of_calls()
         wait_until(
             lambda: all(" ready." in fleet.log(name, 100_000) for name in ("io", "foreign")),
-            20,
             lambda: fleet.log("io") + fleet.log("foreign"),
         )
         yield fleet
@@ -96,11 +96,10 @@ def test_the_worker_is_killed_in_a_call(calling: Fleet, server: OddServer, metho
         f"tasks: [{{name: a, action: core.http, retry: {{count: 1, delay: 0}}, "
         f'input: {{url: "http://127.0.0.1:{server.port}/held", method: {method}}}}}]'
     )
-    wait_until(lambda: server.asked.total(), what="the request")
+    wait_until(lambda: server.asked.total(), "the request")
     calling.kill("io")
     first = wait_until(
         lambda: next((job for job in calling.jobs(execution) if job.status == becomes), None),
-        60,
         lambda: calling.story(execution),
     )
     assert first.error["type"] == ("lost" if becomes == "failed" else "unknown")
@@ -118,11 +117,11 @@ def test_a_cancel_in_a_call(calling: Fleet, server: OddServer) -> None:
     execution = calling.submit(
         f'tasks: [{{name: a, action: core.http, input: {{url: "http://127.0.0.1:{server.port}/held"}}}}]'
     )
-    wait_until(lambda: server.asked.total(), what="the request")
+    wait_until(lambda: server.asked.total(), "the request")
     calling.cancel(execution)
     assert calling.wait_for(execution).status == "cancelled"
     server.gate.set()
-    wait_until(lambda: "too late" in calling.log("io", 100_000), what="the late answer")
+    wait_until(lambda: "too late" in calling.log("io", 100_000), "the late answer")
     assert calling.job(execution, "a").status == "cancelled"
 
 
@@ -164,7 +163,7 @@ def test_a_foreign_task_that_nobody_waits_for(calling: Fleet, tmp_path: Path) ->
         celery("sums.whoami", args=f"['{path}']", connection="mute", ignore_result="true")
     )
     assert calling.wait_for(execution).output == {"result": {"id": f"{execution}.a.0.1"}}
-    wait_until(path.exists, what="the foreign task")
+    wait_until(path.exists, "the foreign task")
 
 
 def test_foreign_tasks_in_a_loop(calling: Fleet) -> None:
@@ -178,10 +177,10 @@ def test_a_worker_that_is_killed_while_a_foreign_task_runs_sends_it_once(
     """No thread waits for it, and another life of the worker asks about what an earlier one has sent."""
     path = tmp_path / "there"
     execution = calling.submit(celery("sums.wait", args=f"['{path}']"))
-    wait_until(lambda: is_sent(calling.job(execution, "a")), what="the foreign task is sent")
+    wait_until(lambda: is_sent(calling.job(execution, "a")), "the foreign task is sent")
     calling.kill("io")
     path.touch()
-    assert calling.wait_for(execution, 60).output == {"result": "it is there"}
+    assert calling.wait_for(execution).output == {"result": "it is there"}
     assert calling.log("foreign", 1_000_000).count(f"[{execution}.a.0.1] received") == 1
 
 
@@ -220,14 +219,14 @@ def test_calls_with_their_rows_in_postgresql(database_url: str, server: OddServe
             f'concurrency: 2, input: {{url: "{base}/{{{{ item }}}}"}}}}]\n'
             "output_map: {all: \"{{ task.a.result | map(attribute='body') | list }}\"}\n"
         )
-        row = fleet.wait_for(execution, 60)
+        row = fleet.wait_for(execution)
         assert row.output["all"][0] == "a\ufffdb\ufffd", fleet.story(execution)
         assert row.output["all"][3] == "hello"
         server.gate.clear()
         server.asked.clear()
         execution = fleet.submit(f'tasks: [{{name: a, action: core.http, input: {{url: "{base}/held"}}}}]')
-        wait_until(lambda: server.asked.total(), what="the request")
+        wait_until(lambda: server.asked.total(), "the request")
         fleet.kill("io")
-        assert fleet.wait_for(execution, 60).status == "failed"
+        assert fleet.wait_for(execution).status == "failed"
         assert fleet.job(execution, "a").error["type"] == "lost"
         server.gate.set()

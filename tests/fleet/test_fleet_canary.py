@@ -11,8 +11,8 @@ from typing import Any
 
 import canary_fleet
 import pytest
-from canary_fleet import NODES, SOON, WORKFLOWS, Mine, digest, found_in, node_files, places
-from fleet_processes import wait_until
+from canary_fleet import NODES, WORKFLOWS, Mine, digest, found_in, node_files, places
+from waiting import wait_until
 
 from app.services import keyring, rotation
 from app.services.control import Control
@@ -31,29 +31,29 @@ def test_no_value_is_anywhere_but_where_it_is_used(mine: Mine) -> None:
     hold, flag = mine.fleet.directory / "hold", mine.fleet.directory / "flag"
     url = f"http://127.0.0.1:{mine.server.server_address[1]}/"
     main = mine.start("main", token=mine.token, url=url, hold=str(hold))
-    wait_until(lambda: "***" in mine.stdout_live(main), SOON, lambda: mine.fleet.story(main))
+    wait_until(lambda: "***" in mine.stdout_live(main), lambda: mine.fleet.story(main))
     hits, looked = found_in(mine, places(mine))
     assert (hits, looked > 100) == ([], True)
     # While it runs there are the files that the script reads and writes, and no others: the search finds what there is.
     hits, _ = found_in(mine, node_files(mine.fleet))
     assert {Path(hit.partition(": ")[0]).name for hit in hits} == {"input.json", "output.json"}
     hold.touch()
-    row = mine.fleet.wait_for(main, SOON)
+    row = mine.fleet.wait_for(main)
     assert row.status == "completed", mine.fleet.story(main)
     _check_main(mine, main, row.output)
 
     again = mine.start("again", token=mine.token, flag=str(flag))
-    assert mine.fleet.wait_for(again, SOON).status == "failed"
+    assert mine.fleet.wait_for(again).status == "failed"
     flag.touch()
     assert mine.api.post(f"/workflow-executions/{again}/retry", {}).status == 202
-    assert mine.fleet.wait_for(again, SOON).status == "completed", mine.fleet.story(again)
+    assert mine.fleet.wait_for(again).status == "completed", mine.fleet.story(again)
     assert mine.stdout(again, "work").count(digest(mine.token)) == 2
 
     long = mine.start("long")
-    mine.fleet.job_is(long, "work", "running", seconds=SOON)
-    wait_until(lambda: "***" in mine.stdout_live(long), SOON, lambda: mine.fleet.story(long))
+    mine.fleet.job_is(long, "work", "running")
+    wait_until(lambda: "***" in mine.stdout_live(long), lambda: mine.fleet.story(long))
     mine.fleet.cancel(long)
-    assert mine.fleet.wait_for(long, SOON).status == "cancelled"
+    assert mine.fleet.wait_for(long).status == "cancelled"
 
     words = "{{ kv.get_secret('canary/one') }}"
     answer = mine.api.post("/nodes/web-1/execute", {"command": ["echo", words]})
@@ -119,7 +119,7 @@ def test_a_secret_that_cannot_be_had_fails_the_job_before_anything_is_sent(
     text = WORKFLOWS["long"].replace("canary/one", "canary/two").replace("canary.long", "canary.two")
     mine.api.post("/packs/canary/workflows", {"definition": text}, role="author")
     execution = mine.start("two")
-    assert mine.fleet.wait_for(execution, SOON).status == "failed"
+    assert mine.fleet.wait_for(execution).status == "failed"
     (job,) = mine.fleet.jobs(execution)
     assert job.error == {"type": "secret", "message": says}
     assert job.dispatched_at is None
@@ -127,7 +127,7 @@ def test_a_secret_that_cannot_be_had_fails_the_job_before_anything_is_sent(
 
 def test_a_secret_is_given_on_to_a_secret_parameter_only(mine: Mine) -> None:
     execution = mine.start("wrong")
-    assert mine.fleet.wait_for(execution, SOON).status == "failed"
+    assert mine.fleet.wait_for(execution).status == "failed"
     error = mine.fleet.tasks(execution)["call"].error
     assert error["type"] == "child"
     assert "canary.plain may not have a secret in `one`" in error["message"]
@@ -150,7 +150,7 @@ def test_rotation_under_a_running_fleet(mine: Mine) -> None:
     flag = mine.fleet.directory / "flag"
     flag.touch()
     execution = mine.start("again", token=mine.token, flag=str(flag))
-    assert mine.fleet.wait_for(execution, SOON).status == "completed"
+    assert mine.fleet.wait_for(execution).status == "completed"
     assert mine.stdout(execution, "work").startswith(digest(mine.token))
 
 
@@ -158,10 +158,10 @@ def test_a_retry_after_a_rotation_has_the_value_of_before(mine: Mine) -> None:
     control = Control(Settings(data_dir=str(mine.fleet.directory)), mine.fleet.store)
     flag = mine.fleet.directory / "flag-2"
     execution = mine.start("again", token=mine.token, flag=str(flag))
-    assert mine.fleet.wait_for(execution, SOON).status == "failed"
+    assert mine.fleet.wait_for(execution).status == "failed"
     done = rotation.rotate(control, "admin")
     assert done.added
     control.settings.secret_keys_path.write_text(keyring.read(control.settings).texts[0] + "\n")
     flag.touch()
     assert mine.api.post(f"/workflow-executions/{execution}/retry", {}).status == 202
-    assert mine.fleet.wait_for(execution, SOON).status == "completed", mine.fleet.story(execution)
+    assert mine.fleet.wait_for(execution).status == "completed", mine.fleet.story(execution)

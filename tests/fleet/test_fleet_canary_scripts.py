@@ -10,9 +10,9 @@ from typing import Any
 
 import canary_fleet
 import pytest
-from canary_fleet import SOON, Mine, digest, found_in, node_files, places
-from fleet_processes import wait_until
+from canary_fleet import Mine, digest, found_in, node_files, places
 from sqlalchemy import select, update
+from waiting import wait_until
 
 from app.store.tables import Approval, Notification, Schedule, table
 
@@ -85,11 +85,11 @@ def check_nowhere(mine: Mine) -> None:
 def test_a_saved_script_and_its_retry(mine: Mine) -> None:
     flag = mine.fleet.directory / "flag-saved"
     execution = execute(mine, "canary", flag)
-    assert mine.fleet.wait_for(execution, SOON).status == "failed"
+    assert mine.fleet.wait_for(execution).status == "failed"
     check_hosts(mine, execution, mine.token)
     flag.touch()
     assert mine.api.post(f"/automation/executions/{execution}/retry", {}).status == 202
-    assert mine.fleet.wait_for(execution, SOON).status == "completed", mine.fleet.story(execution)
+    assert mine.fleet.wait_for(execution).status == "completed", mine.fleet.story(execution)
     check_hosts(mine, execution, mine.token)
     check_nowhere(mine)
 
@@ -106,7 +106,7 @@ def test_an_approval_of_one(mine: Mine) -> None:
     check_nowhere(mine)
     answer = mine.api.post(f"/automation/approvals/{asked['id']}/approve", {}, "approver")
     assert answer.status == 200, answer.data
-    assert mine.fleet.wait_for(execution, SOON).status == "completed", mine.fleet.story(execution)
+    assert mine.fleet.wait_for(execution).status == "completed", mine.fleet.story(execution)
     check_hosts(mine, execution, mine.token)
     check_nowhere(mine)
 
@@ -131,8 +131,8 @@ def test_a_schedule_with_a_kept_one(mine: Mine) -> None:
     def fired() -> Any:
         return mine.api.get("/automation/schedules/canaries").data["last_execution"]
 
-    execution = str(wait_until(fired, SOON, lambda: mine.fleet.log("control")))
+    execution = str(wait_until(fired, lambda: mine.fleet.log("control")))
     mine.executions.append(execution)
-    assert mine.fleet.wait_for(execution, SOON).status == "completed", mine.fleet.story(execution)
+    assert mine.fleet.wait_for(execution).status == "completed", mine.fleet.story(execution)
     check_hosts(mine, execution, mine.one)
     check_nowhere(mine)

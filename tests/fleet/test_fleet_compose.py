@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 from fleet_compose import Containers
-from fleet_processes import ROOT, processes_with, wait_until
+from fleet_processes import ROOT, processes_with
+from waiting import wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.fleet, pytest.mark.timeout(300)]
 
@@ -43,7 +44,7 @@ tasks:
 @pytest.fixture(scope="module")
 def containers() -> Iterator[Containers]:
     with Containers(os.environ.get("MUSTER_TEST_DATABASE_URL", "")) as running:
-        wait_until(lambda: online(running) == NODES, 60, lambda: "\n".join(map(running.log, sorted(NODES))))
+        wait_until(lambda: online(running) == NODES, lambda: "\n".join(map(running.log, sorted(NODES))))
         yield running
 
 
@@ -108,7 +109,7 @@ def test_flower_answers(containers: Containers) -> None:
         except OSError:
             return 0
 
-    wait_until(lambda: status(known) == 200, 60, lambda: containers.log("flower"))
+    wait_until(lambda: status(known) == 200, lambda: containers.log("flower"))
     assert status({}) == 401
 
 
@@ -141,7 +142,7 @@ def test_a_second_start_changes_nothing(containers: Containers) -> None:
     for pid in list(processes_with(str(containers.root("web-1")))):
         os.kill(pid, signal.SIGKILL)
     ended = datetime.now(UTC)
-    wait_until(lambda: heard(containers, "web-1") > ended, 60, lambda: containers.log("web-1"))
+    wait_until(lambda: heard(containers, "web-1") > ended, lambda: containers.log("web-1"))
     assert "enrolled already: web-1" in containers.log("web-1")
     assert {node: (containers.volume(node) / "node.keys").read_bytes() for node in NODES} == before
     done = containers.run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from fleet import Fleet
-from fleet_processes import wait_until
+from waiting import wait_until
 
 from app.engine.status import COMPLETED, FAILED, PAUSED
 from app.errors import Conflict
@@ -32,11 +32,11 @@ tasks:
 def test_a_pause_in_mid_loop_holds_the_rest_until_the_resume(fleet: Fleet) -> None:
     gate = fleet.directory / "gate-of-the-pause"
     execution = fleet.submit(GATED, gate=str(gate))
-    wait_until(lambda: len(fleet.ran_tasks(execution)) == 1, what="the first unit")
+    wait_until(lambda: len(fleet.ran_tasks(execution)) == 1, "the first unit")
     hold.pause(fleet.control, execution, "ada")
     assert fleet.execution(execution).status == "pausing"
     gate.touch()
-    wait_until(lambda: fleet.execution(execution).status == PAUSED, what="it pauses")
+    wait_until(lambda: fleet.execution(execution).status == PAUSED, "it pauses")
     assert fleet.ran_tasks(execution) == ["each"]
     assert hold.pause(fleet.control, execution, "ada") == PAUSED
     hold.resume(fleet.control, execution, "ada")

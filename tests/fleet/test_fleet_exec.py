@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 import pytest
 from fleet import Fleet
 from fleet_api import Api
-from fleet_processes import ROOT, wait_until
+from fleet_processes import ROOT
+from waiting import wait_until
 
 from app.transport import ends
 
@@ -129,7 +130,7 @@ def test_a_timeout_ends_the_whole_group_and_is_no_exit_code(api: Api, tmp_path: 
     assert answer.data["error"]["type"] == "timeout"
     assert answer.data["stdout"] == "begun\n"
     for pid in pids.read_text().split():
-        wait_until(lambda pid=pid: not is_running(pid), what=f"the end of {pid}")  # type: ignore[misc]
+        wait_until(lambda pid=pid: not is_running(pid), f"the end of {pid}")  # type: ignore[misc]
 
 
 def is_running(pid: str) -> bool:

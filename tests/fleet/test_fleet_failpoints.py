@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 from fleet import Fleet
-from fleet_processes import ROOT, wait_until
+from fleet_processes import ROOT
 from fleet_queues import at_rest
+from waiting import PATIENCE, wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.fleet, pytest.mark.timeout(900)]
 
@@ -84,7 +85,7 @@ class Forge:
         self._process.stdin.close()
         self._process.kill()
         self._process.wait()
-        self._reader.join(5)
+        self._reader.join(PATIENCE)
         assert self._process.stdout is not None
         self._process.stdout.close()
         self._log.close()
@@ -109,7 +110,7 @@ def _how_it_went(fleet: Fleet, forge: Forge, execution: str) -> str:
             return "died"
         return "lived" if fleet.is_over(execution) and at_rest(fleet) else ""
 
-    return wait_until(known, 30, lambda: fleet.story(execution))
+    return wait_until(known, lambda: fleet.story(execution))
 
 
 @pytest.mark.parametrize(("text", "jobs"), [(LINE, 2), (CHORD, 3)], ids=["line", "chord"])
@@ -123,7 +124,7 @@ def test_control_dies_at_every_point(failing: tuple[Fleet, Forge], text: str, jo
         if died == "died":
             points += 1
             forge.start(0)
-        fleet_row = fleet.wait_for(execution, 30)
+        fleet_row = fleet.wait_for(execution)
         assert fleet_row.status == "completed", f"killed at {at}: {fleet.story(execution)}"
         ran = {job: count for job, count in fleet.ran().items() if job.startswith(execution)}
         assert (len(ran), max(ran.values())) == (jobs, 1), f"killed at {at}: {fleet.story(execution)}"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from fleet import Fleet
-from fleet_processes import wait_until
 from sqlalchemy import select
+from waiting import wait_until
 
 from app.engine.status import CANCELLED, COMPLETED, FAILED, PAUSED
 from app.ids import span_of, traceparent
@@ -112,7 +112,7 @@ def test_children_of_children_end_at_the_depth_that_is_allowed(fleet: Fleet) -> 
         text = f"ref: calls.deep{depth}\ntasks: [{{name: a, {task}}}]"
         library.store_workflow(fleet.control, "calls", text, "ada")
     execution = fleet.submit("tasks: [{name: a, type: workflow, action: calls.deep1}]")
-    assert fleet.wait_for(execution, 60).status == FAILED
+    assert fleet.wait_for(execution).status == FAILED
     deep = executions.c.workflow_ref.startswith("calls.deep")
     with fleet.store.read() as connection:
         found = list(connection.execute(select(executions.c.id, executions.c.depth).where(deep)))
@@ -124,18 +124,18 @@ def test_children_of_children_end_at_the_depth_that_is_allowed(fleet: Fleet) -> 
 def test_pause_resume_and_cancel_reach_the_child(fleet: Fleet) -> None:
     gate = fleet.directory / "gate-of-the-child"
     execution = fleet.submit(PARENT, gate=str(gate))
-    (called,) = wait_until(lambda: children(fleet, execution), what="the child")
+    (called,) = wait_until(lambda: children(fleet, execution), "the child")
     fleet.job_is(called.id, "work", "running")
     hold.pause(fleet.control, execution, "ada")
-    wait_until(lambda: fleet.execution(called.id).intent == "pause", what="the child hears of it")
+    wait_until(lambda: fleet.execution(called.id).intent == "pause", "the child hears of it")
     gate.touch()
-    wait_until(lambda: fleet.execution(called.id).status == PAUSED, what="the child pauses")
+    wait_until(lambda: fleet.execution(called.id).status == PAUSED, "the child pauses")
     hold.resume(fleet.control, execution, "ada")
     assert fleet.wait_for(execution).status == COMPLETED
 
     gate.unlink()
     execution = fleet.submit(PARENT, gate=str(gate))
-    (called,) = wait_until(lambda: children(fleet, execution), what="the child")
+    (called,) = wait_until(lambda: children(fleet, execution), "the child")
     fleet.job_is(called.id, "work", "running")
     fleet.cancel(execution)
     assert fleet.wait_for(execution).status == CANCELLED

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from fleet import Fleet
 from fleet_items import changed, message, shell
-from fleet_processes import wait_until
 from fleet_queues import at_rest, exists, length, published, purge, push, take
 from rabbit import ON_RABBIT
+from waiting import wait_until
 
 from app.transport import queues
 
@@ -112,14 +112,14 @@ def test_poison_is_buried_counted_and_written_down(fleet: Fleet, queue: str) -> 
     expected = Counter(reason_on(queue, reason) for _, reason in POISON.values())
     # A node has no right to write to `dead`; RabbitMQ would close the channel of one who tries.
     if queue in OF_CONTROL or not ON_RABBIT:
-        wait_until(lambda: graves.reasons() == expected, 15, lambda: f"{graves.reasons()} {expected}")
+        wait_until(lambda: graves.reasons() == expected, lambda: f"{graves.reasons()} {expected}")
     if queue in OF_CONTROL:
-        wait_until(lambda: len(letters_of(fleet, queue)) == written + len(POISON), 10, "dead_letters rows")
+        wait_until(lambda: len(letters_of(fleet, queue)) == written + len(POISON), "dead_letters rows")
         rows = letters_of(fleet, queue)[written:]
         assert Counter(row.reason for row in rows) == expected
     else:
-        wait_until(lambda: refused_by_nodes(fleet) == by_node + len(POISON), 10, "the node's own word")
-    assert fleet.wait_for(fleet.submit(shell("echo on")), 15).status == "completed"
+        wait_until(lambda: refused_by_nodes(fleet) == by_node + len(POISON), "the node's own word")
+    assert fleet.wait_for(fleet.submit(shell("echo on"))).status == "completed"
     assert {name: part.pid for name, part in fleet.keeper.parts.items()} == pids
 
 
@@ -158,17 +158,15 @@ FORGED: dict[str, dict[str, Any]] = {
 
 
 def test_control_publishes_nothing_for_what_is_forged(fleet: Fleet) -> None:
-    wait_until(lambda: at_rest(fleet), what="rest")
+    wait_until(lambda: at_rest(fleet), "rest")
     known = set(fleet.broker.client.scan_iter())
     before = len(fleet.letters())
     with published(fleet) as told:
         push(fleet, queues.RESULTS, *FORGED.values())
-        wait_until(
-            lambda: len(fleet.letters()) - before >= len(FORGED) - 2, 15, lambda: fleet.letters()[before:]
-        )
-        wait_until(lambda: at_rest(fleet), what="rest")
+        wait_until(lambda: len(fleet.letters()) - before >= len(FORGED) - 2, lambda: fleet.letters()[before:])
+        wait_until(lambda: at_rest(fleet), "rest")
         # On Redis one command has put them all in.
-        wait_until(lambda: told() == [queues.RESULTS] * (len(FORGED) if ON_RABBIT else 1), 5, told)
+        wait_until(lambda: told() == [queues.RESULTS] * (len(FORGED) if ON_RABBIT else 1), told)
     new = {key for key in set(fleet.broker.client.scan_iter()) - known if b"unacked" not in key}
     assert new <= {b"dead", b"dead:counts", b"tick", b"heartbeats"}
     assert not exists(fleet, "node.web-9")
@@ -225,7 +223,7 @@ def _outcome_waits(fleet: Fleet) -> str:
     fleet.wait_ready()
     fleet.keeper.take_down("web-1")
     execution = fleet.submit(TWO)
-    wait_until(lambda: length(fleet, "node.web-1"), what=lambda: fleet.story(execution))
+    wait_until(lambda: length(fleet, "node.web-1"), lambda: fleet.story(execution))
     fleet.keeper.take_down("control")
     purge(fleet, "results", "control", "heartbeats", "tick")
     fleet.keeper.bring_up("web-1")
@@ -237,7 +235,7 @@ def _outcome_waits(fleet: Fleet) -> str:
             push(fleet, "results", found[0])
         return bool(found)
 
-    wait_until(outcome, what=lambda: fleet.story(execution))
+    wait_until(outcome, lambda: fleet.story(execution))
     return execution
 
 
@@ -245,7 +243,7 @@ def test_orders_that_are_replayed_changed_or_unsigned_do_nothing(rough: Fleet) -
     rough.wait_ready()
     rough.keeper.take_down("web-1")
     execution = rough.submit(TWO)
-    wait_until(lambda: length(rough, "node.web-1"), what=lambda: rough.story(execution))
+    wait_until(lambda: length(rough, "node.web-1"), lambda: rough.story(execution))
     order = next(item for item in take(rough, "node.web-1") if _id(item) == f"{execution}.a.0.1")
     token = json.loads(_body(order))[0][0]
     head, _, tail = token.partition(".")
@@ -267,15 +265,14 @@ def test_orders_that_are_replayed_changed_or_unsigned_do_nothing(rough: Fleet) -
     assert rough.wait_for(after).status == "completed"
     wait_until(
         lambda: not any(length(rough, name) for name in ("node.web-1", "node.web-2", "node.web-1.ctl")),
-        what="taken",
+        "taken",
     )
-    wait_until(lambda: at_rest(rough), what="rest")
+    wait_until(lambda: at_rest(rough), "rest")
     assert rough.ran_tasks(execution) == ["a", "b"]
     assert rough.ran_tasks(after) == ["a", "b"]
     assert not exists(rough, "node.web-9")
     wait_until(
-        lambda: _refused(rough, "web-1") >= 2 and _refused(rough, "web-2") >= 3,
-        what="the count in a heartbeat",
+        lambda: _refused(rough, "web-1") >= 2 and _refused(rough, "web-2") >= 3, "the count in a heartbeat"
     )
     for name in rough.names:
         os.kill(rough.keeper.parts[name].pid, 0)

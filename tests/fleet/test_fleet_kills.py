@@ -10,10 +10,11 @@ import pytest
 from fleet import Fleet
 from fleet_items import shell
 from fleet_mixed import JOBS, MIXED, all_ran_once, until_ran
-from fleet_processes import after, processes_with, wait_until
+from fleet_processes import after, processes_with
 from fleet_proxy import Proxy
 from fleet_queues import purge
 from rabbit import redis_broker_only
+from waiting import wait_until
 
 from app.services.resolve import resolve
 
@@ -68,7 +69,7 @@ def test_a_script_that_ends_while_its_worker_is_down(rough: Fleet) -> None:
     job = rough.job_is(execution, "a", "running").id
     rough.keeper.take_down("web-1")
     gate.touch()
-    wait_until(lambda: not list(processes_with(f"MUSTER_COOKIE={job}")), what="the end of the script")
+    wait_until(lambda: not list(processes_with(f"MUSTER_COOKIE={job}")), "the end of the script")
     rough.keeper.bring_up("web-1")
     assert rough.wait_for(execution).status == "completed"
     all_ran_once(rough, [execution], 1)
@@ -92,7 +93,7 @@ def test_a_runner_is_killed_and_a_person_decides(rough: Fleet, outcome: str, sta
     assert rough.execution(execution).status == "waiting"
     task = rough.tasks(execution)["a"]
     assert (task.status, task.wait_reason) == ("waiting", "unknown")
-    wait_until(lambda: not list(processes_with(f"MUSTER_COOKIE={job}")), what="the end of the orphan")
+    wait_until(lambda: not list(processes_with(f"MUSTER_COOKIE={job}")), "the end of the orphan")
     gate.touch()
     resolve(rough.control, execution, "a", row.unit, outcome, "I looked", "ada")
     assert rough.wait_for(execution).status == status, rough.story(execution)
@@ -127,8 +128,8 @@ def test_redis_is_killed_and_comes_back_with_its_log(rough: Fleet) -> None:
     for done in (6, 30):
         until_ran(rough, ids, done)
         rough.kill("redis")
-        wait_until(rough.broker.answers, what="Redis")
-    assert Counter(rough.wait_all(ids, 90).values()) == {"completed": 6}
+        wait_until(rough.broker.answers, "Redis")
+    assert Counter(rough.wait_all(ids).values()) == {"completed": 6}
     all_ran_once(rough, ids)
 
 
@@ -137,7 +138,7 @@ def test_everything_in_redis_is_wiped_under_twenty_executions(rough: Fleet) -> N
     for done in (15, 60, 110):
         until_ran(rough, ids, done)
         rough.broker.client.flushall()
-    assert Counter(rough.wait_all(ids, 90).values()) == {"completed": 20}
+    assert Counter(rough.wait_all(ids).values()) == {"completed": 20}
     all_ran_once(rough, ids)
 
 
@@ -156,7 +157,7 @@ def test_redis_stands_still_and_then_is_full(rough: Fleet) -> None:
     ids += [rough.submit_quietly(MIXED) for _ in range(2)]
     wait_until(after(3.0))
     client.config_set("maxmemory", "0")
-    assert Counter(rough.wait_all(ids, 90).values()) == {"completed": 8}
+    assert Counter(rough.wait_all(ids).values()) == {"completed": 8}
     all_ran_once(rough, ids)
 
 
@@ -175,10 +176,10 @@ def test_a_node_is_gone_for_longer_than_lost_after(rough: Fleet) -> None:
     for execution in (held, ended):
         rough.job_is(execution, "a", "unknown")
         assert rough.execution(execution).status == "waiting"
-    wait_until(lambda: rough.job(again, "a").attempt == 2, what=lambda: rough.story(again))
+    wait_until(lambda: rough.job(again, "a").attempt == 2, lambda: rough.story(again))
     assert rough.jobs(again)[0].error["type"] == "lost"
     rough.keeper.bring_up("web-2")
-    wait_until(lambda: rough.execution(held).status == "running", what=lambda: rough.story(held))
+    wait_until(lambda: rough.execution(held).status == "running", lambda: rough.story(held))
     task = rough.tasks(held)["a"]
     assert (task.status, task.wait_reason, rough.job(held, "a").status) == ("running", "", "running")
     gate.touch()
@@ -226,13 +227,12 @@ def test_a_node_that_is_away_gets_its_work_when_it_is_back(rough: Fleet) -> None
     rough.keeper.take_down("web-3")
     ids = [rough.submit(MIXED) for _ in range(3)]
     wait_until(
-        lambda: all(rough.tasks(one)["f"].status == "running" for one in ids),
-        what=lambda: rough.story(ids[0]),
+        lambda: all(rough.tasks(one)["f"].status == "running" for one in ids), lambda: rough.story(ids[0])
     )
     single = rough.submit(shell("echo $MUSTER_JOB >> {{ parameters.effects }}", "web-3"))
-    wait_until(lambda: "web-3" in rough.offline(), what="web-3 is offline")
+    wait_until(lambda: "web-3" in rough.offline(), "web-3 is offline")
     queued = rough.submit(shell("echo $MUSTER_JOB >> {{ parameters.effects }}", "web-3"))
-    wait_until(lambda: rough.tasks(queued)["a"].wait_reason == "node", what=lambda: rough.story(queued))
+    wait_until(lambda: rough.tasks(queued)["a"].wait_reason == "node", lambda: rough.story(queued))
     assert rough.job(queued, "a").status == "queued"
     assert rough.execution(queued).status == "waiting"
     rough.keeper.bring_up("web-3")
@@ -245,10 +245,10 @@ def test_a_cancel_of_a_job_whose_order_was_lost(rough: Fleet) -> None:
     """The node never saw the job and never will: the cancel has to end all the same."""
     rough.keeper.take_down("web-3")
     lost = rough.submit(shell("echo $MUSTER_JOB >> {{ parameters.effects }}", "web-3"))
-    wait_until(lambda: purge(rough, "node.web-3"), what=lambda: rough.story(lost))
+    wait_until(lambda: purge(rough, "node.web-3"), lambda: rough.story(lost))
     rough.cancel(lost)
     rough.keeper.bring_up("web-3")
-    assert rough.wait_for(lost, 20).status == "cancelled"
+    assert rough.wait_for(lost).status == "cancelled"
     assert rough.ran_tasks(lost) == []
 
 
@@ -260,8 +260,8 @@ def test_a_cancel_while_its_node_is_away(rough: Fleet) -> None:
     rough.cancel(execution)
     assert list(processes_with(f"MUSTER_COOKIE={job}"))
     rough.keeper.bring_up("web-3")
-    assert rough.wait_for(execution, 20).status == "cancelled"
-    wait_until(lambda: not list(processes_with(f"MUSTER_COOKIE={job}")), what="the end of the script")
+    assert rough.wait_for(execution).status == "cancelled"
+    wait_until(lambda: not list(processes_with(f"MUSTER_COOKIE={job}")), "the end of the script")
     assert rough.job(execution, "a").effect_unknown is False
 
 
@@ -300,7 +300,7 @@ def test_every_order_and_every_outcome_comes_three_times() -> None:
             ids = [fleet.submit(MIXED) for _ in range(6)]
             assert Counter(fleet.wait_all(ids).values()) == {"completed": 6}
             client = fleet.broker.client
-            wait_until(lambda: not client.llen("results"), what="the last copies")
+            wait_until(lambda: not client.llen("results"), "the last copies")
             all_ran_once(fleet, ids)
             assert made[0].copies > 2 * 2 * 6 * JOBS
             refused = [row.reason for row in fleet.letters()]

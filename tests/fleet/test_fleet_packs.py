@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from fleet import Fleet, free_port
 from fleet_api import Answer, Api
-from fleet_processes import ROOT, wait_until
+from fleet_processes import ROOT
+from waiting import wait_until
 
 from app.cli import folder
 
@@ -54,7 +55,7 @@ class Deployments:
     def execute(self, ref: str, **parameters: Any) -> Any:
         answer = self.api.post(f"/workflows/{ref}/execute", {"parameters": parameters})
         assert answer.status == 201, answer.data
-        return self.fleet.wait_for(answer.data["id"], 60)
+        return self.fleet.wait_for(answer.data["id"])
 
     def ran(self, execution: str) -> list[str]:
         """The tasks with a job that ran, in the order of their first start."""
@@ -165,7 +166,7 @@ def test_the_configuration_is_that_of_the_submission_and_stays_so_in_a_retry(
     assert (
         deployments.api.post(f"/workflow-executions/{row.id}/retry", {"from": ["build_image"]}).status == 202
     )
-    row = deployments.fleet.wait_for(row.id, 60)
+    row = deployments.fleet.wait_for(row.id)
     assert (
         deployments.fleet.job(row.id, "build_image").result["image_uri"] == "registry.example.com/apps/shop:2"
     )
@@ -188,7 +189,7 @@ def test_an_old_execution_runs_what_it_was_submitted_with_and_a_new_one_what_the
     assert deployments.register("slack").data["changed"] == []
     deployments.fail()
     assert deployments.api.post(f"/workflow-executions/{old.id}/retry", {}).status == 202
-    old = deployments.fleet.wait_for(old.id, 60)
+    old = deployments.fleet.wait_for(old.id)
     assert deployments.fleet.job(old.id, "notify_success").result["stdout"].startswith("✅")
     new = deployments.execute(DEPLOY, app_name="shop", version="3")
     assert deployments.fleet.job(new.id, "notify_success").result["stdout"].startswith("anew: ✅")
@@ -277,7 +278,7 @@ def test_a_pack_is_not_deleted_while_its_workflows_run(deployments: Deployments)
     assert deployments.fleet.wait_for(execution).status == "completed"
     assert deployments.api.ask("DELETE", "/api/v1/packs/gated", None, "author").status == 204
     assert deployments.api.get("/actions/gated.wait").status == 404
-    wait_until(lambda: deployments.fleet.is_over(execution), what="the execution is kept")
+    wait_until(lambda: deployments.fleet.is_over(execution), "the execution is kept")
 
 
 def test_the_complete_example_runs(deployments: Deployments) -> None:
@@ -299,7 +300,7 @@ def test_the_complete_example_runs(deployments: Deployments) -> None:
         deployments.api.post(f"/automation/approvals/{asked(deployments, execution)}/answer", said).status
         == 200
     )
-    row = deployments.fleet.wait_for(execution, 60)
+    row = deployments.fleet.wait_for(execution)
     story = deployments.fleet.story(execution)
     assert (row.status, row.degraded) == ("completed", False), story
     assert row.output["image"].endswith("/shop:1.4")
@@ -324,4 +325,4 @@ def asked(deployments: Deployments, execution: str) -> str:
         items = deployments.api.get("/automation/approvals?status=pending").data["items"]
         return [one["id"] for one in items if one["execution"] == execution]
 
-    return str(wait_until(pending, 60, lambda: deployments.fleet.story(execution))[0])
+    return str(wait_until(pending, lambda: deployments.fleet.story(execution))[0])

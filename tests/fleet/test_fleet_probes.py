@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 from fleet import Fleet
-from fleet_processes import wait_until
 from sqlalchemy import select
+from waiting import wait_until
 
 from app.engine.status import COMPLETED, FAILED
 from app.services import approvals, library
@@ -45,7 +45,7 @@ def test_a_decision_after_an_answer(fleet: Fleet, approved: bool, ran: list[str]
         with fleet.store.read() as connection:
             return connection.execute(query).scalar()
 
-    question = wait_until(asked, what="the question")
+    question = wait_until(asked, "the question")
     approvals.decide(
         fleet.control, question, approvals.Word("grace", "answer", answer={"approved": approved})
     )

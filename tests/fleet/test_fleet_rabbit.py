@@ -15,9 +15,10 @@ from amqp.exceptions import AccessRefused
 from fleet import Fleet
 from fleet_items import shell
 from fleet_mixed import MIXED, all_ran_once, until_ran
-from fleet_processes import ROOT, wait_until
+from fleet_processes import ROOT
 from rabbit import rabbit_only, rabbitmqctl
 from sshd import Sshd
+from waiting import wait_until
 
 from app.services import host_keys, people, secrets, ssh_nodes
 from app.transport import queues
@@ -100,7 +101,7 @@ def test_the_gateway_works_with_the_rights_of_the_guide(restricted: tuple[Fleet,
     ssh_nodes.trust(fleet.control, "far-1", host_keys.fingerprint(sshd.host_key), "admin")
     fleet.gateway()
     fleet.sender.look(["far-1"])
-    wait_until(lambda: "far-1" not in fleet.offline(), 60, lambda: fleet.log("ssh"))
+    wait_until(lambda: "far-1" not in fleet.offline(), lambda: fleet.log("ssh"))
     execution = fleet.submit(shell("echo begun", "far-1"))
     assert fleet.wait_for(execution).status == "completed", fleet.story(execution)
     stopped = fleet.submit(shell("echo begun; sleep 300", "far-1"))
@@ -182,7 +183,7 @@ def test_what_a_node_says_leads_to_two_queues(restricted: tuple[Fleet, Users]) -
     with fleet.rabbit.channel(users.url("web-1")) as channel:
         for key in ("results", "heartbeats", "control", "tick", "dead", "node.web-2", "#"):
             channel.basic_publish(Message("x"), queues.FROM_NODES, key)
-    wait_until(lambda: len(fleet.letters()) >= before + 2, 10, "two are refused")
+    wait_until(lambda: len(fleet.letters()) >= before + 2, "two are refused")
     assert {row.queue for row in fleet.letters()[before:]} == {"results", "heartbeats"}
     bindings = rabbitmqctl("list_bindings", "-p", fleet.rabbit.vhost, "source_name", "destination_name")
     from_nodes = [line.split("\t")[1] for line in bindings.splitlines() if line.startswith(queues.FROM_NODES)]
@@ -195,7 +196,7 @@ def test_rabbitmq_closes_every_connection_again_and_again(rough: Fleet) -> None:
     for done in (5, 25, 45):
         until_ran(rough, ids, done)
         rough.rabbit.cut()
-    assert Counter(rough.wait_all(ids, 90).values()) == {"completed": 8}
+    assert Counter(rough.wait_all(ids).values()) == {"completed": 8}
     all_ran_once(rough, ids)
 
 
@@ -205,5 +206,5 @@ def test_every_queue_of_rabbitmq_is_lost_under_twenty_executions(rough: Fleet) -
     for done in (15, 60, 110):
         until_ran(rough, ids, done)
         rough.rabbit.wipe()
-    assert Counter(rough.wait_all(ids, 90).values()) == {"completed": 20}
+    assert Counter(rough.wait_all(ids).values()) == {"completed": 20}
     all_ran_once(rough, ids)

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from fleet import Fleet
 from fleet_items import monitored, shell
-from fleet_processes import BIN, ROOT, processes_with, wait_until
+from fleet_processes import BIN, ROOT, processes_with
 from rabbit import redis_broker_only
+from waiting import wait_until
 
 from app.errors import Conflict
 
@@ -32,7 +33,7 @@ def stored(fleet: Fleet, execution: str) -> dict[str, Any]:
         found = fleet.outputs(job)
         return found if found and all(row.verified for row in found.values()) else None
 
-    found = wait_until(complete, what=lambda: f"{fleet.outputs(job).keys()} {fleet.story(execution)}")
+    found = wait_until(complete, lambda: f"{fleet.outputs(job).keys()} {fleet.story(execution)}")
     assert found is not None
     return found
 
@@ -104,15 +105,15 @@ def test_a_cancel_ends_what_ignores_it_while_the_pool_is_full(fleet: Fleet, ende
         return sorted(job.status for execution in waiting for job in fleet.jobs(execution))
 
     # 2 x slots may be outstanding on a node; the rest are rows.
-    wait_until(lambda: states() == ["dispatched"] * 4 + ["queued"] * 6, what=states)
+    wait_until(lambda: states() == ["dispatched"] * 4 + ["queued"] * 6, states)
     fleet.cancel(waiting[0])
     for execution in running[1:]:
         fleet.cancel(execution)
     for execution in running[1:]:
-        assert fleet.wait_for(execution, 15).status == "cancelled"
+        assert fleet.wait_for(execution).status == "cancelled"
     fleet.cancel(running[0])
-    assert fleet.wait_for(running[0], 15).status == "cancelled"
-    assert fleet.wait_for(waiting[0], 15).status == "cancelled"
+    assert fleet.wait_for(running[0]).status == "cancelled"
+    assert fleet.wait_for(waiting[0]).status == "cancelled"
     assert set(fleet.wait_all(waiting[1:]).values()) == {"completed"}
     for job in jobs:
         assert list(processes_with(f"MUSTER_COOKIE={job}")) == []
@@ -211,7 +212,7 @@ def test_a_worker_keeps_nothing_open_of_jobs_that_are_over(fleet: Fleet) -> None
         links = [link for pid in pids for link in Path(f"/proc/{pid}/fd").iterdir()]
         return [target for link in links if "/jobs/" in (target := _target(link))]
 
-    wait_until(lambda: not held(), 10.0, held)
+    wait_until(lambda: not held(), held)
 
 
 def _target(link: Path) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from fleet import Fleet
-from fleet_processes import wait_until
 from sqlalchemy import insert, select
+from waiting import wait_until
 
 from app.services import library, roles, schedules
 from app.services.people import Person
@@ -45,10 +45,10 @@ def test_every_minute_fires_twice_though_beat_is_killed_in_between(rough: Fleet)
     schedule = schedules.create(fleet.control, Wanted("minutely", target, "* * * * *", "UTC"), cora)
     fleet.second_control()
 
-    wait_until(lambda: len(fired(fleet, schedule)) == 1, 90, lambda: fleet.log("control"))
+    wait_until(lambda: len(fired(fleet, schedule)) == 1, lambda: fleet.log("control"))
     fleet.kill("beat")
     fleet.wait_for(fired(fleet, schedule)[0].execution)
-    wait_until(lambda: len(fired(fleet, schedule)) == 2, 90, lambda: fleet.log("beat"))
+    wait_until(lambda: len(fired(fleet, schedule)) == 2, lambda: fleet.log("beat"))
     first, second = fired(fleet, schedule)
     fleet.wait_for(second.execution)
 
@@ -67,5 +67,5 @@ def test_every_minute_fires_twice_though_beat_is_killed_in_between(rough: Fleet)
             row = schedules.get(connection, "minutely", cora)
         return row if row["last_status"] == "completed" else None
 
-    assert wait_until(told, 10, "its status")["last_execution"] == second.execution
+    assert wait_until(told, "its status")["last_execution"] == second.execution
     schedules.remove(fleet.control, schedule, cora)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fleet_processes import ROOT, wait_until
-from fleet_ssh import KEY, LEASE, OTHERS, FarSide, begun, is_running
+from fleet_processes import ROOT
+from fleet_ssh import KEY, OTHERS, FarSide, begun, is_running
 from sqlalchemy import update
+from waiting import wait_until
 
 from app.store.tables import Schedule, table
 
@@ -113,7 +114,7 @@ def test_a_cancel_ends_the_whole_group(far: FarSide, tmp_path: Path) -> None:
     assert is_running(mark)
     far.fleet.cancel(execution)
     assert far.fleet.wait_for(execution).status == "cancelled"
-    wait_until(lambda: not is_running(mark), 10, lambda: is_running(mark))
+    wait_until(lambda: not is_running(mark), lambda: is_running(mark))
 
 
 def test_a_timeout_is_kept_there(far: FarSide, tmp_path: Path) -> None:
@@ -122,7 +123,7 @@ def test_a_timeout_is_kept_there(far: FarSide, tmp_path: Path) -> None:
     found = far.execute("far-2", script=script, timeout=1)
     assert (found["status"], found["exit_code"], found["stdout"]) == ("timed_out", None, "begun\n")
     assert found["error"]["type"] == "timeout"
-    wait_until(lambda: not is_running(mark), 10, lambda: is_running(mark))
+    wait_until(lambda: not is_running(mark), lambda: is_running(mark))
 
 
 MIXED = """\
@@ -179,7 +180,7 @@ def test_bounds_approvals_and_schedules_are_the_same(far: FarSide) -> None:
     assert answer.status == 201, answer.data
     with fleet.store.write() as connection:
         connection.execute(update(schedules).values(next_run=time.time() - 1, due_at=time.time() - 1))
-    found = wait_until(lambda: ask("GET", "/api/v1/automation/schedules/nightly").data["last_execution"], 20)
+    found = wait_until(lambda: ask("GET", "/api/v1/automation/schedules/nightly").data["last_execution"])
     assert fleet.wait_for(found).status == "completed"
     (job,) = fleet.jobs(found)
     assert (job.node, job.result["stdout"]) == ("far-2", "hello from far-2")
@@ -196,8 +197,8 @@ def test_a_node_that_is_removed_is_let_go(far: FarSide, tmp_path: Path) -> None:
     assert (home / "node.keys").stat().st_mode & 0o777 == 0o600
     assert far.api.ask("DELETE", "/api/v1/nodes/gone", role="admin").status == 409
     assert far.api.ask("DELETE", "/api/v1/nodes/gone?force=1", role="admin").status == 204
-    wait_until(lambda: not home.exists(), 20)
-    wait_until(lambda: not is_running(mark), LEASE * 2 + 20, lambda: is_running(mark))
+    wait_until(lambda: not home.exists())
+    wait_until(lambda: not is_running(mark), lambda: is_running(mark))
     assert far.fleet.wait_for(execution).status == "failed"
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fleet_processes import wait_until
-from fleet_ssh import KEY, LEASE, OTHERS, FarSide, begun, is_running, metrics
+from fleet_ssh import KEY, OTHERS, FarSide, begun, is_running, metrics
 from fleet_wire import Wire
 from sshd import Sshd, make_key
+from waiting import wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.fleet, pytest.mark.timeout(120)]
 
@@ -23,10 +22,8 @@ def test_a_key_that_is_not_let_in_fails_at_once_with_what_to_do(far: FarSide, tm
     far.trust("locked")
     far.wait_online("locked")
     tries = far.sshd.log.count("Connection from") + far.sshd.log.count("Connection closed by authenticating")
-    began = time.monotonic()
     found = far.execute("locked", command=["true"])
     assert (found["status"], found["error"]["type"]) == ("failed", "ssh_auth"), found
-    assert time.monotonic() - began < 10
     message = found["error"]["message"]
     assert all(word in message for word in (far.sshd.user, "ssh-copy-id")), message
     assert far.sshd.log.count("Connection closed by authenticating") - tries <= 3
@@ -35,9 +32,7 @@ def test_a_key_that_is_not_let_in_fails_at_once_with_what_to_do(far: FarSide, tm
     changed = far.add("locked", OTHERS[1], key=KEY, replace=True)
     assert changed.data["ssh"]["host_key"]
     wait_until(
-        lambda: far.execute("locked", command=["true"])["status"] == "succeeded",
-        30,
-        lambda: far.node("locked"),
+        lambda: far.execute("locked", command=["true"])["status"] == "succeeded", lambda: far.node("locked")
     )
 
 
@@ -55,7 +50,6 @@ def test_a_machine_with_another_host_key_gets_nothing(far: FarSide, tmp_path: Pa
         first.start()
         other = wait_until(
             lambda: (found := far.node("moved")["ssh"])["offered_key"] != trusted and found,
-            60,
             lambda: far.node("moved"),
         )
         assert other["host_key"] == trusted
@@ -64,9 +58,7 @@ def test_a_machine_with_another_host_key_gets_nothing(far: FarSide, tmp_path: Pa
         assert "muster node trust" in found["error"]["message"]
         far.trust("moved")
         wait_until(
-            lambda: far.execute("moved", command=["true"])["status"] == "succeeded",
-            30,
-            lambda: far.node("moved"),
+            lambda: far.execute("moved", command=["true"])["status"] == "succeeded", lambda: far.node("moved")
         )
         assert far.api.ask("DELETE", "/api/v1/nodes/moved?force=1", role="admin").status == 204
 
@@ -79,7 +71,7 @@ def test_a_gateway_that_is_killed_finds_its_scripts_again(far: FarSide, tmp_path
     far.fleet.kill("ssh")
     far.wait_online("far-1")
     gate.touch()
-    assert far.fleet.wait_for(execution, 60).status == "completed", far.fleet.story(execution)
+    assert far.fleet.wait_for(execution).status == "completed", far.fleet.story(execution)
     (job,) = far.fleet.jobs(execution)
     assert job.result["stdout"] == "one\ntwo"
     assert len(effects.read_text().split()) == 1
@@ -91,9 +83,9 @@ def test_a_connection_that_breaks_in_mid_script_loses_nothing(far: FarSide, tmp_
     execution = begun(far, "far-2", script)
     wait_until(effects.exists)
     far.sshd.drop_sessions()
-    wait_until(lambda: far.sshd.sessions(), 30)
+    wait_until(lambda: far.sshd.sessions())
     gate.touch()
-    assert far.fleet.wait_for(execution, 60).status == "completed", far.fleet.story(execution)
+    assert far.fleet.wait_for(execution).status == "completed", far.fleet.story(execution)
     (job,) = far.fleet.jobs(execution)
     assert (job.result["stdout"], len(effects.read_text().split())) == ("one\ntwo", 1)
 
@@ -114,10 +106,10 @@ def test_a_network_that_is_lost_for_longer_leaves_no_orphan_and_an_honest_end(
     execution = begun(far, "cut", script)
     wait_until(lambda: is_running(mark))
     wire.cut()
-    wait_until(lambda: not is_running(mark), LEASE * 2 + 20, lambda: is_running(mark))
+    wait_until(lambda: not is_running(mark), lambda: is_running(mark))
     assert not far.fleet.is_over(execution)
     wire.mend()
-    row = far.fleet.wait_for(execution, 60)
+    row = far.fleet.wait_for(execution)
     (job,) = far.fleet.jobs(execution)
     assert (row.status, job.status, job.error["type"]) == ("failed", "failed", "lost"), far.fleet.story(
         execution
@@ -142,12 +134,10 @@ def test_a_machine_that_hangs_opens_its_breaker_while_the_others_finish(far: Far
         items = far.api.get(f"/workflow-executions/{execution}/tasks").data["items"]
         return {row["node"]: row["status"] for row in items}
 
-    wait_until(lambda: [rows()[name] for name in ("far-1", "far-2", "web-1")] == ["succeeded"] * 3, 20, rows)
+    wait_until(lambda: [rows()[name] for name in ("far-1", "far-2", "web-1")] == ["succeeded"] * 3, rows)
     assert rows()["mute"] not in ("succeeded", "failed")
     breaker = wait_until(
-        lambda: (found := far.node("mute")["breaker"])["state"] == "open" and found,
-        90,
-        lambda: far.node("mute"),
+        lambda: (found := far.node("mute")["breaker"])["state"] == "open" and found, lambda: far.node("mute")
     )
     assert breaker["failures"] >= 1
     assert breaker["error"]

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from fleet_compose import free_port
-from fleet_processes import wait_until
 from fleet_units import Machine
+from waiting import wait_until
 
 from app.node import endpoint
 
@@ -58,15 +58,13 @@ def machine() -> Iterator[Machine]:
         for name in ("muster-api", "muster-control", "muster-beat"):
             running.start(name)
         (etc / "local.token").write_text((running.state / "muster" / "local.token").read_text())
-        wait_until(
-            lambda: running.muster("node", "list").returncode == 0, 60, lambda: running.log("muster-api")
-        )
+        wait_until(lambda: running.muster("node", "list").returncode == 0, lambda: running.log("muster-api"))
         for name in NAMES[1:]:
             (etc / f"{name}.token").write_text(muster(running, "node", "token", name)[1])
         for name in NAMES:
             running.start(f"muster-runner@{name}")
             running.start(f"muster-node@{name}")
-        wait_until(lambda: online(running) == set(NAMES), 60, lambda: "".join(map(running.log, nodes())))
+        wait_until(lambda: online(running) == set(NAMES), lambda: "".join(map(running.log, nodes())))
         yield running
 
 
@@ -102,7 +100,7 @@ def test_a_script_outlives_the_restart_of_its_worker(machine: Machine, tmp_path:
     (tmp_path / "patient.yaml").write_text(PATIENT)
     started, _ = muster(machine, "run", str(tmp_path / "patient.yaml"), "-p", f"gate={gate}", "--no-follow")
     pid_file = tmp_path / "gate.pid"
-    wait_until(lambda: pid_file.exists() and pid_file.read_text().strip(), 30, "the script")
+    wait_until(lambda: pid_file.exists() and pid_file.read_text().strip(), "the script")
     script, runner = int(pid_file.read_text()), runner_pid(machine)
     machine.stop("muster-node@web-1")
     os.kill(script, 0)
@@ -118,7 +116,7 @@ def test_the_runner_of_the_unit_is_the_only_one(machine: Machine, tmp_path: Path
     before = runner_pid(machine)
     os.kill(before, signal.SIGKILL)
     part = machine.keeper.parts["muster-runner@web-1"]
-    wait_until(lambda: runner_pid(machine) not in (0, before), 30, lambda: machine.log(part.name))
+    wait_until(lambda: runner_pid(machine) not in (0, before), lambda: machine.log(part.name))
     (tmp_path / "everywhere.yaml").write_text(EVERYWHERE)
     done = machine.muster("run", str(tmp_path / "everywhere.yaml"))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -130,4 +128,4 @@ def test_units_may_start_again_and_again(machine: Machine) -> None:
     os.unlink(machine.configuration / "web-1.token")
     machine.stop("muster-node@web-1")
     machine.start("muster-node@web-1")
-    wait_until(lambda: online(machine) == set(NAMES), 30, lambda: machine.log("muster-node@web-1"))
+    wait_until(lambda: online(machine) == set(NAMES), lambda: machine.log("muster-node@web-1"))

@@ -18,8 +18,9 @@ import pytest
 import yaml
 from fleet_files import Files, write_tree
 from fleet_items import message
-from fleet_processes import ROOT, wait_until
+from fleet_processes import ROOT
 from fleet_queues import push, take
+from waiting import wait_until
 
 from app.files import bundles
 from app.files.documents import canonical
@@ -83,7 +84,7 @@ class Taken:
                     found[order.jobs[0].id] = order
             return len(found) >= count
 
-        wait_until(come, 40, lambda: self.files.fleet.story(execution)[:3000])
+        wait_until(come, lambda: self.files.fleet.story(execution)[:3000])
         return sorted(found.values(), key=lambda order: int(order.jobs[0].id.split(".")[2]))
 
     def _open(self, item: bytes) -> Order:
@@ -179,7 +180,7 @@ def test_what_a_node_says_of_files_is_not_believed(files: Files, taken: Taken, t
         taken.put(order, MINE, *documents.values())
         told = {name: sha256(document) for name, document in documents.items()}
         taken.answer(order, {"changes": "", "artifacts": "", **told, **_absent(case)})
-    row = files.fleet.wait_for(execution, 60)
+    row = files.fleet.wait_for(execution)
     jobs = {job.unit: job for job in files.fleet.jobs(execution, "l")}
     for unit, case in enumerate(CASES):
         job = jobs[unit]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from fleet_files import Files, write_tree
-from fleet_processes import processes_with, wait_until
+from fleet_processes import processes_with
+from waiting import PATIENCE, wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.fleet, pytest.mark.timeout(180)]
 
@@ -78,12 +79,12 @@ def test_a_worker_is_killed_while_files_come(files: Files, large: tuple[str, str
     before = wire.down
     with wire.held("down", HELD_AT) as hold:
         execution = files.begin(COMES, large[0])
-        assert hold.met.wait(30), fleet.story(execution)
+        assert hold.met.wait(PATIENCE), fleet.story(execution)
         came = size_of(fleet.directory / "nodes" / "web-1" / "workspaces")
-        wait_until(lambda: came() > HELD_AT - SLACK / 2, 10, came)
+        wait_until(lambda: came() > HELD_AT - SLACK / 2, came)
         fleet.kill("web-1")
     assert fleet.execution(execution).workspace == large[0]
-    assert fleet.wait_for(execution, 60).output["said"].startswith(large[1]), fleet.story(execution)
+    assert fleet.wait_for(execution).output["said"].startswith(large[1]), fleet.story(execution)
     assert SIZE < wire.down - before < SIZE + SLACK
     assert ran(files, execution) == 1
     assert sorted(files.now(execution).files) == ["given", "small"]
@@ -97,12 +98,12 @@ def test_a_worker_is_killed_while_files_go(files: Files, tmp_path: Path) -> None
     before = wire.up
     with wire.held("up", HELD_AT) as hold:
         execution = files.begin(GOES, start)
-        assert hold.met.wait(30), fleet.story(execution)
+        assert hold.met.wait(PATIENCE), fleet.story(execution)
         came = size_of(fleet.directory / "blobs" / "parts")
-        wait_until(lambda: came() > HELD_AT - SLACK / 2, 10, came)
+        wait_until(lambda: came() > HELD_AT - SLACK / 2, came)
         fleet.kill("web-1")
         assert fleet.execution(execution).workspace == start
-    digest = fleet.wait_for(execution, 60).output["said"].split()[0]
+    digest = fleet.wait_for(execution).output["said"].split()[0]
     assert files.now(execution).files["large"].sha256 == digest
     assert SIZE < wire.up - before < SIZE + SLACK
     assert ran(files, execution) == 1
@@ -116,9 +117,9 @@ def test_a_script_ends_while_its_worker_is_down(files: Files, tmp_path: Path) ->
     job = fleet.job_is(execution, "a", "running").id
     fleet.keeper.take_down("web-1")
     gate.touch()
-    wait_until(lambda: not list(processes_with(f"MUSTER_COOKIE={job}")), 30, "the end of the script")
+    wait_until(lambda: not list(processes_with(f"MUSTER_COOKIE={job}")), "the end of the script")
     fleet.keeper.bring_up("web-1")
-    assert fleet.wait_for(execution, 60).status == "completed", fleet.story(execution)
+    assert fleet.wait_for(execution).status == "completed", fleet.story(execution)
     assert sorted(files.now(execution).files) == ["given", "large"]
     assert ran(files, execution) == 1
     files.wait_nothing_left()
@@ -132,10 +133,10 @@ def test_the_api_is_away_when_files_go(files: Files, tmp_path: Path) -> None:
     fleet.keeper.take_down("api", signal.SIGTERM)
     refused = wire.refused
     gate.touch()
-    wait_until(lambda: wire.refused > refused + 2, 30, lambda: fleet.story(execution))
+    wait_until(lambda: wire.refused > refused + 2, lambda: fleet.story(execution))
     assert (fleet.job(execution, "a").status, fleet.execution(execution).workspace) == ("running", start)
     fleet.keeper.bring_up("api")
-    assert fleet.wait_for(execution, 60).status == "completed", fleet.story(execution)
+    assert fleet.wait_for(execution).status == "completed", fleet.story(execution)
     assert sorted(files.now(execution).files) == ["given", "large"]
     assert ran(files, execution) == 1
 
@@ -145,7 +146,7 @@ def test_a_cancel_ends_a_transfer(files: Files, large: tuple[str, str], way: str
     fleet, wire = files.fleet, files.wire
     with wire.held(way, HELD_AT) as hold:
         execution = files.begin(COMES if way == "down" else GOES, large[0])
-        assert hold.met.wait(30), fleet.story(execution)
+        assert hold.met.wait(PATIENCE), fleet.story(execution)
         fleet.cancel(execution)
         assert fleet.wait_for(execution).status == "cancelled", fleet.story(execution)
         files.wait_nothing_left()
@@ -188,8 +189,8 @@ def test_control_is_killed_while_files_come_together(files: Files) -> None:
         return sum(job.status == "succeeded" for job in fleet.jobs(execution, "l"))
 
     for done in (1, 3, 5):
-        wait_until(lambda done=done: over() >= done, 60, lambda: fleet.story(execution))
+        wait_until(lambda done=done: over() >= done, lambda: fleet.story(execution))
         fleet.kill("control")
-    assert fleet.wait_for(execution, 90).output == {"all": "012345"}, fleet.story(execution)
+    assert fleet.wait_for(execution).output == {"all": "012345"}, fleet.story(execution)
     steps = files.api.get(f"/workflow-executions/{execution}/workspace").data["steps"]
     assert sorted(step["job"] for step in steps) == sorted(job.id for job in fleet.jobs(execution, "l"))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from fleet_files import Files
-from fleet_processes import BIN, wait_until
+from fleet_processes import BIN
+from waiting import wait_until
 
 pytestmark = pytest.mark.fleet
 
@@ -66,7 +67,7 @@ def test_files_go_from_node_to_node_and_back(files: Files, tmp_path: Path, kille
     before = len(fleet.effects.read_text().split())
     run = start(files, tmp_path, gate)
     try:
-        ran = wait_until(lambda: (found := fleet.effects.read_text().split()[before:])[1:] and found, 60)
+        ran = wait_until(lambda: (found := fleet.effects.read_text().split()[before:])[1:] and found)
         if killed:
             fleet.kill("web-2")
         gate.touch()

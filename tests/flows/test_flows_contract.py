@@ -12,9 +12,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from fleet_processes import wait_until
 from site_of_flows import WAYS, WORKFLOW, Site, programs
 from sshd import Sshd
+from waiting import PATIENCE, wait_until
 
 from app.flows.model import Result, Watch
 
@@ -93,7 +93,7 @@ def test_its_time_is_over(way: str, site: Site) -> None:
     late = site.run(way, [site.flow(0, sleep=120)], timeout=seconds)[0]
     assert error(late) == {"type": "timeout", "message": f"timed out after {seconds:g}s"}
     assert len(site.started()) == 1
-    wait_until(lambda: not site.running(), 10, "the tool is gone")
+    wait_until(lambda: not site.running(), "the tool is gone")
     assert not site.left()
 
 
@@ -103,9 +103,9 @@ def test_who_is_given_up_is_ended_there(way: str, site: Site) -> None:
     results: list[Result] = []
     thread = threading.Thread(target=lambda: results.extend(site.run(way, flows, watch)))
     thread.start()
-    wait_until(lambda: len(site.started()) == 2, 20, "both run")
+    wait_until(lambda: len(site.started()) == 2, "both run")
     watch.given_up.update((0, 1))
-    thread.join(30)
+    thread.join(PATIENCE)
     assert error(results[0])["type"] == "cancelled"
     assert not site.running()
     assert not site.left()
@@ -137,11 +137,11 @@ def test_our_death_leaves_no_orphan(way: str, site: Site, tmp_path: Path) -> Non
     )
     process = subprocess.Popen([sys.executable, "-c", text])
     pids = apart / "pids"
-    wait_until(lambda: pids.exists() and pids.read_text().strip(), 20, "the tool runs")
+    wait_until(lambda: pids.exists() and pids.read_text().strip(), "the tool runs")
     process.send_signal(signal.SIGKILL)
     process.wait()
     pid = int(pids.read_text())
-    wait_until(lambda: not Path(f"/proc/{pid}").exists(), 20, "the tool is gone")
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the tool is gone")
 
 
 def test_what_is_to_stay_stays(way: str, site: Site) -> None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fleet_processes import wait_until
 from site_of_flows import Door, Site, programs
 from sshd import Sshd, make_key
+from waiting import PATIENCE, wait_until
 
 from app.flows import by_asyncssh, gnu_parallel, over_ssh
 from app.flows.breakers import Breakers
@@ -200,12 +200,12 @@ def test_a_line_that_is_lost_while_a_flow_runs(backend: str, site: Site) -> None
         target=lambda: results.extend(executor.execute([site.flow(0, sleep=120)], site.terms(), Watch()))
     )
     thread.start()
-    wait_until(lambda: site.running(), 20, "the tool runs")
+    wait_until(lambda: site.running(), "the tool runs")
     site.sshd.drop_sessions()
-    thread.join(20)
+    thread.join(PATIENCE)
     assert kind(results[0]) == "lost"
-    wait_until(lambda: not site.running(), 20, "the tool is gone")
-    wait_until(lambda: not site.left(), 10, "and its directory")
+    wait_until(lambda: not site.running(), "the tool is gone")
+    wait_until(lambda: not site.left(), "and its directory")
 
 
 def test_without_gnu_parallel_flows_go_by_ssh(

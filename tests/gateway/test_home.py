@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import insert, update
+from waiting import PATIENCE
 
 from app.errors import Conflict
 from app.gateway.home import DIRECTORY, Home
@@ -117,7 +118,7 @@ def test_a_lane_does_so_much_at_once_and_has_so_much_wait() -> None:
 
     def work() -> None:
         began.release()
-        gate.wait(10)
+        gate.wait(PATIENCE)
         done.release()
 
     lane = Lane("test", 2, 3)

@@ -6,17 +6,16 @@ import json
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from local_runs import CLI, by_archive, environment
+from waiting import PATIENCE, wait_until
 
 from app.node import sweep
 
-SOON = 20.0
 WORKFLOW = """
 tasks:
   - name: long
@@ -36,13 +35,6 @@ finally:
     action: core.shell
     input: {command: "{{ parameters.hold }} || exit 0; : > {{ parameters.out }}/tidy; exec sleep 300"}
 """
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SOON
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to that in time"
-        time.sleep(0.02)
 
 
 @contextmanager
@@ -85,7 +77,7 @@ def test_a_signal_ends_its_scripts_and_the_state_says_so(
 ) -> None:
     with begun(how, tmp_path) as (process, pids):
         process.send_signal(number)
-        out, err = process.communicate(timeout=SOON)
+        out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (code, "")
     assert nothing_left(pids, tmp_path)
     left = json.loads((tmp_path / "out.json").read_text())
@@ -98,7 +90,7 @@ def test_a_signal_ends_its_scripts_and_the_state_says_so(
 
 def test_a_timeout_ends_its_scripts(tmp_path: Path) -> None:
     with begun(CLI, tmp_path, "--timeout", "5") as (process, pids):
-        process.communicate(timeout=SOON)
+        process.communicate(timeout=PATIENCE)
     assert process.returncode == 124
     assert nothing_left(pids, tmp_path)
     left = json.loads((tmp_path / "out.json").read_text())
@@ -108,7 +100,7 @@ def test_a_timeout_ends_its_scripts(tmp_path: Path) -> None:
 def test_killed_it_leaves_no_script(how: Sequence[str], tmp_path: Path) -> None:
     with begun(how, tmp_path) as (process, pids):
         process.kill()
-        process.communicate(timeout=SOON)
+        process.communicate(timeout=PATIENCE)
         wait_until(lambda: nothing_left(pids, tmp_path))
     assert not (tmp_path / "out.json").exists()
 
@@ -117,7 +109,7 @@ def test_where_its_runner_is_killed_it_has_failed(tmp_path: Path) -> None:
     with begun(CLI, tmp_path) as (process, pids):
         runner = int(Path(f"/proc/{pids[0]}/stat").read_text().rpartition(")")[2].split()[1])
         os.kill(runner, signal.SIGKILL)
-        process.communicate(timeout=SOON)
+        process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert nothing_left(pids, tmp_path)
     left = json.loads((tmp_path / "out.json").read_text())
@@ -129,7 +121,7 @@ def test_a_second_signal_ends_what_finally_does(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         wait_until((tmp_path / "tidy").exists)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=SOON)
+        process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert nothing_left(pids, tmp_path)
     left = json.loads((tmp_path / "out.json").read_text())

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from waiting import PATIENCE
+
 from app.files import bundles
 from app.files.manifest import Manifest
 
@@ -144,7 +146,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers["Authorization"] != f"Pass {TOKEN}":
             self._problem(401, "the pass is not valid", {})
         elif met is not None and met.wait is not None:
-            met.wait.wait(30)
+            met.wait.wait(PATIENCE)
             self.close_connection = True
         elif met is not None and met.status:
             self._problem(met.status, "trouble", met.headers, met.problem)

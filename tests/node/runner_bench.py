@@ -5,26 +5,16 @@ from __future__ import annotations
 import base64
 import os
 import signal
-import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from planned_jobs import planned
+from waiting import wait_until
 
 from app.node import endpoint, jobdir, spool
 from app.node.runner_client import RunnerClient
 from app.transport.messages import Job
-
-
-def until(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
-    """Waits until `condition()` is true and returns its value; fails with `what` after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.01)
-    return found
 
 
 def alive(pid: int) -> bool:
@@ -70,7 +60,7 @@ class Bench:
     def until_running(self, client: RunnerClient, job: Job) -> int:
         """Waits until the job's script has written something; its pid."""
         file = Path(jobdir.path(self.root, job.id)) / "stdout"
-        until(lambda: file.exists() and file.stat().st_size, f"{job.id} says something")
+        wait_until(lambda: file.exists() and file.stat().st_size, f"{job.id} says something")
         return int(next(entry["pid"] for entry in client.list() if entry["job"] == job.id))
 
     def memory(self, pid: int) -> dict[str, int]:
@@ -83,7 +73,7 @@ class Bench:
         for client in self._clients:
             client.close()
         if os.path.exists(self.root):
-            until(self._is_free, "the runner ends")
+            wait_until(self._is_free, "the runner ends")
 
     def _is_free(self) -> bool:
         pid = int(endpoint.read(self.root).get("pid", 0))

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runner_bench import Bench, alive, until
+from runner_bench import Bench, alive
+from waiting import wait_until
 
 from app.node import endpoint, jobdir, shells
 
@@ -59,7 +60,7 @@ def test_the_script_of_a_runner_that_died_is_removed_by_the_next_one(bench: Benc
     bench.until_running(client, job)
     pid = int(endpoint.read(bench.root)["pid"])
     os.kill(pid, signal.SIGKILL)
-    until(lambda: not alive(pid), "the runner is dead")
+    wait_until(lambda: not alive(pid), "the runner is dead")
     assert client.wait(job.id)["status"] == "unknown"
     assert "script" not in files(bench, job.id)
 
@@ -76,7 +77,7 @@ def test_a_script_cannot_have_the_next_runner_remove_other_files(bench: Bench, t
     bench.until_running(client, job)
     pid = int(endpoint.read(bench.root)["pid"])
     os.kill(pid, signal.SIGKILL)
-    until(lambda: not alive(pid), "the runner is dead")
+    wait_until(lambda: not alive(pid), "the runner is dead")
     assert client.wait(job.id)["status"] == "unknown"
     assert other.exists()
     assert {"record", "stdout"} <= set(files(bench, job.id))

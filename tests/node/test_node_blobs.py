@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from blob_server import TOKEN, BlobServer
+from waiting import PATIENCE
 
 from app.errors import InvalidInput, MusterError, NotFound, Unavailable
 from app.files.limits import Limits
@@ -170,11 +171,11 @@ def test_a_server_that_dies_and_comes_back_is_waited_for(
         met = server.trouble("/blobs/sha256:", wait=hang)
         worker = threading.Thread(target=act)
         worker.start()
-        assert met.met.wait(10)
+        assert met.met.wait(PATIENCE)
         server.stop()
         hang.set()
         server.start()
-        worker.join(30)
+        worker.join(PATIENCE)
         assert not worker.is_alive()
     assert held(cache, BIG)
     assert server.blobs.keys() == sizes(BIG, HUGE).keys()
@@ -268,9 +269,9 @@ def test_a_stop_ends_what_is_under_way_and_what_would_begin(
 
     worker = threading.Thread(target=fetch)
     worker.start()
-    assert met.met.wait(10)
+    assert met.met.wait(PATIENCE)
     client.stop()
-    worker.join(10)
+    worker.join(PATIENCE)
     hang.set()
     assert [type(error) for error in found] == [Stopped]
     with pytest.raises(Stopped):
@@ -281,7 +282,7 @@ def test_a_stop_ends_a_pause(server: BlobServer, client: BlobClient) -> None:
     met = server.trouble("POST", status=503, headers={"Retry-After": "60"})
 
     def stop() -> None:
-        assert met.met.wait(10)
+        assert met.met.wait(PATIENCE)
         client.stop()
 
     worker = threading.Thread(target=stop)

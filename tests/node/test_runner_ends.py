@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runner_bench import Bench, alive, decoded, until
+from runner_bench import Bench, alive, decoded
+from waiting import PATIENCE, wait_until
 
 from app.errors import Conflict
 from app.node import jobdir, sweep
@@ -24,7 +25,7 @@ ESCAPED = "setsid sh -c 'trap \"\" TERM; echo $$ > {file}; while :; do sleep 0.1
 
 
 def read_pid(file: Path) -> int:
-    return int(until(lambda: file.exists() and file.read_text().strip(), f"{file} holds a pid"))
+    return int(wait_until(lambda: file.exists() and file.read_text().strip(), f"{file} holds a pid"))
 
 
 def cancelled(bench: Bench, client: RunnerClient, job: Job) -> tuple[dict[str, Any], float]:
@@ -38,10 +39,10 @@ def cancelled(bench: Bench, client: RunnerClient, job: Job) -> tuple[dict[str, A
 
 def test_a_cancelled_script_gets_term_and_says_why(bench: Bench) -> None:
     client = bench.client()
-    record, took = cancelled(bench, client, bench.job("echo begun; sleep 60"))
+    record, took = cancelled(bench, client, bench.job("echo begun; sleep 600"))
     assert (record["status"], record["signal"]) == ("cancelled", signal.SIGTERM)
     assert record["error"] == {"type": "cancelled", "message": "enough"}
-    assert took < 2
+    assert took < 60
 
 
 def test_cleaning_up_within_the_grace_is_let_happen(bench: Bench) -> None:
@@ -50,7 +51,7 @@ def test_cleaning_up_within_the_grace_is_let_happen(bench: Bench) -> None:
     record, took = cancelled(bench, client, job)
     assert record["status"] == "cancelled"
     assert decoded(record["stdout"]) == b"begun\ncleaned\n"
-    assert 0.4 <= took < 3
+    assert took >= 0.4
 
 
 def test_the_grace_holds_for_the_children_of_a_shell_that_dies_at_once(bench: Bench, tmp_path: Path) -> None:
@@ -117,7 +118,7 @@ for number in range(400):
     job = bench.job(argv=("python3", "-S", "-c", bomb), grace=0)
     client.start(job)
     bench.until_running(client, job)
-    until(lambda: len(sweep.bearers(frozenset({job.id}))) > 30, "the bomb goes off")
+    wait_until(lambda: len(sweep.bearers(frozenset({job.id}))) > 30, "the bomb goes off")
     client.cancel(job.id)
     assert client.ping()["pid"] in bench.pids
     assert client.wait(job.id)["status"] == "cancelled"
@@ -148,8 +149,8 @@ def test_a_grandchild_that_holds_the_pipe_does_not_hold_the_job(bench: Bench) ->
     pid = int(decoded(record["stdout"]))
     try:
         assert (record["exit_code"], record["left"]) == (5, 1)
-        assert record["duration"] < 1
-        assert 1.8 < took < 4
+        assert record["duration"] < took - 1
+        assert 1.8 < took < 60
         assert alive(pid)
     finally:
         os.kill(pid, signal.SIGKILL)
@@ -157,9 +158,9 @@ def test_a_grandchild_that_holds_the_pipe_does_not_hold_the_job(bench: Bench) ->
 
 def test_what_a_grandchild_writes_shortly_after_the_end_is_read(bench: Bench) -> None:
     client = bench.client()
-    record = bench.run(client, bench.job("(sleep 0.3; echo late) & echo early"))
+    record = bench.run(client, bench.job("(sleep 1; echo late) & echo early"))
     assert decoded(record["stdout"]) == b"early\nlate\n"
-    assert record["duration"] < 0.3
+    assert record["duration"] < 1
 
 
 def test_a_cancel_before_the_start_is_remembered_over_a_restart(bench: Bench, tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ def test_a_cancel_before_the_start_is_remembered_over_a_restart(bench: Bench, tm
     early, other = bench.job(f"touch {tmp_path}/ran"), bench.job("echo hi")
     assert client.cancel(early.id, "changed my mind") == "remembered"
     client.stop()
-    until(lambda: not alive(next(iter(bench.pids))), "the runner ends")
+    wait_until(lambda: not alive(next(iter(bench.pids))), "the runner ends")
     bench.pids.add(client.ping()["pid"])
     assert client.start(early) == "ended"
     record = client.wait(early.id)
@@ -226,14 +227,14 @@ def test_a_full_disk_is_refused_before_anything_runs(bench: Bench, tmp_path: Pat
     command = [sys.executable, "-m", "app.node.runner", "--dir", bench.root, "--reserve", str(1 << 60)]
     runner = subprocess.Popen(command, cwd=root)
     try:
-        until(lambda: (Path(bench.root) / "runner.json").exists(), "the runner listens")
+        wait_until(lambda: (Path(bench.root) / "runner.json").exists(), "the runner listens")
         client = bench.client()
         record = bench.run(client, bench.job(f"touch {tmp_path}/ran"))
         assert (record["status"], record["error"]["type"]) == ("failed", "no_space")
         assert record["exit_code"] is None
         assert not (tmp_path / "ran").exists()
         client.stop()
-        assert runner.wait(10) == 0
+        assert runner.wait(PATIENCE) == 0
     finally:
         runner.kill()
         runner.wait()
@@ -256,7 +257,7 @@ def test_five_hundred_jobs_leave_no_descriptor_and_no_zombie(bench: Bench) -> No
     assert client.list() == []
     children = Path(f"/proc/{runner}/task/{runner}/children").read_text().split()
     assert children == []
-    until(lambda: len(os.listdir(f"/proc/{runner}/fd")) <= before, "all of its descriptors are closed")
+    wait_until(lambda: len(os.listdir(f"/proc/{runner}/fd")) <= before, "all of its descriptors are closed")
     memory = bench.memory(runner)
     spent.sort()
     print(f"\n`true`: median {spent[100] * 1e3:.2f} ms, best {spent[0] * 1e3:.2f} ms, {memory['VmRSS']} kB")
@@ -281,5 +282,5 @@ def test_a_script_cannot_say_itself_how_it_ended(bench: Bench, tmp_path: Path) -
     waiter.join(0.3)
     assert waiter.is_alive()
     go.touch()
-    waiter.join(10)
+    waiter.join(PATIENCE)
     assert (found[0]["status"], found[0]["exit_code"]) == ("failed", 3)

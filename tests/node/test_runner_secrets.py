@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from runner_bench import Bench, decoded, until
+from runner_bench import Bench, decoded
+from waiting import wait_until
 
 from app import marks
 from app.node import jobdir
@@ -54,7 +55,7 @@ def test_output_is_live_and_never_shows_a_piece(bench: Bench, tmp_path: Path) ->
         env={"A": MARK},
     )
     client.start(job, SECRETS)
-    until(lambda: bench.text(job) == b"first\n", "the first line")
+    wait_until(lambda: bench.text(job) == b"first\n", "the first line")
     gate.touch()
     assert decoded(client.wait(job.id)["stdout"]) == b"first\n***\n"
 

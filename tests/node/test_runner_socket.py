@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runner_bench import Bench, until
+from runner_bench import Bench
+from waiting import PATIENCE, wait_until
 
 from app.errors import Conflict, Unavailable
 from app.node import endpoint, jobdir
@@ -141,7 +142,7 @@ def test_a_long_path_gets_a_short_socket_that_goes_with_the_runner(bench: Bench)
     assert bench.run(client, bench.job("echo hi"))["status"] == "succeeded"
     client.stop()
     client.close()
-    until(lambda: not os.path.exists(os.path.dirname(path)), "the directory is removed")
+    wait_until(lambda: not os.path.exists(os.path.dirname(path)), "the directory is removed")
 
 
 def test_a_watcher_that_never_reads_delays_nobody_and_is_cut_off(bench: Bench) -> None:
@@ -156,7 +157,7 @@ def test_a_watcher_that_never_reads_delays_nobody_and_is_cut_off(bench: Bench) -
     deaf.setblocking(False)
     refused = False
     line = b'{"id": "' + b"x" * 60_000 + b'", "do": "ping"}\n'
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     rest = b""
     while not refused and time.monotonic() < deadline:
         try:
@@ -199,7 +200,7 @@ def test_an_idle_runner_uses_no_processor(bench: Bench) -> None:
 
     before = woken()
     deadline = time.monotonic() + 0.7
-    until(lambda: time.monotonic() > deadline, "some time passes")
+    wait_until(lambda: time.monotonic() > deadline, "some time passes")
     # It may still have been on its way to sleep.
     assert woken() <= before + 1
 

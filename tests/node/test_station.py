@@ -7,12 +7,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from station_place import Place
+from waiting import PATIENCE, wait_until
 
 from app.node import jobdir, runner_client
 from app.node.journal import Journal
@@ -89,7 +90,7 @@ def test_a_runner_that_stands_still_is_waited_for(place: Place, monkeypatch: pyt
         assert [entry.job for entry in place.station.journal.held()] == [job.id]
     finally:
         os.kill(pid, signal.SIGCONT)
-    worker.join(20)
+    worker.join(PATIENCE)
     assert place.outcome(job).status == "succeeded"
     assert place.ran() == ["a"]
 
@@ -100,14 +101,14 @@ def test_an_outcome_that_a_full_disk_does_not_take_is_stored_once_there_is_room(
     job = place.job("a", f"until [ -e {gate} ]; do sleep 0.02; done; head -c 30000 /dev/urandom | base64")
     worker = threading.Thread(target=place.station.run, args=(place.order(job), Canvas()))
     worker.start()
-    wait_for(lambda: [entry.job for entry in place.station.journal.held()] == [job.id])
+    wait_until(lambda: [entry.job for entry in place.station.journal.held()] == [job.id])
     allow_pages(place.station.journal, 1)
     gate.touch()
-    wait_for(lambda: jobdir.exit_record(place.station.runner.spool(job.id)) is not None)
+    wait_until(lambda: jobdir.exit_record(place.station.runner.spool(job.id)) is not None)
     worker.join(0.5)
     assert worker.is_alive()
     allow_pages(place.station.journal, 100_000)
-    worker.join(20)
+    worker.join(PATIENCE)
     assert place.outcome(job).status == "succeeded"
     assert place.station.journal.held() == []
 
@@ -153,9 +154,9 @@ def test_what_runs_already_is_not_refused_by_a_later_policy(place: Place) -> Non
     job = place.job("a", script)
     first = threading.Thread(target=place.station.run, args=(place.order(job), Canvas()))
     first.start()
-    wait_for(lambda: place.ran() == ["a"])
+    wait_until(lambda: place.ran() == ["a"])
     place.station.release()
-    first.join(10)
+    first.join(PATIENCE)
     # A client that lives on would start another runner when this one is told to stop.
     place.station.runner.close()
     place.station.journal.close()
@@ -164,7 +165,7 @@ def test_what_runs_already_is_not_refused_by_a_later_policy(place: Place) -> Non
     second = threading.Thread(target=place.station._take_up, args=(place.station.journal.held()[0],))
     second.start()
     gate.touch()
-    second.join(20)
+    second.join(PATIENCE)
     assert place.outcome(job).status == "succeeded"
     assert place.ran() == ["a"]
 
@@ -217,13 +218,6 @@ def test_what_was_accepted_before_an_upgrade_is_taken_up(place: Place) -> None:
     assert place.ran() == ["a"]
     outcome = place.outcome(job)
     assert (outcome.status, outcome.digest) == ("succeeded", digest)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        threading.Event().wait(0.02)
 
 
 def allow_pages(journal: Journal, most: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from blob_server import BlobServer
-from runner_bench import until
+from waiting import PATIENCE, wait_until
 from workspace_site import LARGE_FILE, SOURCE, Site
 
 from app.transport.gate import Canvas
@@ -245,9 +245,9 @@ def test_a_cancel_ends_what_comes(site: Site, server: BlobServer, at: str) -> No
     job, hang = site.with_files(f"echo ran >> {site.effects}"), threading.Event()
     met = server.trouble(at, wait=hang)
     worker = site.run_aside(job)
-    assert met.met.wait(10)
+    assert met.met.wait(PATIENCE)
     site.cancel(job)
-    worker.join(10)
+    worker.join(PATIENCE)
     hang.set()
     assert (site.outcome(job).status, site.ran(), site.left()) == ("cancelled", [], [])
 
@@ -262,9 +262,9 @@ def test_a_cancel_ends_what_goes(site: Site, server: BlobServer) -> None:
     job, hang = site.with_files("echo a > new"), threading.Event()
     met = server.trouble("/blobs/missing", wait=hang)
     worker = site.run_aside(job)
-    assert met.met.wait(10)
+    assert met.met.wait(PATIENCE)
     site.cancel(job)
-    worker.join(10)
+    worker.join(PATIENCE)
     hang.set()
     outcome = site.outcome(job)
     assert (outcome.status, outcome.exit_code, outcome.files) == ("cancelled", 0, None)
@@ -282,9 +282,9 @@ def test_the_next_worker_goes_on(site: Site, server: BlobServer, at: str) -> Non
     hang = threading.Event()
     met = server.trouble(at, wait=hang)
     worker = site.run_aside(job)
-    assert met.met.wait(20)
+    assert met.met.wait(PATIENCE)
     site.let_go()
-    worker.join(20)
+    worker.join(PATIENCE)
     hang.set()
     assert not worker.is_alive()
     site.take_over()
@@ -321,7 +321,7 @@ def test_two_at_once_share_what_has_come(site: Site, server: BlobServer) -> None
     jobs = [site.with_files("cat main.c > seen; sleep 0", f"j{number}") for number in range(6)]
     workers = [site.run_aside(job) for job in jobs]
     for worker in workers:
-        worker.join(30)
+        worker.join(PATIENCE)
     for job in jobs:
-        until(lambda job=job: site.station.journal.find("INST", job.id), f"{job.id} is over")
+        wait_until(lambda job=job: site.station.journal.find("INST", job.id), f"{job.id} is over")
         assert site.put(site.outcome(job)) == {"seen": SOURCE["main.c"]}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from blob_server import BlobServer
-from runner_bench import until
+from waiting import PATIENCE, wait_until
 from workspace_site import LARGE_FILE, SOURCE, Site
 
 WORKER = Path(__file__).parent / "killed_worker.py"
@@ -62,9 +62,9 @@ def test_killed(one_site: Site, server: BlobServer, at: str) -> None:
         worker.stdin.write(token.encode())
         worker.stdin.close()
         if at == "the script":
-            until(site.ran, "the script runs")
+            wait_until(site.ran, "the script runs")
         else:
-            assert met.met.wait(30)
+            assert met.met.wait(PATIENCE)
     finally:
         worker.kill()
         worker.wait()

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from blob_server import BlobServer
-from runner_bench import until
 from sshd import Sshd
 from station_place import NOWHERE
+from waiting import wait_until
 from workspace_site import SOURCE, Site
 
 from app.node.scripts import Events
@@ -190,7 +190,9 @@ def test_only_the_last_trees_stay(site: FarSite, tmp_path: Path) -> None:
     with ThreadPoolExecutor(len(jobs)) as pool:
         over = [pool.submit(site.run, replace(job, execution=f"F{at}")) for at, job in enumerate(jobs)]
         # All at once: one that came after another would begin with what that had left.
-        until(lambda: (tmp_path / "begun").exists() and lines(tmp_path / "begun") == len(jobs), "all run")
+        wait_until(
+            lambda: (tmp_path / "begun").exists() and lines(tmp_path / "begun") == len(jobs), "all run"
+        )
         (tmp_path / "enough").touch()
         assert [one.result().status for one in over] == ["succeeded"] * len(jobs)
     assert len(site.there("trees")) == KEPT

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from desk import Office, jobs
 from odd_server import OddServer
 from sqlalchemy import select
+from waiting import PATIENCE, wait_until
 
 from app.services import calling, calls_due, collect
 from app.services.calling import Caller
@@ -65,18 +65,11 @@ class Exchange:
         """Inside, the call of a task is on its way: the server has it and does not answer."""
         thread = threading.Thread(target=calling.look, args=(self.caller, f"{execution}.{task}.0.1"))
         thread.start()
-        wait_for(lambda: self.server.asked.total())
+        wait_until(lambda: self.server.asked.total())
         try:
             yield
         finally:
             self.server.gate.set()
-            thread.join(20)
+            thread.join(PATIENCE)
             assert not thread.is_alive()
             self.settle_all()
-
-
-def wait_for(what: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
-    while not what():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.01)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from desk import BOTH, Office, office_on
 from sqlalchemy import delete, insert, select, text, update
+from waiting import PATIENCE
 
 from app.errors import Conflict, InvalidInput
 from app.services import audit, chain, tick
@@ -272,11 +273,10 @@ def test_an_entry_that_was_begun_earlier_and_committed_later_is_sealed_later(tmp
             with office.store.write() as connection:
                 audit.record(connection, "slow", "thing.change", at=office.clock.now)
                 begun.set()
-                assert sealed_others.wait(10)
+                assert sealed_others.wait(PATIENCE)
 
-        thread = threading.Thread(target=slow)
-        thread.start()
-        assert begun.wait(10)
+        (thread := threading.Thread(target=slow)).start()
+        assert begun.wait(PATIENCE)
         write(office, 2)
         assert chain.seal(office.control) == 2
         sealed_others.set()

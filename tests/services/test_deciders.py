@@ -13,6 +13,7 @@ from desk import ALWAYS_BOTH, Office
 from gate_office import gate_office, state
 from gated import execute, questions, runnable
 from sqlalchemy import func, select
+from waiting import PATIENCE
 
 from app.errors import Conflict
 from app.services.approvals import Word, decide
@@ -36,7 +37,7 @@ def one_wins(office: Office, rounds: int) -> None:
 
     def say(question: str, number: int) -> str:
         word = Word(f"person-{number}", "approve" if number % 2 else "reject")
-        together.wait(60)
+        together.wait(PATIENCE)
         try:
             return str(decide(office.control, question, word)["status"])
         except Conflict as problem:

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from desk import executions, jobs, tasks
 from sqlalchemy import select, update
+from waiting import PATIENCE, wait_until
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "flows"))
 
-from exchange import Exchange, wait_for
+from exchange import Exchange
 from odd_server import odd_server
 from site_of_flows import Site
 from sshd import Sshd
@@ -185,7 +186,7 @@ def _carried(yard: Yard) -> threading.Thread:
     rung, yard.exchange.rung[:] = yard.exchange.rung[:], []
     thread = threading.Thread(target=calling.look, args=(yard.exchange.caller, rung[0]))
     thread.start()
-    wait_for(yard.site.running)
+    wait_until(yard.site.running)
     return thread
 
 
@@ -193,7 +194,7 @@ def test_a_cancel_ends_them_on_their_hosts(yard: Yard) -> None:
     execution = yard.submit(a={"sleep": 100}, b={"sleep": 100}, c={"sleep": 100})
     thread = _carried(yard)
     cancel(yard.exchange.office.control, execution, "ada")
-    thread.join(20)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
     assert not yard.site.running()
     assert not yard.site.left()
@@ -208,12 +209,12 @@ def test_the_lease_is_renewed_and_another_life_gives_up(yard: Yard, monkeypatch:
     clock = yard.exchange.office.clock
     first = yard.jobs(execution)["a1"].order_expires_at
     clock.now += 40
-    wait_for(lambda: yard.jobs(execution)["a1"].order_expires_at == first + 40)
+    wait_until(lambda: yard.jobs(execution)["a1"].order_expires_at == first + 40)
 
     assert calling.inherit(yard.exchange.life()) == 3
     found = yard.jobs(execution)
     assert (found["a1"].status, found["b1"].status) == ("unknown", "failed"), "b is idempotent"
-    thread.join(20)
+    thread.join(PATIENCE)
     assert not yard.site.running(), "nobody waits for them any more"
 
 

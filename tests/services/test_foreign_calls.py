@@ -11,12 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE, wait_until
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "fleet"))
 
 from exchange import Exchange
-from fleet_processes import Broker, wait_until
+from fleet_processes import Broker
 from odd_server import odd_server
 
 from app.errors import InvalidInput
@@ -28,7 +29,7 @@ from app.transport.foreign import Connection, Foreign, read_connections
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     made = Broker(tmp_path_factory.mktemp("r"))
     made.part.start()
-    wait_until(made.answers, what="redis-server")
+    wait_until(made.answers, "redis-server")
     yield made
     made.close()
     assert made.part.process is not None
@@ -61,7 +62,7 @@ def hangs_up(server: Path) -> Iterator[int]:
     yield listener.getsockname()[1]
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
-    thread.join(5)
+    thread.join(PATIENCE)
 
 
 @pytest.mark.parametrize(("extra", "becomes"), [("", "unknown"), (", idempotent: true", "failed")])

@@ -7,7 +7,6 @@ report, a cancel, the tick) is stopped here at its first UPDATE of jobs, until t
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 from desk import EPOCH, Office, Step, jobs, office_on
 from sqlalchemy import event, func, select, text, update
+from waiting import PATIENCE, wait_until
 
 from app.services import again, cancel, collect, hold, presence, resolve, retention, tick
 from app.store import executions as rows
@@ -38,7 +38,6 @@ tasks:
   - {name: z, action: core.shell, delegate_to: web-1, input: {command: ['true']}}
 """
 executions, outputs = table(Execution), table(Output)
-DEADLINE = 20.0
 
 
 @pytest.fixture
@@ -131,7 +130,7 @@ def test_an_outcome_is_recorded_once(office: Office, writer: str) -> None:
         recorded.start()
         assert reached or writer == "a cancel"
         wait_until(lambda: not recorded.is_alive() or waits_for_a_lock(office))
-    recorded.join(DEADLINE)
+    recorded.join(PATIENCE)
     row = office.job(job)
     assert row.status in {"succeeded", "failed", "cancelled", "unknown"}
     kept = count_outputs(office, job)
@@ -167,7 +166,7 @@ def test_a_report_needs_no_lock_of_the_execution(office: Office) -> None:
             target=presence.report, args=(office.desk, sign_report(said, office.keys["web-1"]))
         )
         heard.start()
-        heard.join(DEADLINE)
+        heard.join(PATIENCE)
         assert not heard.is_alive(), "it holds the job and waits for the execution"
     row = office.job(job)
     assert (row.status, row.accepted_at, row.started_at) == ("running", now, now + 1)
@@ -187,7 +186,7 @@ def test_a_report_of_many_jobs_waits_for_one_with_no_other_in_hand(office: Offic
         wait_until(lambda: waits_for_a_lock(office))
         # As who records an outcome does, whose engine then looks at the units beside it.
         rows.load_job(connection, first)
-    heard.join(DEADLINE)
+    heard.join(PATIENCE)
     assert [office.job(job).status for job in (first, second)] == ["running"] * 2
 
 
@@ -226,7 +225,7 @@ def test_what_comes_again_anyway_waits_for_no_job(
         rows.load_job(connection, second)
         acting = threading.Thread(target=act, args=(office, execution))
         acting.start()
-        acting.join(DEADLINE)
+        acting.join(PATIENCE)
         assert not acting.is_alive(), "it may hold what the other needs next"
     assert getattr(office.job(first), column) == becomes
     assert getattr(office.job(second), column) != becomes
@@ -286,7 +285,7 @@ def test_what_is_tried_again_meanwhile_is_not_pruned(office: Office) -> None:
         asked = threading.Thread(target=retry)
         asked.start()
         wait_until(lambda: not asked.is_alive() or waits_for_a_lock(office))
-    asked.join(DEADLINE)
+    asked.join(PATIENCE)
     assert reached
     with office.store.read() as connection:
         left = connection.execute(select(func.count()).select_from(table(Execution))).scalar_one()
@@ -303,7 +302,7 @@ def stopped_at(office: Office, act: Callable[[], None], statement: str = "UPDATE
     def stop(sql: str) -> None:
         if getattr(mine, "stops", False) and sql.startswith(statement) and not held.is_set():
             held.set()
-            assert let_go.wait(DEADLINE)
+            assert let_go.wait(PATIENCE)
 
     def run() -> None:
         mine.stops = True
@@ -330,17 +329,10 @@ def stopped_at(office: Office, act: Callable[[], None], statement: str = "UPDATE
         yield held.is_set()
     finally:
         let_go.set()
-        thread.join(DEADLINE)
+        thread.join(PATIENCE)
         prepared.hand_over = inner
         event.remove(office.store.engine, "before_cursor_execute", noted)
     assert not failures, failures
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def waits_for_a_lock(office: Office) -> bool:

@@ -6,11 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from sqlalchemy import func, insert, select
+from waiting import wait_until
 
 from app.services import keyring, rotation, secrets, vault
 from app.services.control import Control
@@ -61,9 +61,10 @@ def test_a_rotation_that_is_killed_is_completed_by_the_next(control: Control) ->
     done = kills = 0
     for goal in (1, ROWS // 4, ROWS // 2):
         running = start(control)
-        deadline = time.monotonic() + 60
-        while running.poll() is None and rotated(control, before.ids[0]) < goal:
-            assert time.monotonic() < deadline
+        wait_until(
+            lambda at=goal, one=running: one.poll() is not None or rotated(control, before.ids[0]) >= at,
+            "its progress",
+        )
         running.send_signal(signal.SIGKILL)
         running.communicate()
         kills += running.returncode == -signal.SIGKILL

@@ -17,6 +17,7 @@ import pytest
 from desk import ALWAYS_BOTH, Office, Step, office_on
 from sqlalchemy import select
 from test_workspaces import Files, digest_of, manifest_of
+from waiting import PATIENCE
 
 from app.files import bundles
 from app.services import bearers, blobs, collect, retention, unused_files
@@ -47,7 +48,7 @@ def at_once(*acts: Callable[[], Any]) -> list[Any]:
     gate = threading.Barrier(len(acts))
 
     def wait(act: Callable[[], Any]) -> Any:
-        gate.wait(30)
+        gate.wait(PATIENCE)
         return act()
 
     with ThreadPoolExecutor(len(acts)) as pool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import asyncssh
 from sshd import make_key
+from waiting import PATIENCE
 
 from app.node.shells import SEARCH_PATH
 from app.ssh.target import Target
@@ -41,7 +42,7 @@ class ShellServer:
     def stop(self) -> None:
         self._do(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        self._thread.join(PATIENCE)
         self._loop.close()
 
     async def _listen(self) -> asyncssh.SSHAcceptor:

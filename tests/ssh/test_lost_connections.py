@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from far_bench import FarBench, Running, target_of
 from sshd import Sshd, make_key
-from test_contract import alive, first_line, until
+from test_contract import alive, first_line
+from waiting import PATIENCE, wait_until
 
 from app.node.jobdir import claim_of, path
 from app.ssh.breaker import Breaker
@@ -31,7 +32,7 @@ def test_a_connection_that_breaks_in_mid_script(sshd: Sshd, near: FarBench, tmp_
     for _ in range(3):
         sshd.drop_sessions()
         written = len(near.text(job))
-        until(lambda: len(near.text(job)) > written + 20, "output goes on")  # noqa: B023
+        wait_until(lambda: len(near.text(job)) > written + 20, "output goes on")  # noqa: B023
     (tmp_path / "enough").touch()
     record = running.record()
     assert record["status"] == "succeeded"
@@ -47,7 +48,7 @@ def test_a_machine_that_is_away_for_less_than_the_leash(sshd: Sshd, near: FarBen
     running = Running(runner, job)
     first_line(near, job.id)
     sshd.stop()
-    until((tmp_path / "effect").exists, "the script goes on alone")
+    wait_until((tmp_path / "effect").exists, "the script goes on alone")
     sshd.start()
     assert running.record()["status"] == "succeeded"
     assert near.text(job) == b"".join(b"%d\n" % number for number in range(50))
@@ -60,10 +61,11 @@ def test_a_machine_that_is_away_for_longer_than_the_leash(sshd: Sshd, near: FarB
     running = Running(runner, job)
     first_line(near, job.id)
     pids = [
-        int(word) for word in until(lambda: near.text(job).split()[1:] and near.text(job).split(), "both")
+        int(word)
+        for word in wait_until(lambda: near.text(job).split()[1:] and near.text(job).split(), "both")
     ]
     sshd.stop()
-    until(lambda: not any(map(alive, pids)), "the machine ends it by itself")
+    wait_until(lambda: not any(map(alive, pids)), "the machine ends it by itself")
     sshd.start()
     record = running.record()
     assert (record["status"], record["error"]["type"]) == ("failed", "lost")
@@ -85,7 +87,7 @@ def test_what_watches_over_the_script_is_killed(near: FarBench) -> None:
     os.kill(owner, signal.SIGKILL)
     record = running.record()
     assert (record["status"], record["error"]["type"]) == ("unknown", "interrupted")
-    until(lambda: not alive(script), "the script is ended")
+    wait_until(lambda: not alive(script), "the script is ended")
 
 
 def test_a_job_that_the_machine_has_forgotten_is_not_started_again(near: FarBench, tmp_path: Path) -> None:
@@ -150,7 +152,7 @@ def test_a_machine_that_is_away_is_tried_again(sshd: Sshd, near: FarBench) -> No
     sshd.stop()
     job = near.job("echo here")
     running = Running(near.runner(breaker=Breaker(threshold=100)), job)
-    until(lambda: claim_of(path(near.root, job.id)), "it is tried")
+    wait_until(lambda: claim_of(path(near.root, job.id)), "it is tried")
     sshd.start()
     assert running.record()["status"] == "succeeded"
 
@@ -158,20 +160,18 @@ def test_a_machine_that_is_away_is_tried_again(sshd: Sshd, near: FarBench) -> No
 def test_a_machine_that_stays_away(sshd: Sshd, near: FarBench, tmp_path: Path) -> None:
     sshd.stop()
     states: list[Breaker] = []
-    runner = near.runner(patience=30.0, breaker=Breaker(threshold=3, cooldown=0.5), changed=states.append)
+    runner = near.runner(patience=300.0, breaker=Breaker(threshold=3, cooldown=3.0), changed=states.append)
     job = near.job(f"echo x >>{tmp_path}/effect")
     begun = time.monotonic()
     record = runner.run(job)
     assert (record["status"], record["error"]["type"]) == ("failed", "unreachable")
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 60
     assert runner.breaker.state(time.monotonic()) == "open"
-    begun = time.monotonic()
     record = runner.run(near.job("true"))
     assert "nothing is tried" in record["error"]["message"]
-    assert time.monotonic() - begun < 0.3
     assert states[-1] == runner.breaker
     sshd.start()
-    until(lambda: runner.breaker.state(time.monotonic()) == "half-open", "the cool-down is over")
+    wait_until(lambda: runner.breaker.state(time.monotonic()) == "half-open", "the cool-down is over")
     assert runner.run(near.job("true"))["status"] == "succeeded"
     assert states[-1].state(time.monotonic()) == "closed"
     # What failed has failed for good.
@@ -196,7 +196,7 @@ def silent() -> Iterator[int]:
         thread.start()
         yield server.getsockname()[1]
         server.shutdown(socket.SHUT_RDWR)
-        thread.join(5)
+        thread.join(PATIENCE)
         for one in held:
             one.close()
 

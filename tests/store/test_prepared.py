@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+from waiting import PATIENCE
 
 from app.store.db import Store
 from app.store.prepared import WIDEST, ByNames, Command, Query, one_of
@@ -183,4 +184,4 @@ def test_a_writer_that_fails_gives_its_turn_away(made: Store) -> None:
         done.set()
 
     threading.Thread(target=write, daemon=True).start()
-    assert done.wait(10)
+    assert done.wait(PATIENCE)

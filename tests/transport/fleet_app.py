@@ -35,7 +35,7 @@ def note(what: str, **more: Any) -> None:
 
 
 def wait_while(name: str) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 100
     while (DIRECTORY / name).exists() and time.monotonic() < end:
         time.sleep(0.01)
 

@@ -5,26 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import redis
+from waiting import wait_until
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-
-
-def wait_for(condition: Callable[[], Any], what: str = "", seconds: float = 20.0) -> Any:
-    """The first true value of `condition`; fails when there is none in time."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"not within {seconds} s: {what or condition}")
 
 
 class Broker:
@@ -39,7 +27,7 @@ class Broker:
         command += ["--unixsocket", str(self.socket), "--dir", str(directory)]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         self.client: Any = redis.Redis(unix_socket_path=str(self.socket), socket_timeout=None)
-        wait_for(self._answers, "redis-server")
+        wait_until(self._answers, "redis-server")
 
     def _answers(self) -> bool:
         try:
@@ -90,7 +78,7 @@ class Workers:
         self, role: str, name: str, queues: str, **environment: str
     ) -> tuple[subprocess.Popen[bytes], Path]:
         process, log = self.start(role, name, queues, **environment)
-        wait_for(lambda: " ready." in log.read_text() or process.poll() is not None, f"{name} ready")
+        wait_until(lambda: " ready." in log.read_text() or process.poll() is not None, f"{name} ready")
         assert process.poll() is None, log.read_text()
         return process, log
 

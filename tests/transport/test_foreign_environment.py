@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from real_fleet import ROOT, Broker, wait_for
+from real_fleet import ROOT, Broker
+from waiting import wait_until
 
 from app.settings import drop_foreign
 from app.store import migrate
@@ -88,8 +89,8 @@ def test_a_worker_as_typed_among_the_variables_of_another_app(broker: Broker, tm
     with log.open("wb") as out:
         process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
     try:
-        wait_for(lambda: b"not heeded" in log.read_bytes() or process.poll() is not None, "the warning")
-        wait_for(lambda: store_has_dead_letter(data) or process.poll() is not None, "the message refused")
+        wait_until(lambda: b"not heeded" in log.read_bytes() or process.poll() is not None, "the warning")
+        wait_until(lambda: store_has_dead_letter(data) or process.poll() is not None, "the message refused")
         assert process.poll() is None, log.read_text()
     finally:
         process.kill()

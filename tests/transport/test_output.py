@@ -12,7 +12,8 @@ from typing import Any
 import fakeredis
 import pytest
 import redis
-from real_fleet import Broker, wait_for
+from real_fleet import Broker
+from waiting import PATIENCE, wait_until
 
 from app.transport.output import Chunk, Entry, Output, OutputReader, OutputWriter, connect, key
 
@@ -89,15 +90,15 @@ def test_the_first_line_goes_at_once_and_the_end_is_marked(client: Any, writer: 
     spool, reader = Spool(), OutputReader(client)
     spool.add(b"one\n")
     writer.follow("j1", spool.read)
-    wait_for(lambda: reader.output(STREAM).streams["stdout"] == b"one\n")
+    wait_until(lambda: reader.output(STREAM).streams["stdout"] == b"one\n")
     spool.add(b"two\n")
     spool.add(b"oops\n", "stderr")
     writer.wake("j1")
-    wait_for(lambda: reader.output(STREAM).streams["stderr"] == b"oops\n")
+    wait_until(lambda: reader.output(STREAM).streams["stderr"] == b"oops\n")
     assert not reader.output(STREAM).ended
     spool.add(b"three\n")
     writer.finish("j1")
-    found = wait_for(lambda: (whole := reader.output(STREAM)).ended and whole)
+    found = wait_until(lambda: (whole := reader.output(STREAM)).ended and whole)
     assert (found.streams, found.gap) == ({"stdout": b"one\ntwo\nthree\n", "stderr": b"oops\n"}, False)
     entries = reader.read({STREAM: "0"}, block_ms=1)
     assert [entry.sequence for entry in entries] == list(range(len(entries)))
@@ -109,10 +110,12 @@ def test_the_first_line_goes_at_once_and_the_end_is_marked(client: Any, writer: 
 def test_a_read_that_does_not_wait_is_not_held_up_by_an_idle_redis(client: Any) -> None:
     """With BLOCK, however short, each of them would take up to 100 ms: so often Redis looks at waits that are over."""
     reader = OutputReader(client)
-    began = time.monotonic()
+    took = []
     for _ in range(50):
+        began = time.monotonic()
         assert reader.read({STREAM: "0"}, block_ms=0) == []
-    assert time.monotonic() - began < 1.0
+        took.append(time.monotonic() - began)
+    assert sorted(took)[25] < 0.04
 
 
 def test_many_jobs_are_followed_with_one_read(client: Any, writer: OutputWriter) -> None:
@@ -130,7 +133,7 @@ def test_many_jobs_are_followed_with_one_read(client: Any, writer: OutputWriter)
             after[entry.key] = entry.id
         return all(whole.ended for whole in wholes.values())
 
-    wait_for(all_ended)
+    wait_until(all_ended)
     assert {name.rpartition(":")[2]: bytes(whole.streams["stdout"]) for name, whole in wholes.items()} == {
         job: job.encode() for job in spools
     }
@@ -150,7 +153,7 @@ def test_a_flood_is_coalesced_bounded_and_whole(client: Any) -> None:
         writer.wake("j1")
     writer.finish("j1")
     reader = OutputReader(client)
-    found = wait_for(lambda: (whole := reader.output(STREAM)).ended and whole)
+    found = wait_until(lambda: (whole := reader.output(STREAM)).ended and whole)
     assert found.streams["stdout"] == sent
     assert spool.largest <= 4096
     assert client.xlen(STREAM) < 3000
@@ -164,7 +167,7 @@ def test_while_redis_is_away_bytes_wait_in_the_spool(client: Any) -> None:
     writer.follow("j1", spool.read)
     spool.add(b"x" * 10_000)
     writer.wake("j1")
-    wait_for(lambda: spool.given["stdout"] > 0, "the first piece was taken")
+    wait_until(lambda: spool.given["stdout"] > 0, "the first piece was taken")
     assert not writer.close(0.01)
     assert (spool.given["stdout"], bytes(reader.output(STREAM).streams["stdout"])) == (100, b"")
     # Started again, and this time it comes back, and answers get lost.
@@ -172,10 +175,10 @@ def test_while_redis_is_away_bytes_wait_in_the_spool(client: Any) -> None:
     writer.follow("j2", spool.read)
     away.away, away.mute = False, True
     stream = key("web-1", "j2")
-    wait_for(lambda: client.xlen(stream) >= 2, "sent twice")
+    wait_until(lambda: client.xlen(stream) >= 2, "sent twice")
     away.mute = False
     writer.finish("j2")
-    found = wait_for(lambda: (whole := reader.output(stream)).ended and whole)
+    found = wait_until(lambda: (whole := reader.output(stream)).ended and whole)
     assert len(found.streams["stdout"]) == 9_900
     assert writer.close()
 
@@ -186,7 +189,7 @@ def test_a_stream_is_bounded_and_a_reader_sees_the_gap(client: Any) -> None:
     spool.add(b"0123456789" * 1000)
     writer.follow("j1", spool.read)
     writer.finish("j1")
-    found = wait_for(lambda: (whole := reader.output(STREAM)).ended and whole)
+    found = wait_until(lambda: (whole := reader.output(STREAM)).ended and whole)
     assert found.gap
     assert client.xlen(STREAM) < 300
     assert writer.close()
@@ -198,11 +201,11 @@ def test_a_spool_that_cannot_be_read_ends_its_job_and_no_other(client: Any, writ
 
     reader, spool = OutputReader(client), Spool()
     writer.follow("j1", broken)
-    wait_for(lambda: reader.output(STREAM).ended)
+    wait_until(lambda: reader.output(STREAM).ended)
     writer.follow("j2", spool.read)
     spool.add(b"fine")
     writer.finish("j2")
-    wait_for(lambda: reader.output(key("web-1", "j2")).ended)
+    wait_until(lambda: reader.output(key("web-1", "j2")).ended)
     writer.wake("j1")
     writer.finish("never followed")
 
@@ -215,13 +218,13 @@ def test_what_is_read_is_closed_once_when_nothing_more_will_be_read(
     writer.follow("j1", first.read, lambda: closed.append("first"))
     first.add(b"one")
     writer.wake("j1")
-    wait_for(lambda: reader.output(STREAM).streams["stdout"] == b"one")
+    wait_until(lambda: reader.output(STREAM).streams["stdout"] == b"one")
     assert closed == []
     writer.follow("j1", second.read, lambda: closed.append("second"))
-    wait_for(lambda: closed == ["first"], "the one that is followed no more is closed")
+    wait_until(lambda: closed == ["first"], "the one that is followed no more is closed")
     second.add(b"one, two")
     writer.finish("j1")
-    wait_for(lambda: closed == ["first", "second"], "and this one at its end")
+    wait_until(lambda: closed == ["first", "second"], "and this one at its end")
     assert reader.output(STREAM).streams["stdout"] == b"one, two"
 
 
@@ -262,16 +265,16 @@ def test_a_reader_waits_longer_than_any_socket_timeout_and_is_woken(broker: Brok
     client = connect(broker.url, blocking=True)
     assert client.connection_pool.connection_kwargs["socket_timeout"] is None
     thread = threading.Thread(
-        target=lambda: found.append(OutputReader(client).read({STREAM: "$"}, block_ms=10_000))
+        target=lambda: found.append(OutputReader(client).read({STREAM: "$"}, block_ms=200_000))
     )
     thread.start()
-    wait_for(lambda: broker.client.info("clients")["blocked_clients"] == 1, "the reader waits")
+    wait_until(lambda: broker.client.info("clients")["blocked_clients"] == 1, "the reader waits")
     started = time.monotonic()
     writer, spool = OutputWriter(broker.client, "web-1"), Spool()
     spool.add(b"now")
     writer.follow("j1", spool.read)
-    thread.join(5)
+    thread.join(PATIENCE)
     assert [entry.data for entry in found[0]] == [b"now"]
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < PATIENCE
     assert writer.close()
     client.close()

@@ -15,8 +15,9 @@ import amqp
 import pytest
 from amqp.exceptions import NotFound
 from rabbit import Rabbit
-from real_fleet import Broker, Workers, wait_for
+from real_fleet import Broker, Workers
 from real_messages import notes
+from waiting import PATIENCE, wait_until
 
 from app.transport import confirmed, queues
 from app.transport.celery_app import Muster, make_celery
@@ -124,7 +125,7 @@ def silent_after(url: str) -> Iterator[tuple[str, threading.Event]]:
     listener.shutdown(socket.SHUT_RDWR)
     for each in (listener, *made):
         each.close()
-    thread.join(5)
+    thread.join(PATIENCE)
 
 
 def test_a_broker_that_gives_no_word_is_not_waited_for_long(
@@ -167,9 +168,9 @@ def test_a_redis_that_counts_no_chords_stops_no_worker(
             for n in range(7)
         ]
         node.publisher.send([*members, Message.nudge(queues.RESULTS, queues.COLLECT, "plain")])
-        wait_for(lambda: len(notes(workers.directory, "collect")) == 8, log.read_text())
+        wait_until(lambda: len(notes(workers.directory, "collect")) == 8, log.read_text())
         assert "could not be counted" in log.read_text()
-        wait_for(lambda: not rabbit.contents()[queues.RESULTS], "all are acknowledged")
+        wait_until(lambda: not rabbit.contents()[queues.RESULTS], "all are acknowledged")
     finally:
         broker.client.config_set("maxmemory", 0)
     node.close()
@@ -216,8 +217,8 @@ def test_properties_that_cannot_be_read_end_no_worker(
         channel.basic_publish(large, queues.FROM_NODES, queues.RESULTS)
     control = make_celery("node", broker_url=rabbit.url, name="n1", queues=["node.web-1"])
     control.publisher.send([Message.nudge(queues.RESULTS, queues.COLLECT, "good")])
-    wait_for(lambda: notes(workers.directory, "collect"), "the good one")
-    wait_for(lambda: rabbit.length("dead") == count + 1, "the dead")
+    wait_until(lambda: notes(workers.directory, "collect"), "the good one")
+    wait_until(lambda: rabbit.length("dead") == count + 1, "the dead")
     assert [each["value"] for each in notes(workers.directory, "collect")] == ["good"]
     assert worker.poll() is None, log.read_text()
     control.close()

@@ -7,8 +7,9 @@ import json
 import signal
 
 import pytest
-from real_fleet import Broker, Workers, wait_for
+from real_fleet import Broker, Workers
 from real_messages import GOOD, dead, message, notes, push
+from waiting import PATIENCE, wait_until
 
 from app.transport import queues
 from app.transport.celery_app import make_celery
@@ -25,19 +26,19 @@ def test_what_a_killed_worker_had_comes_back_at_once_and_in_order(broker: Broker
         item["properties"]["delivery_info"]["routing_key"] = "node.web-9"
         item["properties"]["delivery_tag"] = "the same for all"
         push(broker, queues.RESULTS, item)
-    wait_for(lambda: len(notes(workers.directory)) == 3, "three at work")
+    wait_until(lambda: len(notes(workers.directory)) == 3, "three at work")
     assert broker.client.hlen("unacked:control-1") == 3
     control.kill()
     control.wait()
     broker.client.hset("unacked:control-1", "junk", b"not json")
     workers.ready("control", "control-1", "results")
     # They wait again, so that none of the three can be overtaken by what comes behind it.
-    wait_for(lambda: len(notes(workers.directory)) == 6, "the same three at work")
+    wait_until(lambda: len(notes(workers.directory)) == 6, "the same three at work")
     assert {each["value"] for each in notes(workers.directory)[3:]} == {"m0", "m1", "m2"}
     (workers.directory / "hold").unlink()
-    wait_for(lambda: len(notes(workers.directory)) == 9, "all six again")
+    wait_until(lambda: len(notes(workers.directory)) == 9, "all six again")
     assert sorted(each["value"] for each in notes(workers.directory)[3:]) == [f"m{n}" for n in range(6)]
-    wait_for(lambda: broker.client.hlen("unacked:control-1") == 0, "all acknowledged")
+    wait_until(lambda: broker.client.hlen("unacked:control-1") == 0, "all acknowledged")
     assert [each["reason"] for each in dead(broker)] == ["not-an-envelope"]
     assert b"node.web-9" not in broker.contents()
 
@@ -47,20 +48,20 @@ def test_a_node_notes_nothing_and_gives_back_what_it_did_not_begin(broker: Broke
     node, log = workers.ready("node", "web-1", "node.web-1")
     for number in range(6):
         push(broker, "node.web-1", message(queues.NODE_ORDER, [f"m{number}"], id=f"j{number}"))
-    wait_for(lambda: len(notes(workers.directory)) == 3, "three at work")
-    wait_for(lambda: broker.client.llen("node.web-1") == 0, "the others are taken")
+    wait_until(lambda: len(notes(workers.directory)) == 3, "three at work")
+    wait_until(lambda: broker.client.llen("node.web-1") == 0, "the others are taken")
     assert [key for key in broker.client.scan_iter() if b"unacked" in key] == []
     node.send_signal(signal.SIGTERM)
-    wait_for(lambda: "Warm shutdown" in log.read_text(), "the shutdown")
+    wait_until(lambda: "Warm shutdown" in log.read_text(), "the shutdown")
     (workers.directory / "hold").unlink()
-    assert node.wait(20) == 0
+    assert node.wait(PATIENCE) == 0
     begun = {each["value"] for each in notes(workers.directory)}
     back = [json.loads(item) for item in reversed(broker.client.lrange("node.web-1", 0, -1))]
     assert begun | {json.loads(base64.b64decode(item["body"]))[0][0] for item in back} == {
         f"m{n}" for n in range(6)
     }
     workers.ready("node", "web-1", "node.web-1")
-    wait_for(
+    wait_until(
         lambda: {each["value"] for each in notes(workers.directory)} == {f"m{n}" for n in range(6)}, "all"
     )
     assert len(notes(workers.directory)) == 6

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
-from real_fleet import Broker, wait_for
+from real_fleet import Broker
+from waiting import wait_until
 
 from app.api.exposition import exposition
 from app.services import measures, tally
@@ -50,7 +51,7 @@ def test_it_is_carried_by_itself_and_what_raises_is_timed_too(broker: Broker) ->
     one = Tally(partial(counters.add, connect(broker.url)))
     with pytest.raises(ZeroDivisionError), one.timed(TICK_SECONDS):
         raise ZeroDivisionError
-    wait_for(lambda: broker.client.exists(counters.KEY), "the first carrying")
+    wait_until(lambda: broker.client.exists(counters.KEY), "the first carrying")
     assert lines(broker)["muster_tick_seconds_count"] == 1
     one.close()
 
@@ -68,11 +69,11 @@ def test_sums_wait_while_redis_is_away(broker: Broker) -> None:
                 broker.client.info("errorstats").get("errorstat_NOAUTH", {"count": 0})["count"] >= refused + 2
             )
 
-        wait_for(tried, "two tries")
+        wait_until(tried, "two tries")
         one.count(RESENT)
     finally:
         broker.client.config_set("requirepass", "")
-    wait_for(lambda: broker.client.exists(counters.KEY), "what had waited")
+    wait_until(lambda: broker.client.exists(counters.KEY), "what had waited")
     one.close()
     assert lines(broker)["muster_resent_orders_total"] == 2
 

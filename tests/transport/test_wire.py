@@ -14,6 +14,7 @@ import pytest
 import redis
 from rabbit import Rabbit
 from real_fleet import Broker
+from waiting import PATIENCE
 
 from app.transport import publisher, queues
 from app.transport.celery_app import Muster, make_celery
@@ -134,7 +135,7 @@ def test_threads_that_come_first_together_share_one_connection(broker: Broker, a
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE)
     found = [taken(broker, QUEUE)["body"][0] for _ in range(8 * 50)]
     assert sorted(found) == [[thread, number] for thread in range(8) for number in range(50)]
     fresh = [each for each in broker.client.client_list() if each["id"] not in before]

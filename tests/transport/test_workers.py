@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 from rabbit import Rabbit
-from real_fleet import ROOT, Broker, Workers, wait_for
+from real_fleet import ROOT, Broker, Workers
 from real_messages import GOOD, dead, message, notes, push
+from waiting import PATIENCE, wait_until
 
 from app.transport import queues
 from app.transport.celery_app import make_celery
@@ -52,7 +53,7 @@ def test_a_worker_as_typed_is_quiet_and_on_its_own_queues(broker: Broker, worker
     assert f"running already (process {control.pid})" in second.stderr
     for process in (control, node):
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def _environment(process: subprocess.Popen[bytes]) -> dict[str, str]:
@@ -115,14 +116,14 @@ def test_nothing_in_a_queue_ends_a_worker(broker: Broker, workers: Workers) -> N
     for item, _ in POISON.values():
         push(broker, queues.RESULTS, item)
     push(broker, queues.RESULTS, GOOD)
-    wait_for(lambda: notes(workers.directory, "collect"), "the good one")
-    wait_for(lambda: len(dead(broker)) == len(POISON), "all of the dead")
+    wait_until(lambda: notes(workers.directory, "collect"), "the good one")
+    wait_until(lambda: len(dead(broker)) == len(POISON), "all of the dead")
     assert [each["reason"] for each in reversed(dead(broker))] == [reason for _, reason in POISON.values()]
     assert {each["queue"] for each in dead(broker)} == {queues.RESULTS}
     assert control.poll() is None
     assert "Unrecoverable" not in log.read_text()
     assert "Connection to broker lost" not in log.read_text()
-    assert wait_for(lambda: broker.client.hlen("unacked:control-1") == 0, "all acknowledged")
+    assert wait_until(lambda: broker.client.hlen("unacked:control-1") == 0, "all acknowledged")
     counts = broker.client.hgetall("dead:counts")
     assert sum(int(count) for count in counts.values()) == len(POISON)
     # A node's worker stands behind the same door, and the dead are bounded.
@@ -132,7 +133,7 @@ def test_nothing_in_a_queue_ends_a_worker(broker: Broker, workers: Workers) -> N
     for number in range(1200):
         push(broker, "node.web-1", f"junk {number}")
     push(broker, "node.web-1", message(queues.NODE_ORDER, ["run"]))
-    wait_for(lambda: notes(workers.directory, "order"), "the good order", 40)
+    wait_until(lambda: notes(workers.directory, "order"), "the good order")
     assert node.poll() is None
     assert broker.client.llen("dead") == 1000
 
@@ -201,9 +202,11 @@ def test_control_publishes_nothing_for_a_forged_message(broker: Broker, workers:
         push(broker, queues.RESULTS, item)
     push(broker, queues.RESULTS, message(queues.COLLECT, ["genuine"], id="theirs"))
     refused = [name for name, (_, runs) in FORGED.items() if not runs]
-    wait_for(lambda: len(dead(broker)) == len(refused), "the refused")
-    wait_for(lambda: [n for n in notes(workers.directory) if n.get("value") == "genuine"], "the genuine one")
-    wait_for(
+    wait_until(lambda: len(dead(broker)) == len(refused), "the refused")
+    wait_until(
+        lambda: [n for n in notes(workers.directory) if n.get("value") == "genuine"], "the genuine one"
+    )
+    wait_until(
         lambda: broker.client.llen("results") + broker.client.hlen("unacked:control-1") == 0, "all taken"
     )
     assert {each["reason"] for each in dead(broker)} == {"foreign-task"}
@@ -242,9 +245,9 @@ def test_what_is_restored_goes_on(broker: Broker, workers: Workers) -> None:
     )
     other = {**follow, "options": {**follow["options"], "queue": "node.web-9"}}
     push(broker, queues.RESULTS, message(queues.COLLECT, ["c"], embed={"chain": [other]}, id="j3"))
-    wait_for(lambda: len(notes(workers.directory, "settle")) == 2, "both nudges")
+    wait_until(lambda: len(notes(workers.directory, "settle")) == 2, "both nudges")
     assert sorted(each["values"][0] for each in notes(workers.directory, "settle")) == ["chained", "counted"]
-    wait_for(lambda: len(notes(workers.directory, "collect")) == 3, "all collected")
+    wait_until(lambda: len(notes(workers.directory, "collect")) == 3, "all collected")
     assert b"node.web-9" not in broker.contents()
 
 
@@ -279,7 +282,7 @@ def test_a_chord_over_nodes_ends_with_one_nudge(broker: Broker, workers: Workers
         }
     )
     from_celery.apply_async()
-    wait_for(lambda: notes(workers.directory, "settle"), "the nudge")
+    wait_until(lambda: notes(workers.directory, "settle"), "the nudge")
     assert notes(workers.directory, "settle") == [{"what": "settle", "values": ["e1"]}]
     assert broker.client.pubsub_channels() == []
     sender.close()
@@ -307,7 +310,7 @@ def test_flower_sees_a_task_from_its_start_to_its_end(
             assert not told()
             workers.ready(role, "w1", queue, FLEET_EVENTS="1")
             push(broker, queue, message(task, ["secret"], id="e1.a.0.1"))
-            wait_for(told, "the events")
+            wait_until(told, "the events")
     about = [event for event in seen if event.get("uuid") == "e1.a.0.1"]
     assert [event["type"] for event in about] == ["task-received", "task-started", "task-succeeded"]
     assert (about[0]["name"], about[0]["args"], about[0]["kwargs"]) == (task, "-", "-")
@@ -336,10 +339,10 @@ def test_rabbitmq_is_no_way_around(rabbit: Rabbit, workers: Workers) -> None:
         for body, kind, headers in [*wrong, (good, "application/json", right)]:
             made = channel.prepare_message(body, content_type=kind, content_encoding="utf-8", headers=headers)
             channel.basic_publish(made, exchange="", routing_key=queues.RESULTS)
-        wait_for(lambda: notes(workers.directory, "collect"), "the good one")
-        assert wait_for(lambda: channel.queue_declare("dead", passive=True).message_count == len(wrong))
+        wait_until(lambda: notes(workers.directory, "collect"), "the good one")
+        assert wait_until(lambda: channel.queue_declare("dead", passive=True).message_count == len(wrong))
         found = [json.loads(channel.basic_get("dead", no_ack=True).body)["queue"] for _ in wrong]
         assert set(found) == {queues.RESULTS}
     assert "Unrecoverable" not in log.read_text()
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(20) == 0
+    assert worker.wait(PATIENCE) == 0
