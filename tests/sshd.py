@@ -18,8 +18,6 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from waiting import PATIENCE
-
 PROGRAM = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin") or ""
 _AT_ONCE = 15
 """Addresses of one daemon: sshd takes 16 listening sockets."""
@@ -128,7 +126,7 @@ class Sshd:
             command = [PROGRAM, "-D", "-f", str(file), "-E", str(self.directory / "log")]
             # A session of its own: Ctrl-C at the tests is not for it.
             self._daemons.append(subprocess.Popen(command, start_new_session=True))
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + 60
         for address in self.addresses:
             while not _answers(address, port):
                 if time.monotonic() > deadline or any(one.poll() is not None for one in self._daemons):

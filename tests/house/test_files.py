@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,14 @@ def test_make_has_a_target_for_each_door() -> None:
 def test_make_understands_its_file(target: str) -> None:
     done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_benchmark_starts() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "nosuch"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.endswith("error: there is no case nosuch\n")
 
 
 def test_ci_runs_under_bash_and_is_executable() -> None:
