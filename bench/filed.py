@@ -88,7 +88,7 @@ class Filed:
 
     def _upload(self) -> str:
         make_tree(self._directory)
-        return transfer.upload(self._client, str(self._directory), _EVERY).digest
+        return transfer.upload(self._client, str(self._directory), _EVERY)[0].digest
 
     def _run(self, command: list[str], node: str, snapshot: str) -> tuple[Trip, str]:
         """The task's trip, and the digest of the files that it left."""

@@ -104,7 +104,12 @@ class Hundred:
         with self.fleet.store.write() as connection:
             for name in _HOSTS:
                 keys = KeyPair.generate()
-                row = {"name": name, "public_keys": keys.public(), "sign_kid": keys.kid, "epoch": ulid(now)}
+                row: dict[str, object] = {
+                    "name": name,
+                    "public_keys": keys.public(),
+                    "sign_kid": keys.kid,
+                    "epoch": ulid(now),
+                }
                 row |= {"slots": 1000, "free": 1000, "shells": ["sh"], "last_seen": now, "enrolled_at": now}
                 connection.execute(insert(table(Node)).values(row))
             script = {"id": ulid(now), "name": "hundred", "timeout": 60.0, "updated_by": "bench"}

@@ -18,6 +18,13 @@ MOST_TOLD = 20
 STOPPED = 130
 
 
+def _tell(left_out: Sequence[str]) -> None:
+    if left_out:
+        named = ", ".join(map(safe, sorted(left_out)[:MOST_TOLD]))
+        rest = f" and {len(left_out) - MOST_TOLD} more" if len(left_out) > MOST_TOLD else ""
+        click.echo(f"left out, for they are no files: {named}{rest}", err=True)
+
+
 def run(
     call: Call,
     start: Start,
@@ -34,7 +41,8 @@ def run(
         raise click.UsageError(
             "--bring-back waits for the end: leave --no-follow out, or use `muster execution workspace ID --to DIR`"
         )
-    uploaded = transfer.upload(call.client, workspace, Globs(include, exclude))
+    uploaded, left_out = transfer.upload(call.client, workspace, Globs(include, exclude))
+    _tell(left_out)
     execution = start({"workspace": uploaded.digest})
     id_ = str(execution["id"])
     code = after_start(call, execution, following, timeout)

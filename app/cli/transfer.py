@@ -49,12 +49,13 @@ _LATER = (429, 502, 503)
 _OCTETS = {"Content-Type": "application/octet-stream"}
 
 
-def upload(client: Client, directory: str, globs: Globs) -> Manifest:
-    """Bring a directory's files to the server as a snapshot; what it holds.
+def upload(client: Client, directory: str, globs: Globs) -> tuple[Manifest, list[str]]:
+    """Bring a directory's files to the server as a snapshot; what it holds, and the paths of links and the like, which
+    it cannot hold.
 
     Raises InvalidInput for a directory that cannot be read or holds what cannot travel, and what the server says.
     """
-    found = _scanned(directory, globs)
+    found, left_out = _scanned(directory, globs)
     answer = _again(lambda: _post(client, found)).data
     missing, paths = set(answer["missing"]), {entry.sha256: path for path, entry in found.files.items()}
     wanted = {digest: found.files[paths[digest]].size for digest in paths if digest in missing}
@@ -68,12 +69,13 @@ def upload(client: Client, directory: str, globs: Globs) -> Manifest:
                 _put(client, some, file_of, progress)
             except (ApiProblem, OSError, BadTree) as error:
                 raise _changed(error, [paths[digest] for digest in some]) from None
-    return found
+    return found, left_out
 
 
-def _scanned(directory: str, globs: Globs) -> Manifest:
+def _scanned(directory: str, globs: Globs) -> tuple[Manifest, list[str]]:
+    left_out: list[str] = []
     try:
-        return scan(directory, globs, UNBOUNDED)
+        return scan(directory, globs, UNBOUNDED, left_out=left_out), left_out
     except OSError as error:
         raise InvalidInput(
             f"{error.filename or directory}: {error.strerror}", hint="give a directory that can be read"

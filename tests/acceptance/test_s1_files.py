@@ -118,8 +118,12 @@ def contents(directory: Path) -> dict[str, str]:
 def test_S1_09_files_go_from_node_to_node_and_come_back(
     running: Running, tmp_path: Path, place: Path
 ) -> None:
+    (place / "src" / "link").symlink_to("in.txt")
     done = run(running, tmp_path, TOGETHER, place, "--bring-back")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "left out, for they are no files: src/link\n" in done.stderr
+    assert (place / "src" / "link").is_symlink()
+    (place / "src" / "link").unlink()
     execution = execution_of(done)
     result = "HELLO\nweb-2\n"
     assert contents(place) == {"src/in.txt": "hello\n", "out/result.txt": result}

@@ -80,7 +80,7 @@ def write(directory: Path, files: dict[str, bytes]) -> Path:
 
 
 def upload(client: Client, directory: Path, **globs: Any) -> Manifest:
-    return transfer.upload(client, str(directory), Globs(**globs))
+    return transfer.upload(client, str(directory), Globs(**globs))[0]
 
 
 def stored(world: World) -> set[str]:
@@ -278,7 +278,7 @@ def test_run_says_which_files_were_left_alone(
     (tmp_path / "w.yaml").write_text(NOOP)
     wanted = transfer.upload
 
-    def uploaded_and_changed(*given: Any) -> Manifest:
+    def uploaded_and_changed(*given: Any) -> tuple[Manifest, list[str]]:
         found = wanted(*given)
         write(place, {"a.txt": b"mine\n"})
         return found
