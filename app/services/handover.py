@@ -254,17 +254,21 @@ def promote(control: Control, connection: Connection, node: str, parcel: Parcel)
     query = _waiting(node).order_by(jobs.c.created_at, jobs.c.id)
     if connection.dialect.name != "sqlite":
         query = query.with_for_update(of=jobs, skip_locked=True)
-    count, refused = 0, set[str]()
+    count, refused, early = 0, set[str](), set[tuple[str, str]]()
     room: dict[tuple[str, str], int] = {}
+    seen = None
     for _ in range(FULL_WINDOWS):
-        full = {key for key, left in room.items() if left <= 0}
-        others = [not_(and_(jobs.c.execution == one, jobs.c.task == task)) for one, task in full]
+        passed = early | {key for key, left in room.items() if left <= 0}
+        if count >= place.free or seen == (passed, len(refused)):
+            break
+        seen = passed, len(refused)
+        others = [not_(and_(jobs.c.execution == one, jobs.c.task == task)) for one, task in passed]
         asked = query.where(*others, jobs.c.id.not_in(refused)).limit(place.free - count)
         for row in connection.execute(asked).all():
             if windows.is_early(connection, row):
                 # In their order they are handed over by the settle that is asked for here.
                 parcel.woken.add(row.execution)
-                refused.add(row.id)
+                early.add((row.execution, row.task))
                 continue
             if not windows.has_room(control, connection, row, room):
                 continue
@@ -275,8 +279,6 @@ def promote(control: Control, connection: Connection, node: str, parcel: Parcel)
                 # which files it has.
                 parcel.woken.add(row.execution)
                 refused.add(row.id)
-        if count >= place.free or full == {key for key, left in room.items() if left <= 0}:
-            break
     return count
 
 

@@ -49,6 +49,32 @@ def test_a_loop_that_may_not_have_more_holds_up_nobody_behind_it(office: Office)
         assert list(office.statuses(jobs, loop).values()).count("dispatched") == 1
 
 
+LATER = """
+tasks:
+  - name: long
+    action: core.shell
+    delegate_to: "{{ item }}"
+    with_items: [web-1, web-1, web-2, web-2, web-2, web-2]
+    concurrency: 1
+    input: {command: ['true']}
+"""
+
+
+def test_a_loop_that_is_busy_elsewhere_holds_up_nobody_behind_it(tmp_path: Path) -> None:
+    """All of its units on the node are before their turn, and older than what waits there of others."""
+    with office_on("sqlite", tmp_path, ["web-1", "web-2"], slots=1) as office:
+        on_web_2 = ONE.replace("web-1", "web-2")
+        loop, (first, second) = office.submit(LATER), [office.submit(on_web_2) for _ in range(2)]
+        office.clock.now += 1
+        behind = [office.submit(on_web_2) for _ in range(2)]
+        assert [office.statuses(jobs, one)["a.0"] for one in behind] == ["queued"] * 2
+        for step in [one for one in office.sent if one[0].job.startswith((first, second))]:
+            office.take_in(step)
+        collect.make_room(office.desk, "web-2")
+        assert [office.statuses(jobs, one)["a.0"] for one in behind] == ["dispatched"] * 2
+        assert list(office.statuses(jobs, loop).values()).count("dispatched") == 1
+
+
 def test_the_oldest_go_first(office: Office) -> None:
     office.hear("web-1", last_seen=None)
     waiting = []

@@ -9,6 +9,7 @@ import pytest
 from desk import EPOCH, Office, jobs
 from sqlalchemy import select, update
 
+from app.services import cancel as cancelling
 from app.services import collect, families, fleet, library, presence, resolve, tick
 from app.services.approvals import Word, decide
 from app.store.tables import Approval, Execution, table
@@ -133,3 +134,18 @@ def test_the_others_are_told_to_stop(office: Office, how: str) -> None:
     collect.settle(office.desk, execution)
     assert office.execution(execution).halt == "fail_fast"
     assert office.job(f"{execution}.long.0.1").stop_asked_at == office.clock.now
+
+
+def test_a_node_that_lost_what_it_was_told_to_stop_holds_up_no_cancel(office: Office) -> None:
+    """It is there and answers, and cannot say what became of the script: nobody is waited for."""
+    execution = office.submit(f"tasks: [{of_shell()}]")
+    said(office, execution, "running")
+    cancelling.cancel(office.control, execution, "ada")
+    collect.settle(office.desk, execution)
+    assert office.statuses(jobs, execution) == {"x.0": "running"}
+    said(office, execution, "not_known")
+    assert office.execution(execution).status == "cancelled"
+    with office.store.read() as connection:
+        row = connection.execute(select(jobs).where(jobs.c.execution == execution)).one()
+    assert (row.status, row.settled, row.effect_unknown) == ("cancelled", True, True)
+    assert "does not say what became of this job" in row.error["message"]
