@@ -32,6 +32,7 @@ NEW: Mapping[str, Any] = {
     "state": "active",
     "address": "",
     "epoch": "",
+    "left_epochs": [],
     "sequence": 0,
     "slots": 0,
     "free": 0,

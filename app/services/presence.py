@@ -37,6 +37,9 @@ MISSED_BEATS = 2
 BACKSTOP_MARGIN = 30.0
 """Seconds beyond timeout and grace after which the engine no longer waits for the node's word."""
 
+MOST_LEFT = 100
+"""Journals of a node that are remembered once it has another: a heartbeat of one of them counts no more."""
+
 FILES_MARGIN = 900.0
 """The same on top for a job with files: its node says how it ended once they are back, however long they take."""
 
@@ -147,8 +150,13 @@ def heartbeat(desk: Desk, token: Any) -> None:
         known = connection.execute(select(nodes).where(nodes.c.name == beat.node)).first()
         if known is None or (known.epoch == beat.epoch and beat.sequence <= known.sequence):
             return
+        if beat.epoch in known.left_epochs:
+            # Said before its journal was replaced, and said again by whoever kept it.
+            letter(connection, "heartbeats", "left-journal", str(token), now)
+            return
         if known.epoch and known.epoch != beat.epoch:
             _other_journal(desk, connection, beat.node, known.epoch)
+            _leave(connection, known)
         desk.control.tally.count(
             REFUSED, beat.node, by=_refusals(connection, known.versions or {}, beat, now)
         )
@@ -212,6 +220,11 @@ def _other_journal(desk: Desk, connection: Connection, node: str, epoch: str) ->
     )
     for row in connection.execute(query.order_by(jobs.c.execution)).all():
         lose(Run.lock(desk.control, connection, row.execution), row.id)
+
+
+def _leave(connection: Connection, node: Any) -> None:
+    left = [*node.left_epochs, node.epoch][-MOST_LEFT:]
+    connection.execute(update(nodes).where(nodes.c.name == node.name).values(left_epochs=left))
 
 
 def _compare(

@@ -228,8 +228,7 @@ def _queued(desk: Desk) -> None:
 
 def _held_up(desk: Desk) -> None:
     """`queue_timeout` runs while a node is away: from when it goes, not after it came back."""
-    seen = desk.control.clock() - desk.control.settings.offline_after
-    is_here = (nodes.c.state == "active") & nodes.c.last_seen.is_not(None) & (nodes.c.last_seen > seen)
+    is_here = _is_here(desk)
     query = (
         select(jobs.c.id, jobs.c.execution, jobs.c.task, is_here.label("is_here"))
         .join(nodes, nodes.c.name == jobs.c.node)
@@ -252,19 +251,32 @@ def _held_up(desk: Desk) -> None:
     _each(desk, (row.execution for row in found), note)
 
 
+def _is_here(desk: Desk) -> Any:
+    seen = desk.control.clock() - desk.control.settings.offline_after
+    return (nodes.c.state == "active") & nodes.c.last_seen.is_not(None) & (nodes.c.last_seen > seen)
+
+
+def _still(run: Run, names: Iterable[str], is_so: Any) -> set[str]:
+    """Those of the nodes of which it still holds, now that the execution is locked: others were seen to before it."""
+    return set(run.connection.execute(select(nodes.c.name).where(nodes.c.name.in_(set(names)), is_so)).scalars())
+
+
 def _given_up(desk: Desk) -> None:
-    """`queue_timeout`: the node stayed away for too long."""
-    now = desk.control.clock()
+    """`queue_timeout`: the node stayed away for too long. One that is back has its jobs, also where not all of them are
+    noted yet."""
+    now, is_away = desk.control.clock(), ~_is_here(desk)
     query = (
         select(jobs.c.id, jobs.c.execution, jobs.c.node, nodes.c.state)
         .join(nodes, nodes.c.name == jobs.c.node)
-        .where(jobs.c.status == QUEUED, jobs.c.give_up_at <= now)
+        .where(jobs.c.status == QUEUED, jobs.c.give_up_at <= now, is_away)
     )
     due = _rows(desk, query)
 
     def give_up(run: Run) -> None:
-        for row in due:
-            if row.execution == run.execution:
+        mine = [row for row in due if row.execution == run.execution]
+        away = _still(run, (row.node for row in mine), is_away)
+        for row in mine:
+            if row.node in away:
                 was = "offline" if row.state == "active" else row.state
                 message = f"node {row.node} was {was} for as long as queue_timeout allows"
                 lost.fail(run, row.id, QUEUED, {"type": "node_offline", "message": message})
@@ -276,8 +288,9 @@ def _away(desk: Desk) -> None:
     """Nodes that are silent: their jobs are suspect, after `lost_after` lost."""
     settings, now = desk.control.settings, desk.control.clock()
     silent = or_(nodes.c.last_seen.is_(None), nodes.c.last_seen <= now - settings.offline_after)
+    lost_ones = or_(nodes.c.last_seen.is_(None), nodes.c.last_seen <= now - settings.lost_after)
     query = (
-        select(jobs.c.id, jobs.c.execution, jobs.c.status, nodes.c.last_seen)
+        select(jobs.c.id, jobs.c.execution, jobs.c.status, jobs.c.node, nodes.c.last_seen)
         .join(nodes, nodes.c.name == jobs.c.node)
         .where(jobs.c.status.in_(JOB_OUT), silent)
     )
@@ -292,8 +305,10 @@ def _away(desk: Desk) -> None:
     gone = [row for row in found if row.last_seen is None or row.last_seen <= now - settings.lost_after]
 
     def lose(run: Run) -> None:
-        for row in gone:
-            if row.execution == run.execution:
+        mine = [row for row in gone if row.execution == run.execution]
+        away = _still(run, (row.node for row in mine), lost_ones)
+        for row in mine:
+            if row.node in away:
                 lost.lose(run, row.id)
 
     _each(desk, (row.execution for row in gone), lose)

@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from app.services import cancel as cancelling
 from app.services import collect, families, fleet, library, presence, resolve, tick
 from app.services.approvals import Word, decide
-from app.store.tables import Approval, Execution, table
+from app.store.tables import Approval, DeadLetter, Execution, table
 from app.transport.messages import Heartbeat, Report
 from app.transport.sealing import sign_heartbeat, sign_report
 
@@ -149,3 +149,26 @@ def test_a_node_that_lost_what_it_was_told_to_stop_holds_up_no_cancel(office: Of
         row = connection.execute(select(jobs).where(jobs.c.execution == execution)).one()
     assert (row.status, row.settled, row.effect_unknown) == ("cancelled", True, True)
     assert "does not say what became of this job" in row.error["message"]
+
+
+def test_what_a_node_said_under_an_earlier_journal_counts_no_more(office: Office) -> None:
+    """It is signed by the node, and kept by whoever reads the queues: said again it loses no job."""
+
+    def beat(epoch: str, sequence: int, held: tuple[str, ...]) -> str:
+        now = office.clock.now
+        said = Heartbeat(office.installed.id, "web-1", epoch, sequence, now, held, 4, 4, ("sh",), {}, now)
+        return sign_heartbeat(said, office.keys["web-1"])
+
+    another, earlier = "0" * 26, beat(EPOCH, 70, ())
+    presence.heartbeat(office.desk, earlier)
+    presence.heartbeat(office.desk, beat(another, 1, ()))
+    execution = office.submit(f"tasks: [{of_shell(idempotent=True, retry={'count': 1})}]")
+    job = f"{execution}.x.0.1"
+    presence.heartbeat(office.desk, beat(another, 2, (job,)))
+    presence.heartbeat(office.desk, earlier)
+    presence.heartbeat(office.desk, beat(EPOCH, 80, ()))
+    presence.heartbeat(office.desk, beat(another, 3, (job,)))
+    assert office.statuses(jobs, execution) == {"x.0": "accepted"}
+    with office.store.read() as connection:
+        letters = connection.execute(select(table(DeadLetter).c.reason)).scalars().all()
+    assert letters == ["left-journal"] * 2

@@ -9,8 +9,9 @@ import pytest
 from desk import BOTH, Office, Step, jobs, office_on, tasks
 from sqlalchemy import insert, update
 
-from app.services import cancel, collect, hold, tick
-from app.store.tables import Timer, table
+from app.services import cancel, collect, hold, lost, tick
+from app.services.run import Run
+from app.store.tables import Node, Timer, table
 
 timers = table(Timer)
 
@@ -104,6 +105,38 @@ def test_the_time_that_a_job_may_wait_ends_with_the_nodes_return(small: Office) 
     small.hear("web-1", slots=1)
     time_passes(small, 9)
     assert small.statuses(jobs, waits) == {"a.0": "dispatched"}
+
+
+def test_of_many_that_waited_for_a_node_none_is_given_up_once_it_is_back(
+    small: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tick notes the return of some jobs at a time; the others wait no longer either."""
+    monkeypatch.setattr(tick, "AT_ONCE", 3)
+    small.hear("web-1", last_seen=None)
+    waiting = [small.submit(SOON) for _ in range(10)]
+    small.clock.now += 55
+    small.hear("web-1", last_seen=small.clock.now, slots=0)
+    small.clock.now += 6
+    small.hear("web-1", last_seen=small.clock.now)
+    assert tick.tick(small.desk, "here")
+    assert [small.statuses(jobs, one) for one in waiting] == [{"a.0": "queued"}] * 10
+
+
+def test_a_node_that_comes_back_while_its_jobs_are_lost_keeps_the_others(
+    small: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = [small.submit(RUNS) for _ in range(2)]
+    small.clock.now += small.control.settings.lost_after + 60
+    lose = lost.lose
+
+    def and_is_heard(run: Run, job: str) -> None:
+        lose(run, job)
+        seen = update(Node).values(last_seen=small.clock.now)
+        run.connection.execute(seen)
+
+    monkeypatch.setattr(lost, "lose", and_is_heard)
+    assert tick.tick(small.desk, "here")
+    assert sorted(small.statuses(jobs, one)["a.0"] for one in both) == ["dispatched", "unknown"]
 
 
 def test_a_drained_node_is_not_called_offline(small: Office) -> None:

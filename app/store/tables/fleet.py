@@ -29,6 +29,8 @@ class Installation(Base):
 class Node(Base):
     """A machine. `state` is what an operator said; whether it is online follows from `last_seen`.
 
+    `epoch` is that of its journal, `left_epochs` are those of journals that it had before.
+
     A node with the transport `ssh` has no keys until the gateway has made them. `ssh` says how it is reached (user,
     host, port, key, which is the name of a secret, backend, workdir, slots), `host_key` is the host key that somebody
     trusted and `offered_key` the one that was last seen, each as OpenSSH writes it; `breaker` is the gateway's word on
@@ -46,6 +48,7 @@ class Node(Base):
     public_keys: Mapped[Any] = mapped_column(Json)
     sign_kid: Mapped[str] = mapped_column(String(64), index=True)
     epoch: Mapped[str] = mapped_column(String(64), default="")
+    left_epochs: Mapped[Any] = mapped_column(Json, default=list)
     sequence: Mapped[int] = mapped_column(default=0)
     slots: Mapped[int] = mapped_column(default=0)
     free: Mapped[int] = mapped_column(default=0)

@@ -191,6 +191,7 @@ def _fleet() -> None:
         *_texts(255, "address"),
         *_json("public_keys"),
         *_texts(64, "sign_kid", "epoch"),
+        *_json("left_epochs"),
         *_numbers("sequence", "slots", "free"),
         *_json("shells", "versions"),
         *_moments("last_seen", "heard_at", null=True),
