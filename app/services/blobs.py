@@ -15,10 +15,11 @@ from sqlalchemy import Connection, select, update
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from app.errors import Conflict, TooLarge, Unavailable
+from app.errors import Conflict, TooLarge
 from app.files import bundles
 from app.files.bundles import Source
 from app.files.limits import Limits
+from app.files.names import BadTree
 from app.services import audit
 from app.services.allowance import Allowance
 from app.services.bearers import Bearer
@@ -147,6 +148,7 @@ def put_bundle(control: Control, bearer: Bearer, stream: Source) -> Stored:
             for digest in store.put_many(_admitted(control, allowance, stream, sizes_of)):
                 kept[digest] = sizes_of[digest]
         finally:
+            allowance.give_back(sum(sizes_of.values()) - sum(kept.values()))
             if kept:
                 _record(control, bearer, kept)
     return Stored(len(kept), sum(kept.values()))
@@ -169,18 +171,22 @@ def put_part(control: Control, bearer: Bearer, digest: str, part: Part, stream: 
     store = control.blobs.open(control.settings)
     with Allowance(control, bearer) as allowance:
         allowance.take(part.length)
+        came = None
         try:
-            whole = store.append(digest, part.offset, part.total, stream, bearer.owner)
+            if store.append(digest, part.offset, part.total, stream, bearer.owner):
+                came = part.length
         except Conflict:
-            allowance.give_back(part.length)
+            came = 0
             if missing(control, bearer, [digest]):
                 raise
             return True  # it was whole before: only the answer was lost
-        except Unavailable:
-            allowance.give_back(part.length - _came(store, bearer, digest, part))
+        except BadTree:
+            came = part.length
             raise
-        if not whole:
-            allowance.give_back(part.length - _came(store, bearer, digest, part))
+        finally:
+            # However it broke off: a connection that is gone is the server's own exception.
+            allowance.give_back(part.length - (_came(store, bearer, digest, part) if came is None else came))
+        if came is None:
             return False
     _record(control, bearer, {digest: part.total})
     return True

@@ -6,12 +6,15 @@ everything but use secrets.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import hmac
 import json
 import os
 import secrets
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,11 +148,16 @@ def make(path: Path) -> None:
 
 
 def add(path: Path) -> Keys:
-    """A new first key in the file, in place of it at once. Raises Unavailable, Conflict where it cannot be written."""
+    """A new first key in the file, in place of it at once. Raises Unavailable, Conflict where it cannot be written.
+
+    Of several who do so at once each finds the key of the one before: a key that is in no file any more would take with
+    it whatever was encrypted meanwhile.
+    """
     try:
-        texts = [Fernet.generate_key().decode(), *_words(path.read_text("ascii"))]
-        _written(path, texts).replace(path)
-        _sync(path.parent)
+        with _alone(path.parent):
+            texts = [Fernet.generate_key().decode(), *_words(path.read_text("ascii"))]
+            _written(path, texts).replace(path)
+            _sync(path.parent)
     except OSError as error:
         raise Conflict(f"{path} cannot be changed: {error.strerror}", code="bad-secret-keys") from None
     return Keys(texts, str(path))
@@ -163,6 +171,16 @@ def _written(path: Path, texts: list[str]) -> Path:
         file.flush()
         os.fsync(file.fileno())
     return partial
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _sync(directory: Path) -> None:

@@ -113,13 +113,18 @@ def readable(
     connection: Connection, bearer: Bearer, digests: list[str], *, snapshot: str = "", execution: str = ""
 ) -> set[str]:
     """Which of the blobs they may read: people those of the `snapshot` or `execution` that they name, unless they
-    see everything; nodes those of their pass; everybody what they put themselves."""
+    see everything; nodes those of their pass; everybody what they put themselves.
+
+    A snapshot that they posted gives them nothing: it may name whatever digest they have heard of.
+    """
     if bearer.sees_all:
         return set(digests)
     mine = blobs.held(connection, bearer.owner, digests)
     if bearer.given is not None:
         snapshot = bearer.given.snapshot
-    if snapshot and may_see(connection, bearer, snapshot, execution):
+    elif not (_sees_execution(connection, bearer, execution) and _belongs(connection, snapshot, execution)):
+        snapshot = ""
+    if snapshot:
         mine |= {entry.sha256 for entry in rows.load(connection, snapshot).files.values()}
     if execution and _sees_execution(connection, bearer, execution):
         query = select(artifacts.c.sha256).where(artifacts.c.execution == execution)

@@ -258,7 +258,9 @@ def _is_here(desk: Desk) -> Any:
 
 def _still(run: Run, names: Iterable[str], is_so: Any) -> set[str]:
     """Those of the nodes of which it still holds, now that the execution is locked: others were seen to before it."""
-    return set(run.connection.execute(select(nodes.c.name).where(nodes.c.name.in_(set(names)), is_so)).scalars())
+    return set(
+        run.connection.execute(select(nodes.c.name).where(nodes.c.name.in_(set(names)), is_so)).scalars()
+    )
 
 
 def _given_up(desk: Desk) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 from typing import Any
 
@@ -284,6 +285,23 @@ def test_what_did_not_come_does_not_count(world: World) -> None:
     assert put(world, LARGE, "", headers=headers).status_code == 201
 
 
+def test_what_a_broken_connection_left_out_does_not_count(world: World) -> None:
+    execution, job = job_of(world)
+    headers = pass_for(world, execution, job, bytes=1_000_000)
+    for number in range(5):
+        came = {**headers, "Content-Range": f"bytes {number * 1000}-{number * 1000 + 299_999}/700000"}
+        cut = {"input_stream": io.BytesIO(b"x" * 1000), "environ_overrides": {"CONTENT_LENGTH": "300000"}}
+        assert world.ask("PUT", path(WIDE), "", headers=came, **cut).status_code == 400
+        body = packed(random.Random(number).randbytes(400_000))
+        cut = {
+            "input_stream": io.BytesIO(body[:1000]),
+            "environ_overrides": {"CONTENT_LENGTH": str(len(body))},
+        }
+        assert world.ask("POST", "/api/v1/blobs/bundle", "", headers=headers, **cut).status_code == 400
+    with world.control.store.read() as connection:
+        assert connection.execute(select(table(JobUpload).c.bytes)).scalars().all() == [5000]
+
+
 STALE = {
     "of another installation": {"installation": "01J0000000000000000000000A"},
     "expired": {"issued_at": 1.0, "expires_at": 2.0},
@@ -347,3 +365,15 @@ def test_bounded_people_have_what_they_put(world: World) -> None:
     put(world, HELLO, "", headers=headers)
     assert world.post("/blobs/missing", asked, "", headers=headers).get_json() == {"missing": []}
     assert world.ask("GET", path(NAME), "", headers=headers).data == HELLO
+
+
+def test_whoever_posts_a_snapshot_of_digests_that_they_heard_of_reads_nothing(world: World) -> None:
+    put(world, HELLO)
+    headers = bounded(world, "eve", {"role": "operator", "packs": ["other"]})
+    posted = tree({"a": HELLO})
+    answer = world.ask("POST", "/api/v1/snapshots", "", headers=headers, data=posted.to_bytes())
+    assert answer.get_json()["missing"] == [NAME]
+    where = {"snapshot": posted.digest}
+    assert world.ask("GET", path(NAME), "", headers=headers, query_string=where).status_code == 404
+    asked = {"digests": [NAME], **where}
+    assert world.post("/blobs/fetch", asked, "", headers=headers).status_code == 404

@@ -24,7 +24,7 @@ from fleet_database import Database
 from fleet_processes import BIN, Broker, Keeper, Part, kill_all_with
 from rabbit import ON_RABBIT, Rabbit, rabbitmqctl
 from sqlalchemy import insert, select
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 from app.compiler.build import build
 from app.engine.status import EXECUTION_OVER, UNKNOWN
@@ -271,10 +271,12 @@ class Fleet:
         """The execution's row once it is over."""
         return wait_until(lambda: self._over(execution), lambda: self.story(execution))
 
-    def wait_all(self, ids: Iterable[str]) -> dict[str, str]:
+    def wait_all(self, ids: Iterable[str], seconds: float = PATIENCE) -> dict[str, str]:
         """The status of each once every one is over, or waits with a job that is unknown."""
         wanted = list(ids)
-        open_ = wait_until(lambda: not self._open(wanted) or None, lambda: self._stories(wanted))
+        open_ = wait_until(
+            lambda: not self._open(wanted) or None, lambda: self._stories(wanted), seconds=seconds
+        )
         assert open_
         with self.store.read() as connection:
             found = connection.execute(select(executions.c.id, executions.c.status))

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,11 @@ def test_a_rotation_that_is_killed_is_completed_by_the_next(control: Control) ->
         assert first.open(secrets.about(row.name), row.ciphertext) == f"value of {int(row.name[2:])}"
     assert vault.about_parameter("e", "p") != secrets.about("p")
     control.store.close()
+
+
+def test_of_many_that_add_a_key_at_once_none_loses_anothers(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    keyring.make(path)
+    with ThreadPoolExecutor(8) as pool:
+        added = [one.texts[0] for one in pool.map(lambda _: keyring.add(path), range(16))]
+    assert set(added) < set(path.read_text().split())

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,32 @@ def test_nobody_spoils_the_upload_of_another(blobs: Blobs) -> None:
     with pytest.raises(BadTree):
         blobs.append(NAME, 3, len(HELLO), io.BytesIO(HELLO[3:]), "job:evil")
     assert read(blobs, NAME) == HELLO
+
+
+def test_who_sends_other_bytes_at_the_same_moment_spoils_nothing(tmp_path: Path) -> None:
+    """The second has the file open as the first makes a blob of it."""
+    store, end = LocalBlobs(tmp_path / "blobs"), time.monotonic() + 0.5
+    wrong = []
+
+    def send(content: bytes) -> None:
+        while time.monotonic() < end:
+            with suppress(Conflict, BadTree):
+                store.append(NAME, None, len(HELLO), io.BytesIO(content), OWNER)
+
+    def look() -> None:
+        while time.monotonic() < end:
+            with suppress(NotFound):
+                wrong.extend({read(store, NAME)} - {HELLO})
+
+    with ThreadPoolExecutor(4) as pool:
+        for one in [
+            pool.submit(send, HELLO),
+            *(pool.submit(send, b"spoilt") for _ in range(2)),
+            pool.submit(look),
+        ]:
+            one.result()
+    assert wrong == []
+    assert read(store, NAME) == HELLO
 
 
 def test_old_uploads_are_forgotten(blobs: Blobs, tmp_path: Path) -> None:

@@ -99,8 +99,7 @@ class Spool:
         """The upload's file if it is whole now, else None. Raises Conflict and BadTree, as `Blobs.append`."""
         self._made()
         path = self._part(digest, owner)
-        with io.FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+") as file:
-            _lock(file)
+        with self._alone(path) as file:
             if offset is None:
                 file.truncate(0)
             there = file.seek(0, os.SEEK_END)
@@ -114,18 +113,32 @@ class Spool:
                     raise other_content(digest)
                 yield str(path)
             finally:
-                path.unlink(missing_ok=True)
+                # Once it was moved away the next upload may be here already.
+                if _is_at(file, path):
+                    path.unlink()
+
+    @contextmanager
+    def _alone(self, path: Path) -> Iterator[io.FileIO]:
+        """The file at the path, which nobody else writes to meanwhile. Raises Conflict where somebody does.
+
+        Whoever had it before may have made a blob of it, or removed it, between our opening and our locking.
+        """
+        while True:
+            with io.FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+") as file:
+                _lock(file)
+                if _is_at(file, path):
+                    yield file
+                    return
 
     def forget(self, before: float) -> int:
         """Remove uploads, and what a process left that was killed, that are older than `before` (Unix seconds)."""
         gone = 0
         for path in self._directory.glob("*.*"):
-            try:
-                if path.stat().st_mtime < before:
+            with suppress(FileNotFoundError, Conflict), io.FileIO(path, "r+") as file:
+                _lock(file)
+                if _is_at(file, path) and path.stat().st_mtime < before:
                     path.unlink()
                     gone += bool(_PART.fullmatch(path.name))
-            except FileNotFoundError:
-                continue
         return gone
 
     def _made(self) -> Path:
@@ -138,6 +151,14 @@ class Spool:
 
     def _part(self, digest: str, owner: str) -> Path:
         return self._directory / f"{hashlib.sha256(owner.encode()).hexdigest()[:16]}.{digest}"
+
+
+def _is_at(file: io.FileIO, path: Path) -> bool:
+    """Whether the open file is still the one at the path."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _lock(file: io.FileIO) -> None:
