@@ -17,7 +17,7 @@ from app.engine.status import EXECUTION_OVER, GATE_CLOSED, GATE_EXPIRED, GATE_RE
 from app.errors import Conflict, InvalidInput
 from app.language.expressions import TemplateError
 from app.language.parameters import bind
-from app.services import audit, features, kv, pack_config, scope
+from app.services import audit, features, kv, pack_config, scope, workspaces
 from app.services.control import Control
 from app.services.guard import STORED
 from app.services.run import Run
@@ -98,6 +98,7 @@ def retry(
             digest = rows.store_plan(connection, newest.plan, newest.source, PLAN_VERSION, run.now)
             run.turn_to(newest.plan, digest)
         run.take(event)
+        workspaces.unpin(run)
         if newest is not None:
             pins.turn_to(connection, run.head, before, newest.plan, newest.revision)
         # Anew, so that nothing of what was reset is remembered: variables above all.

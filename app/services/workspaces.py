@@ -16,7 +16,7 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from app.compiler.plan import Plan, PlanTask
 from app.engine.state import JobState
-from app.engine.status import SUCCEEDED, UNKNOWN
+from app.engine.status import SUCCEEDED, TASK_OVER, UNKNOWN
 from app.errors import InvalidInput, NotFound
 from app.files.changes import NOTHING, Changes, merge, under
 from app.files.limits import Limits
@@ -55,18 +55,21 @@ def pin(run: Run, job: JobState) -> None:
         return
     owner = task.parent or task.name
     run.load_tasks({owner})
-    attempt = run.slice.tasks[owner].base_attempt
     row = (tasks.c.execution == run.execution, tasks.c.name == owner)
-    taken = run.connection.execute(select(tasks.c.snapshot, tasks.c.snapshot_for).where(*row)).one()
-    if taken.snapshot_for == attempt:
-        job.snapshot = taken.snapshot
-    else:
+    job.snapshot = run.connection.execute(select(tasks.c.snapshot).where(*row)).scalar_one()
+    if job.snapshot is None:
         job.snapshot = run.head.workspace
-        now = {"snapshot": job.snapshot, "snapshot_for": attempt}
-        run.connection.execute(update(tasks).where(*row).values(now))
+        run.connection.execute(update(tasks).where(*row).values(snapshot=job.snapshot))
     # A job that was born in this transaction is written with what it holds by then.
     if not run.mark(job, {}):
         set_columns(run.connection, jobs, {"snapshot": job.snapshot}, id=job.id)
+
+
+def unpin(run: Run) -> None:
+    """What runs again after a retry of the execution starts from the files as they are then, be it some units alone."""
+    again = tasks.c.status.not_in(TASK_OVER)
+    mine = update(tasks).where(tasks.c.execution == run.execution, again)
+    run.connection.execute(mine.values(snapshot=None))
 
 
 def check_pinned(plan: Plan, job: JobState) -> None:

@@ -243,6 +243,44 @@ def test_a_retry_of_the_execution_starts_from_the_files_as_they_are_now(office: 
     assert files.seen(job) == {"a.txt": "one"}
 
 
+IN_PART = {
+    "fan-out": """
+workspace: sync
+tasks: [{name: v, type: distributed_shell, input: {nodes: [web-1, web-2], script: x}}]
+""",
+    "loop": """
+workspace: sync
+tasks: [{name: v, action: core.shell, delegate_to: "{{ item }}", with_items: [web-1, web-2], input: {command: x}}]
+""",
+    "block": """
+workspace: sync
+tasks:
+  - name: both
+    type: parallel
+    tasks:
+      - {name: v, action: core.shell, delegate_to: web-1, input: {command: x}}
+      - {name: w, action: core.shell, delegate_to: web-2, input: {command: x}}
+""",
+}
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("kind", IN_PART)
+def test_what_was_in_conflict_sees_on_a_retry_what_won(office: Office, kind: str, reset: bool) -> None:
+    files = Files(office)
+    execution = begin(office, files, {"workflow": IN_PART[kind]})
+    second = "w.0" if kind == "block" else "v.1"
+    both = [{"job": "v.0", "put": {"same": "first"}}, {"job": second, "put": {"same": "second"}}]
+    carry_out(office, files, execution, both)
+    assert office.execution(execution).status == "failed"
+    sent = len(office.sent)
+    again.retry(office.control, execution, "ada", again.Wanted(reset=reset))
+    collect.settle(office.desk, execution)
+    born = [files.order(Step(member, 0, token))[0] for member, token in office.sent[sent:]]
+    assert len(born) == 1 + reset
+    assert [files.seen(job) for job in born] == [{"same": "first"}] * len(born)
+
+
 def test_a_job_that_is_sent_again_is_the_same_job(office: Office) -> None:
     """Its snapshot is kept with it, whatever the workspace has become by then."""
     files = Files(office)

@@ -82,8 +82,8 @@ class Execution(Base):
 class Task(Base):
     """A task's record inside an execution (seed 004: workflow_task_execution).
 
-    `snapshot` is what its jobs are given of the workspace, all of them the same: taken for the jobs from `snapshot_for`
-    on, an attempt number, so that a retry of the execution takes it anew.
+    `snapshot` is what its jobs are given of the workspace, all of them the same, None until the first of them goes out;
+    a retry of the execution takes it anew.
     """
 
     __tablename__ = "tasks"
@@ -120,8 +120,7 @@ class Task(Base):
     base_attempt: Mapped[int] = mapped_column(default=1)
     retry_count: Mapped[int] = mapped_column(default=0)
     max_retries: Mapped[int] = mapped_column(default=0)
-    snapshot: Mapped[str] = mapped_column(String(64), default="")
-    snapshot_for: Mapped[int] = mapped_column(default=0)
+    snapshot: Mapped[str | None] = mapped_column(String(64))
 
 
 class Job(Base):

@@ -377,8 +377,7 @@ def _tasks() -> None:
         *_json("result", "error", "went", null=True),
         *_moments("started_at", "ended_at", null=True),
         *_numbers("first_attempt", "base_attempt", "retry_count", "max_retries"),
-        *_texts(64, "snapshot"),
-        *_numbers("snapshot_for"),
+        *_columns(sa.String(64), ("snapshot",), True),
         sa.CheckConstraint(TASK_STATUSES, name=op.f("ck_tasks_status")),
         sa.ForeignKeyConstraint(
             ["execution"], ["executions.id"], name=op.f("fk_tasks_execution"), ondelete="CASCADE"
