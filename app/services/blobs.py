@@ -150,7 +150,7 @@ def put_bundle(control: Control, bearer: Bearer, stream: Source) -> Stored:
         finally:
             allowance.give_back(sum(sizes_of.values()) - sum(kept.values()))
             if kept:
-                _record(control, bearer, kept)
+                _record(control, store, bearer, kept)
     return Stored(len(kept), sum(kept.values()))
 
 
@@ -188,7 +188,7 @@ def put_part(control: Control, bearer: Bearer, digest: str, part: Part, stream: 
             allowance.give_back(part.length - (_came(store, bearer, digest, part) if came is None else came))
         if came is None:
             return False
-    _record(control, bearer, {digest: part.total})
+    _record(control, store, bearer, {digest: part.total})
     return True
 
 
@@ -201,7 +201,9 @@ def progress(control: Control, bearer: Bearer, digest: str) -> int:
     return control.blobs.open(control.settings).partial(digest, bearer.owner)
 
 
-def _record(control: Control, bearer: Bearer, kept: Mapping[str, int]) -> None:
+def _record(control: Control, store: Blobs, bearer: Bearer, kept: Mapping[str, int]) -> None:
+    # A row promises the bytes, and is on the disk itself as soon as it is committed.
+    store.sync()
     now = control.clock()
     rows = [
         {"digest": digest, "size": size, "created_at": now, "used_at": now} for digest, size in kept.items()

@@ -14,6 +14,7 @@ from file_cabinet import bounded, job_of, packed, pass_for, sha256, tree, unpack
 from sqlalchemy import select, update
 
 from app.services import blobs as service
+from app.store.blobs.local import LocalBlobs
 from app.store.tables import Blob, Job, JobUpload, Node, table
 from app.transport.keys import KeyPair
 
@@ -350,6 +351,21 @@ def test_a_pass_ends_with_its_job_and_its_node(world: World) -> None:
         connection.execute(update(nodes).where(nodes.c.name == "local").values(state="draining"))
         connection.execute(update(Job).where(Job.id == job).values(status="cancelled"))
     assert put(world, HELLO, "", headers=headers).get_json()["code"] == "pass-over"
+
+
+def test_bytes_are_on_the_disk_before_a_row_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync, seen = LocalBlobs.sync, []
+
+    def watched(store: LocalBlobs) -> None:
+        sync(store)
+        seen.append((set(store.every()), set(rows(world))))
+
+    monkeypatch.setattr(LocalBlobs, "sync", watched)
+    put(world, HELLO)
+    world.ask("POST", "/api/v1/blobs/bundle", "operator", data=packed(b"a", b"b"))
+    first, all_ = {NAME}, {NAME, sha256(b"a"), sha256(b"b")}
+    assert seen == [(first, set()), (all_, first)]
+    assert set(rows(world)) == all_
 
 
 # people whose role is bounded

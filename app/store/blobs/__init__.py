@@ -48,6 +48,9 @@ class Blobs(Protocol):
         What is wrong with one, or with where they come from, is raised behind those that came before.
         """
 
+    def sync(self) -> None:
+        """Returns once all that was put survives the loss of the machine's power."""
+
     def open_many(self, digests: Iterable[str]) -> Iterator[tuple[str, BinaryIO]]:
         """The bytes of many, in their order, each to be closed before the next. Raises NotFound."""
 

@@ -113,6 +113,9 @@ class S3Blobs(Incoming):
             with readable():
                 raise trouble
 
+    def sync(self) -> None:
+        """S3 has answered by then."""
+
     def open_many(self, digests: Iterable[str]) -> Iterator[tuple[str, BinaryIO]]:
         """Asked for ahead, several at once: it is the wait for each that takes long."""
         under_way: deque[tuple[str, Future[BinaryIO]]] = deque()
