@@ -6,30 +6,22 @@ it was uploaded: a file that is not is a conflict, which is named and left alone
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from app.cli import transfer
 from app.cli.client import Client, api
 from app.errors import Conflict, InvalidInput, NotAllowed
-from app.files.changes import Changes, difference
+from app.files.applying import Applied, apply, free
+from app.files.changes import difference
 from app.files.documents import Entry
 from app.files.manifest import EMPTY, Manifest
 from app.files.names import BadTree
-from app.files.places import reading
-from app.files.tree import OpenBlob, apply, build
+from app.files.tree import OpenBlob, build
 
-
-@dataclass(frozen=True, slots=True)
-class Brought:
-    """How many files were put and removed, and which were left alone, for somebody changed them meanwhile."""
-
-    put: int
-    gone: int
-    conflicts: tuple[str, ...]
+T = TypeVar("T")
 
 
 def now_of(client: Client, execution: str) -> tuple[str, Manifest]:
@@ -49,22 +41,28 @@ def snapshot(client: Client, execution: str, digest: str) -> Manifest:
     return found
 
 
-def bring_back(client: Client, execution: str, directory: str, uploaded: Manifest) -> Brought:
-    """Do in the directory what the execution did to `uploaded`. Raises NotAllowed where the disk refuses."""
+def bring_back(client: Client, execution: str, directory: str, uploaded: Manifest) -> Applied:
+    """Do in the directory what the execution did to `uploaded`; what was done, and what was left alone.
+
+    Raises InvalidInput where the directory cannot be read, NotAllowed where the disk refuses.
+    """
     digest, now = now_of(client, execution)
-    if not digest:
-        return Brought(0, 0, ())
-    wanted, conflicts = _free(directory, uploaded, difference(uploaded, now))
-    if not wanted.is_empty:
-        _with_blobs(
-            client,
-            execution,
-            digest,
-            wanted,
-            Path(directory),
-            lambda opened: apply(directory, wanted, opened),
-        )
-    return Brought(len(wanted.put), len(wanted.gone), conflicts)
+    changes = difference(uploaded, now)
+    if not digest or changes.is_empty:
+        return Applied()
+    try:
+        wanted = free(directory, uploaded, changes)
+    except OSError as error:
+        raise InvalidInput(
+            f"{error.filename or directory}: {error.strerror}", hint="is the directory still there?"
+        ) from None
+    return _with_blobs(
+        client,
+        {"snapshot": digest, "execution": execution},
+        wanted,
+        Path(directory),
+        lambda opened: apply(directory, uploaded, changes, wanted, opened),
+    )
 
 
 def take_out(client: Client, execution: str, directory: str) -> Manifest:
@@ -76,73 +74,31 @@ def take_out(client: Client, execution: str, directory: str) -> Manifest:
     if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
         raise Conflict(f"{directory} is there already", hint="name a directory that is not", code="not-empty")
     digest, now = now_of(client, execution)
-    everything = Changes(now.files, made=now.directories)
     _with_blobs(
-        client, execution, digest, everything, target.parent, lambda opened: build(target, now, opened)
+        client,
+        {"snapshot": digest, "execution": execution},
+        now.files,
+        target.parent,
+        lambda opened: build(target, now, opened, among_others=True),
     )
     return now
 
 
 def _with_blobs(
     client: Client,
-    execution: str,
-    digest: str,
-    changes: Changes,
+    place: transfer.Place,
+    files: Mapping[str, Entry],
     beside: Path,
-    do: Callable[[OpenBlob], object],
-) -> None:
-    """Calls `do` with what opens the blobs of the changes, which are here for so long."""
-    place = {"snapshot": digest, "execution": execution}
+    do: Callable[[OpenBlob], T],
+) -> T:
+    """What `do` gives, called with what opens the blobs of the files, which are here for so long."""
     try:
         with transfer.Held() as held:
-            transfer.fetch(client, transfer.sizes_of(changes.put.values()), place, held)
-            do(held.open)
+            transfer.fetch(client, transfer.sizes_of(files.values()), place, held)
+            return do(held.open)
     except OSError as error:
         raise NotAllowed(
             f"{error.filename or beside}: {error.strerror}",
             hint="give a directory in which this user may write, on a disk with room",
             code="cannot-write",
         ) from None
-
-
-def _free(directory: str, uploaded: Manifest, changes: Changes) -> tuple[Changes, tuple[str, ...]]:
-    """What of the changes may be done, and the paths where something else has been done here meanwhile."""
-    put: dict[str, Entry] = {}
-    gone: list[str] = []
-    conflicts: list[str] = []
-    try:
-        with reading(directory) as opened:
-            for path, entry in changes.put.items():
-                here = _here(opened, path)
-                if here != entry:
-                    (
-                        conflicts.append(path)
-                        if here != uploaded.files.get(path)
-                        else put.update({path: entry})
-                    )
-            for path in changes.gone:
-                here = _here(opened, path)
-                if here is not None:
-                    (conflicts if here != uploaded.files[path] else gone).append(path)
-    except OSError as error:
-        raise InvalidInput(
-            f"{error.filename or directory}: {error.strerror}", hint="is the directory still there?"
-        ) from None
-    return replace(changes, put=put, gone=tuple(gone)), tuple(sorted(conflicts))
-
-
-_SOMETHING = Entry(-1, -1, "")
-"""What is no file: no entry is equal to it."""
-
-
-def _here(opened: Callable[[str], int], path: str) -> Entry | None:
-    """The file as it is now; None where there is none."""
-    try:
-        descriptor = opened(path)
-    except FileNotFoundError:
-        return None
-    except BadTree:
-        return _SOMETHING
-    with os.fdopen(descriptor, "rb") as file:
-        told = os.fstat(descriptor)
-        return Entry(told.st_mode & 0o777, told.st_size, hashlib.file_digest(file, "sha256").hexdigest())

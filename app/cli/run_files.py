@@ -52,16 +52,18 @@ def run(
         click.echo(f"hint: for its files later: muster execution workspace {safe(id_)} --to DIR", err=True)
         return code
     brought = back.bring_back(call.client, id_, workspace, uploaded)
+    left = [f"{safe(path)} was changed here meanwhile, and is left alone" for path in brought.conflicts]
+    left += [f"{safe(path)} stays, for what would take its place is left alone" for path in brought.held]
     if not call.json:
-        facts = f"put={brought.put} removed={brought.gone} conflicts={len(brought.conflicts)}"
+        facts = f"put={brought.put} removed={brought.gone} conflicts={len(left)}"
         click.echo(f"workspace={safe(workspace)} {facts}")
-    for path in brought.conflicts[:MOST_TOLD]:
-        click.echo(f"conflict: {safe(path)} was changed here meanwhile, and is left alone", err=True)
-    if brought.conflicts:
-        more = len(brought.conflicts) - MOST_TOLD
+    for line in left[:MOST_TOLD]:
+        click.echo(f"conflict: {line}", err=True)
+    if left:
+        more = len(left) - MOST_TOLD
         rest = f" (and {more} more)" if more > 0 else ""
         click.echo(
             f"hint: see what the execution has{rest}: muster execution workspace {safe(id_)} --to DIR",
             err=True,
         )
-    return FAILED if brought.conflicts else code
+    return FAILED if left else code

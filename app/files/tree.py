@@ -1,4 +1,4 @@
-"""Directories and manifests: what is there is told, what is told is made, and what was changed is done again.
+"""Directories and manifests: what is there is told, and what is told is made.
 
 All by descriptors of directories (`app.files.places`): nothing here follows a link, so that nothing outside of the
 tree is read or written, whoever swaps what under it meanwhile.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
+import secrets
 import stat
 import time
 from collections.abc import Callable, Mapping
@@ -16,10 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
-from app.files.changes import Changes
 from app.files.documents import Entry
 from app.files.limits import DEFAULT, FEWER_BYTES, FEWER_FILES, Limits
-from app.files.manifest import Manifest, directories_of
+from app.files.manifest import Manifest
 from app.files.names import BadTree, Globs, check_name
 from app.files.places import Walk, create_file, open_directory, open_file, remove
 
@@ -164,16 +163,22 @@ class _Scan:
             raise BadTree(message, hint=FEWER_BYTES)
 
 
-def build(directory: str | os.PathLike[str], manifest: Manifest, open_blob: OpenBlob) -> Seen:
+def build(
+    directory: str | os.PathLike[str], manifest: Manifest, open_blob: OpenBlob, *, among_others: bool = False
+) -> Seen:
     """Makes the directory with all that the manifest names, whole or not at all. Gives what `scan` need not read again.
 
     It is written aside, as `<directory>.part`, where nothing else may be put meanwhile, and takes its name when it
-    is complete. What is left of an earlier attempt is removed. Raises BadTree where a blob holds something else than
-    its name says (`detail["digest"]`), OSError where the disk refuses or the directory is there and not empty.
+    is complete. What is left of an earlier attempt is removed. With `among_others`, where that name may be somebody's,
+    it is one that nobody has. Raises BadTree where a blob holds something else than its name says
+    (`detail["digest"]`), OSError where the disk refuses or the directory is there and not empty.
     """
     target = Path(directory)
-    aside = target.with_name(target.name + ".part")
-    remove(aside)
+    if among_others:
+        aside = target.with_name(f".muster-{secrets.token_hex(8)}.part")
+    else:
+        aside = target.with_name(target.name + ".part")
+        remove(aside)
     aside.mkdir(mode=0o700)
     seen = {}
     try:
@@ -181,7 +186,7 @@ def build(directory: str | os.PathLike[str], manifest: Manifest, open_blob: Open
             for path in sorted(manifest.files):
                 parent, _, name = path.rpartition("/")
                 entry = manifest.files[path]
-                seen[path] = _write(name, walk.to(parent, make=True), path, entry, open_blob)
+                seen[path] = write_file(name, walk.to(parent, make=True), path, entry, open_blob)
             for path in manifest.directories:
                 walk.to(path, make=True)
         aside.rename(target)
@@ -194,8 +199,8 @@ def build(directory: str | os.PathLike[str], manifest: Manifest, open_blob: Open
     return {path: sight for path, sight in seen.items() if sight.changed < before}
 
 
-def _write(name: str, here: int, path: str, entry: Entry, open_blob: OpenBlob) -> Sight:
-    """Writes one file that is not there yet into the open directory `here`."""
+def write_file(name: str, here: int, path: str, entry: Entry, open_blob: OpenBlob) -> Sight:
+    """Writes the file of a path, which is not there yet, into the open directory `here`. Raises as `build` does."""
     with open_blob(entry.sha256) as blob, open(create_file(name, here), "wb", buffering=0) as file:
         digest, left = hashlib.sha256(), entry.size
         # One byte more than there should be, so that a blob that is too long is seen.
@@ -218,70 +223,3 @@ def wrong_blob(path: str, entry: Entry) -> BadTree:
 
 def _sight(told: os.stat_result, entry: Entry) -> Sight:
     return Sight(told.st_ino, told.st_size, told.st_ctime_ns, entry)
-
-
-def apply(directory: str | os.PathLike[str], changes: Changes, open_blob: OpenBlob) -> None:
-    """Does the changes to a directory that is a person's own, which may hold more than its snapshot.
-
-    Every new file is first written aside, in a private directory beside the others, and then renamed to its place: a
-    blob that is missing or wrong leaves all as it was. Files and directories that are not named stay. Raises BadTree
-    where a link or a directory is in the place of a file, or a link or file in that of a directory (`detail["path"]`);
-    OSError where the disk refuses. Either may leave changes half done, and no single file.
-    """
-    aside = f".muster-{os.getpid()}-{changes.digest[:12]}.part"
-    with Walk(directory) as walk, Walk(directory) as parts:
-        os.mkdir(aside, 0o700, dir_fd=parts.root)
-        try:
-            here = parts.to(aside)
-            for number, (path, entry) in enumerate(changes.put.items()):
-                _write(str(number), here, path, entry, open_blob)
-            for path in changes.gone:
-                _remove(walk, path)
-            _tidy(walk, changes)
-            for number, path in enumerate(changes.put):
-                parent, _, name = path.rpartition("/")
-                to = walk.to(parent, make=True)
-                _make_way(name, to, path)
-                os.rename(str(number), name, src_dir_fd=here, dst_dir_fd=to)
-            for path in changes.made:
-                walk.to(path, make=True)
-        finally:
-            with suppress(OSError):
-                shutil.rmtree(aside, dir_fd=parts.root)
-
-
-def _remove(walk: Walk, path: str) -> None:
-    """Removes a file. One that is gone already is gone."""
-    parent, _, name = path.rpartition("/")
-    try:
-        here = walk.to(parent)
-        if stat.S_ISREG(os.stat(name, dir_fd=here, follow_symlinks=False).st_mode):
-            os.unlink(name, dir_fd=here)
-            return
-    except FileNotFoundError:
-        return
-    raise BadTree(f"{path} is no longer a regular file, and stays", path=path)
-
-
-def _make_way(name: str, here: int, path: str) -> None:
-    """Nothing, a file or a directory that holds nothing may be in the place of a new file."""
-    try:
-        mode = os.stat(name, dir_fd=here, follow_symlinks=False).st_mode
-    except FileNotFoundError:
-        return
-    if stat.S_ISDIR(mode):
-        os.rmdir(name, dir_fd=here)
-    elif not stat.S_ISREG(mode):
-        raise BadTree(f"{path} is a link or something else than a file here, and stays", path=path)
-
-
-def _tidy(walk: Walk, changes: Changes) -> None:
-    """Removes the directories that the changes empty, but for those that stay or are filled again."""
-    emptied = {*directories_of((*changes.gone, *changes.unmade)), *changes.unmade}
-    left = emptied - directories_of((*changes.put, *changes.made)) - set(changes.made)
-    # The inner ones first.
-    for path in sorted(left, key=lambda path: path.count("/"), reverse=True):
-        parent, _, name = path.rpartition("/")
-        with suppress(OSError, BadTree):
-            # It holds something else, or is gone: fine.
-            os.rmdir(name, dir_fd=walk.to(parent))

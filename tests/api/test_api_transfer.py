@@ -276,15 +276,16 @@ def test_run_says_which_files_were_left_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "w.yaml").write_text(NOOP)
+    write(place, {"d/x": b"x"})
     wanted = transfer.upload
 
     def uploaded_and_changed(*given: Any) -> tuple[Manifest, list[str]]:
         found = wanted(*given)
-        write(place, {"a.txt": b"mine\n"})
+        write(place, {"a.txt": b"mine\n", "d/mine": b"mine"})
         return found
 
     def ended(_: Client, execution: str) -> tuple[str, Manifest]:
-        now = put(world, {"a.txt": b"theirs\n", "b.txt": b"b"})
+        now = put(world, {"a.txt": b"theirs\n", "b.txt": b"b", "d": b"d"})
         stepped(world, execution, "j", EMPTY, now)
         return now.digest, now
 
@@ -297,12 +298,18 @@ def test_run_says_which_files_were_left_alone(
         str(place),
         "--include",
         "a.txt",
+        "--include",
+        "d/x",
         "--bring-back",
     ]
     assert main(command) == 1
     out, err = capsys.readouterr()
-    assert f"workspace={place} put=1 removed=0 conflicts=1\n" in out
-    assert err.startswith("conflict: a.txt was changed here meanwhile, and is left alone\nhint: ")
+    assert f"workspace={place} put=1 removed=0 conflicts=3\n" in out
+    assert err.startswith(
+        "conflict: a.txt was changed here meanwhile, and is left alone\n"
+        "conflict: d was changed here meanwhile, and is left alone\n"
+        "conflict: d/x stays, for what would take its place is left alone\nhint: "
+    )
     assert ((place / "a.txt").read_bytes(), (place / "b.txt").read_bytes()) == (b"mine\n", b"b")
 
 

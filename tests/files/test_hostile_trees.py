@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from app.files.applying import Applied, apply
 from app.files.changes import Changes, difference
 from app.files.limits import Limits
 from app.files.manifest import EMPTY, Entry, Manifest
 from app.files.names import BadTree, Globs
 from app.files.places import remove
-from app.files.tree import apply, build, scan
+from app.files.tree import build, scan
 
 CONTENT = b"ours"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -277,15 +278,17 @@ def test_changes_do_not_go_through_a_link(tmp_path: Path, outside: Path, level: 
     for directory in [place, *[place / one for one in LEVELS]]:
         directory.mkdir(exist_ok=True)
     (place / DEEP).write_text("mine")
+    before = scan(place)
     put_link(place / level, outside / level)
     for changes in (
         Changes({DEEP: ENTRY}),
         Changes({}, gone=(DEEP,)),
         Changes({}, made=(f"{level}/new",)),
     ):
-        with pytest.raises(BadTree, match="is a link"):
-            apply(place, changes, open_blob)
-    apply(place, Changes({}, unmade=(f"{level}/b",)), open_blob)
+        path = (*changes.put, *changes.gone, *changes.made)
+        assert apply(place, before, changes, changes.put, open_blob) == Applied(conflicts=path)
+    unmade = Changes({}, unmade=(f"{level}/b",))
+    assert apply(place, before, unmade, {}, open_blob) == Applied()
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -298,8 +301,8 @@ def test_a_link_put_in_meanwhile_is_not_followed(tmp_path: Path, outside: Path, 
             put_link(place / level, outside / level)
         return open_blob(digest)
 
-    with pytest.raises(BadTree, match="is a link"):
-        apply(place, Changes({"new": ENTRY}, gone=(DEEP,)), swapping)
+    changes = Changes({"new": ENTRY}, gone=(DEEP,))
+    assert apply(place, scan(place), changes, changes.put, swapping) == Applied(put=1, conflicts=(DEEP,))
     assert sorted(path.name for path in place.iterdir() if ".part" in path.name) == []
 
 
@@ -308,14 +311,15 @@ def test_a_link_in_the_place_of_a_file_stays(tmp_path: Path, outside: Path) -> N
     place.mkdir()
     (place / "file").symlink_to(outside / "precious")
     for changes in (Changes({"file": ENTRY}), Changes({}, gone=("file",))):
-        with pytest.raises(BadTree, match="stays"):
-            apply(place, changes, open_blob)
+        found = apply(place, Manifest({"file": ENTRY}), changes, changes.put, open_blob)
+        assert found == Applied(conflicts=("file",))
     assert (place / "file").is_symlink()
 
 
 def test_a_blob_that_is_wrong_or_missing_leaves_all_as_it_was(tmp_path: Path) -> None:
     place = tmp_path / "mine"
-    build(place, Manifest({"a": ENTRY, "b": ENTRY}), open_blob)
+    before = Manifest({"a": ENTRY, "b": ENTRY})
+    build(place, before, open_blob)
     other = Entry(0o644, 5, "0" * 64)
     changes = Changes({"a": other, "c": ENTRY}, gone=("b",))
 
@@ -324,8 +328,8 @@ def test_a_blob_that_is_wrong_or_missing_leaves_all_as_it_was(tmp_path: Path) ->
 
     for opened in (missing, lambda digest: io.BytesIO(CONTENT)):
         with pytest.raises((BadTree, FileNotFoundError)):
-            apply(place, changes, opened)
-        assert scan(place) == Manifest({"a": ENTRY, "b": ENTRY})
+            apply(place, before, changes, changes.put, opened)
+        assert scan(place) == before
 
 
 def test_what_is_not_named_stays(tmp_path: Path) -> None:
@@ -335,7 +339,8 @@ def test_what_is_not_named_stays(tmp_path: Path) -> None:
     (place / "src").chmod(0o700)
     before = Manifest({"src/a": ENTRY, "old/x": ENTRY, "own/notes": ENTRY})
     after = Manifest({"src/b": ENTRY, "old": ENTRY}, ("new/empty",))
-    apply(place, difference(before, after), open_blob)
+    changes = difference(before, after)
+    assert apply(place, before, changes, changes.put, open_blob) == Applied(put=2, gone=3)
     assert told(place) == {"src/b": "ours", "old": "ours", "own/private": "mine"}
     assert (place / "new" / "empty").is_dir()
     assert (place / "src").stat().st_mode & 0o777 == 0o700

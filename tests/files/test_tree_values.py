@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.files import bundles
+from app.files.applying import Applied, apply, free
 from app.files.changes import Changes, difference, merge, under
 from app.files.manifest import EMPTY, Entry, Manifest, directories_of
-from app.files.tree import apply, build, scan
+from app.files.tree import build, scan
 
 BLOBS = {hashlib.sha256(data).hexdigest(): data for data in (b"", b"a", b"b\n", bytes(70_000), b"\xff" * 300)}
 NAMES = st.sampled_from(["a", "b", "C", "é", ".d", "x y"])
@@ -47,9 +48,36 @@ def test_what_is_built_is_scanned_and_what_differs_is_applied(old: Manifest, new
         place = Path(top, "tree")
         build(place, old, open_blob)
         assert scan(place) == old
-        apply(place, difference(old, new), open_blob)
-        assert scan(place) == new
+        changes = difference(old, new)
+        for done in (Applied(put=len(changes.put), gone=len(changes.gone)), Applied()):
+            assert apply(place, old, changes, free(place, old, changes), open_blob) == done
+            assert scan(place) == new
         assert sorted(path.name for path in Path(top).iterdir()) == ["tree"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(TREES, TREES, TREES, st.booleans())
+def test_what_somebody_did_meanwhile_is_not_undone(
+    old: Manifest, new: Manifest, mine: Manifest, is_late: bool
+) -> None:
+    """Also where they did it after it was asked what is free."""
+    changes = difference(old, new)
+    with tempfile.TemporaryDirectory() as top:
+        place = Path(top, "tree")
+        build(place, mine, open_blob)
+        wanted = changes.put if is_late else free(place, old, changes)
+        done = apply(place, old, changes, wanted, open_blob)
+        found = scan(place)
+    theirs = {path: entry for path, entry in mine.files.items() if old.files.get(path) != entry}
+    assert theirs.items() <= found.files.items()
+    assert set(mine.directories) - directories_of((*old.files, *old.directories)) - set(old.directories) <= {
+        *directories_of((*found.files, *found.directories)),
+        *found.directories,
+    }
+    assert {path: mine.files[path] for path in done.held}.items() <= found.files.items()
+    for path, entry in changes.put.items():
+        assert (found.files.get(path) == entry) != (path in done.conflicts)
+    assert all(path not in found.files or path in {*done.conflicts, *done.held} for path in changes.gone)
 
 
 @given(TREES)
