@@ -66,7 +66,8 @@ def retry(
     Raises UnknownExecution, InvalidInput (a name that is no task of it), NotAllowed (another's, and the person is held
     to nodes) and Conflict where the execution is not over, has nothing to try again, or is the child of a job that does
     not wait for it any more; FeatureOff where people would be asked anew and approvals are switched off; with a version
-    also NotFound, and Conflict where what is kept, or the parameters, do not go with it.
+    also NotFound, NotAllowed (another's, and it would be a newer one), and Conflict where what is kept, or the
+    parameters, do not go with it.
     """
     with control.store.write() as connection:
         run = Run.lock(control, connection, execution)
@@ -79,7 +80,7 @@ def retry(
         if run.plan.gate:
             features.need(control.settings, features.APPROVAL)
         before = run.head.plan_digest
-        newest = _newest(run) if wanted.version == LATEST else None
+        newest = _newest(run, person) if wanted.version == LATEST else None
         event = RetryAsked(
             wanted.from_,
             dict(wanted.mark_ok),
@@ -97,6 +98,8 @@ def retry(
             _check_version(run, event, newest.plan)
             digest = rows.store_plan(connection, newest.plan, newest.source, PLAN_VERSION, run.now)
             run.turn_to(newest.plan, digest)
+        if parent_job is None:
+            _add_asker(run, person)
         run.take(event)
         workspaces.unpin(run)
         if newest is not None:
@@ -117,13 +120,24 @@ def retry(
     return status
 
 
-def _newest(run: Run) -> Runnable | None:
-    """The newest version of the workflow, None where that is the one that is pinned."""
+def _add_asker(run: Run, person: str) -> None:
+    """Have a person as the last who had a hand in it, for what it asks from now on."""
+    mine = executions.c.id == run.execution
+    known = run.connection.execute(select(executions.c.askers).where(mine)).scalar_one()
+    askers = [*(one for one in known if one != person), person]
+    run.connection.execute(update(executions).where(mine).values(askers=askers))
+
+
+def _newest(run: Run, person: str) -> Runnable | None:
+    """The newest version of the workflow, None where that is the one that is pinned. Raises NotAllowed."""
     if run.head.origin != STORED:
         message = f"the workflow of execution {run.execution} came with it: there is no newer version"
         raise Conflict(message, hint="try it again without a version", code="not-stored")
     found = as_it_is(run.control, run.connection, run.plan.ref)
-    return None if found.plan.digest == run.head.plan_digest else found
+    if found.plan.digest == run.head.plan_digest:
+        return None
+    scope.check_newer(run.connection, person, run.head.requester)
+    return found
 
 
 def _check_parent(run: Run, new: str | None) -> None:

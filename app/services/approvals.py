@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, RowMapping, insert, selec
 from app.engine.events import Decided
 from app.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from app.language.fitting import misfits
-from app.services import audit, questions
+from app.services import audit, questions, subjects
 from app.services.control import Control
 from app.services.run import Run
 from app.store.approvals import PENDING, STATUSES
@@ -90,7 +90,7 @@ def _check(row: Row[Any], word: Word, run: Run) -> None:
     if row.approvers and word.person not in row.approvers:
         message = f"{word.person} is not among those who may decide this"
         raise NotAllowed(message, hint=f"ask {', '.join(row.approvers[:5])}", code="not-approver")
-    if row.kind == "approval" and word.person in (row.requester, run.head.requester):
+    if row.kind == "approval" and word.person in subjects.askers(run):
         raise NotAllowed("nobody approves their own request", hint="ask somebody else", code="own-request")
     if row.kind == "inquiry" and row.answer_schema is not None:
         _check_answer(row.answer_schema, word.answer)

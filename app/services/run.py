@@ -18,7 +18,7 @@ from sqlalchemy import Connection, update
 from app.compiler.plan import Plan
 from app.engine.advance import advance
 from app.engine.draft import view
-from app.engine.events import Event, JobEnded, NodeBack, RetryAsked, Submitted
+from app.engine.events import Event, JobEnded, NodeBack, Submitted
 from app.engine.replay import data_of
 from app.engine.state import Changes, Commands, JobState, Need, Slice, Step
 from app.engine.status import EXECUTION_OVER, NOT_REACHED, PENDING
@@ -85,11 +85,11 @@ class Run:
         step = self._advance(event)
         self._answered.append((event.kind, data_of(event, step, self.slice.limits)))
         merge(self._unsaved, step.changes)
-        for ask in step.changes.asks:
-            # A retry is asked for by whoever wants it.
-            asked_by = event.person if isinstance(event, RetryAsked) else subjects.asker(self, ask)
-            subject = subjects.of(self, ask, asked_by)
-            self._asked[ask.job] = Asked.now(subject, asked_by or self.head.requester, self.now)
+        if step.changes.asks:
+            asked_by = subjects.askers(self)[-1]
+            for ask in step.changes.asks:
+                subject = subjects.of(self, ask, asked_by)
+                self._asked[ask.job] = Asked.now(subject, asked_by, self.now)
         self._unborn.update({job.id: {} for job in step.changes.new_jobs})
         self._remember(step.changes)
         self._to_stop += step.commands.stop

@@ -47,8 +47,10 @@ def target_of(row: Any) -> Target:
     return Target(row.kind, row.ref, row.version, row.nodes, row.parameters)
 
 
-def submission(control: Control, target: Target, owner: str, schedule: str = "") -> Submission:
-    """What is handed in for it now.
+def submission(
+    control: Control, target: Target, owner: str, schedule: str = "", written_by: str = ""
+) -> Submission:
+    """What is handed in for it now. `written_by` is who wrote what the schedule runs.
 
     Raises as `runnable` and `scripted.saved` do, and InvalidInput for a secret that is none, or not named as one.
     """
@@ -70,6 +72,7 @@ def submission(control: Control, target: Target, owner: str, schedule: str = "")
         script_version=found.script_version,
         given_on=given_on,
         schedule=schedule,
+        askers=(written_by,) if written_by else (),
         # A script has as many jobs as it has nodes; one that waits for an approval asks in the same transaction.
         is_put_off=target.kind == SCRIPT and found.plan.gate is None,
     )

@@ -103,7 +103,7 @@ def _fire(control: Control, due: Due) -> None:
     features.need(control.settings, features.SCHEDULE)
     with control.store.read() as connection:
         _check_owner(connection, row.owner)
-    wanted = submission(control, target_of(row), row.owner, row.id)
+    wanted = submission(control, target_of(row), row.owner, row.id, row.written_by)
     accepted = submit(control, wanted, claim)
     control.nudge(cancelled)
     control.tally.count(SCHEDULE_TICKS, FIRED)

@@ -26,6 +26,9 @@ schedules, ticks, scripts = table(Schedule), table(ScheduleTick), table(Script)
 MOST: Final = 10_000
 """Schedules of an installation. One look at all of them has to stay short."""
 
+_RUN: Final = ("kind", "ref", "version", "nodes", "parameters")
+"""What of a schedule says what is run: whoever changes any of it wrote it, and approves nothing that it asks."""
+
 DISABLED: Final = "disabled"
 """Why a tick that waited did not fire: the schedule was disabled in the meantime."""
 
@@ -66,6 +69,7 @@ def create(control: Control, wanted: Wanted, person: Person) -> str:
         "enabled": enabled,
         **_next(id_, checked, now, enabled=enabled),
         "owner": person.login,
+        "written_by": person.login,
         "updated_by": person.login,
         "created_at": now,
         "updated_at": now,
@@ -96,7 +100,9 @@ def change(control: Control, schedule: str, wanted: Wanted, person: Person, *, e
         enabled = row["enabled"] if wanted.enabled is None else wanted.enabled
         same = all(row[name] == checked[name] for name in ("cron", "zone", "jitter"))
         when = {} if same and enabled == row["enabled"] else _next(row["id"], checked, now, enabled=enabled)
-        return {**checked, **when, "enabled": enabled}
+        is_same = all(row[name] == checked[name] for name in _RUN)
+        wrote = {} if is_same else {"written_by": person.login}
+        return {**checked, **when, **wrote, "enabled": enabled}
 
     try:
         _write(control, schedule, person, "schedule.change", written, expected, _told(checked))

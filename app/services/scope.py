@@ -19,9 +19,9 @@ from app.language.pack_tables import CORE
 from app.services import roles
 from app.services.control import Control
 from app.services.people import Person
-from app.store.tables import Approval, Execution, Node, Pack, PackAction, WorkflowDefinition, table
+from app.store.tables import Approval, Execution, Node, Pack, PackAction, User, WorkflowDefinition, table
 
-executions, approvals, nodes = table(Execution), table(Approval), table(Node)
+executions, approvals, nodes, users = table(Execution), table(Approval), table(Node), table(User)
 packs, actions, definitions = table(Pack), table(PackAction), table(WorkflowDefinition)
 
 Condition = ColumnElement[bool] | None
@@ -241,6 +241,23 @@ def check_again(control: Control, connection: Connection, login: str, requester:
         f"{requester} asked for this, and {login} may run on some nodes only",
         hint=f"ask {requester} or somebody who may run on all nodes, or execute it anew",
         code="out-of-scope",
+    )
+
+
+def check_newer(connection: Connection, login: str, requester: str) -> None:
+    """Raises NotAllowed where somebody would have a newer text run with another one's rights and secrets.
+
+    Whoever asked for an execution asked for its text as it was; an administrator may do all that they may.
+    """
+    admin = select(users.c.login).where(
+        users.c.login == login, users.c.role == "admin", users.c.enabled.is_(True)
+    )
+    if login == requester or connection.execute(admin).first() is not None:
+        return
+    raise NotAllowed(
+        f"{requester} asked for this by the text that it had, and a newer one would run on their behalf",
+        hint="execute it anew, or try it again without a version",
+        code="not-requester",
     )
 
 

@@ -23,13 +23,13 @@ from app.jobs.build import build_job
 from app.language import expressions
 from app.language.expressions import TemplateError
 from app.store import scripts
-from app.store.tables import Execution, Schedule, Script, Secret, SecretParameter, table
+from app.store.tables import Execution, Script, Secret, SecretParameter, table
 from app.transport.messages import Job, canonical
 
 if TYPE_CHECKING:
     from app.services.run import Run
 
-executions, names, schedules = table(Execution), table(Script), table(Schedule)
+executions, names = table(Execution), table(Script)
 secrets, parameters = table(Secret), table(SecretParameter)
 
 _APART: Final = frozenset({"id", "execution", "task", "unit", "attempt", "trace_id", "grace", "output_limit"})
@@ -44,7 +44,7 @@ _SMALL: Final = 16_384
 
 
 def of(run: Run, ask: Ask, asked_by: str) -> str:
-    """The text of one question. `asked_by` is who has the execution tried again, or the `asker`.
+    """The text of one question. `asked_by` is the last of the `askers`.
 
     Raises InvalidInput for an execution of which nobody can say before it runs what would run where.
     """
@@ -52,16 +52,20 @@ def of(run: Run, ask: Ask, asked_by: str) -> str:
     return canonical(found).decode()
 
 
-def asker(run: Run, ask: Ask) -> str:
-    """Who has this asked: the requester, but for an execution of a schedule whoever changed the schedule last.
+def askers(run: Run) -> list[str]:
+    """Who has all of this asked, the last one last: none of them approves it.
 
+    That is the requester, who wrote what its schedule runs, and whoever tried it again, or what it is a child of.
     Otherwise an administrator could write into somebody's schedule what they then approve themselves.
     """
-    if ask.task:
-        return run.head.requester
-    query = select(schedules.c.updated_by).join(executions, executions.c.schedule == schedules.c.id)
-    changed_by = run.connection.execute(query.where(executions.c.id == run.execution)).scalar()
-    return changed_by or run.head.requester
+    found: list[str] = []
+    query = select(executions.c.askers, executions.c.parent)
+    row = run.connection.execute(query.where(executions.c.id == run.execution)).first()
+    # What has a child may be gone before it: it came to its end, and was pruned.
+    while row is not None:
+        found = [*row.askers, *found]
+        row = run.connection.execute(query.where(executions.c.id == row.parent)).first()
+    return [run.head.requester, *found]
 
 
 def digest_of(subject: str) -> str:

@@ -52,6 +52,7 @@ class Submission:
     `given_on` are the secret parameters that the parent gives on, as references. What does not come from the library
     (`origin`) is held to the allowlist. `kind` is workflow, script (with the id and version of the saved one) or adhoc.
     `schedule` is the id of the one whose time has come; its secrets are in `given_on` as well, by their names.
+    `askers` are those who had a hand in it beside the requester.
     `reason` is for the audit trail. One that `is_put_off` has its first jobs born by a control worker and not by the
     request: there may be many. `workspace` is the snapshot that its files begin with, "" for none; it is there.
     """
@@ -68,6 +69,7 @@ class Submission:
     script: str = ""
     script_version: int = 0
     schedule: str = ""
+    askers: tuple[str, ...] = ()
     reason: str = ""
     is_put_off: bool = False
     parent: Parent | None = None
@@ -128,8 +130,7 @@ def submit(control: Control, submission: Submission, claim: Claim = _unclaimed) 
             "kind": submission.kind,
             "script": submission.script,
             "script_version": submission.script_version,
-            "schedule": submission.schedule or None,
-            "requester": submission.requester,
+            **_askers(submission),
             "origin": submission.origin,
             "guard": examined.guard,
             "trace_id": trace_id,
@@ -181,6 +182,15 @@ def _child_of(connection: Connection, parent: Parent | None) -> str | None:
     if job is None or job.status != RUNNING:
         raise Conflict(f"{parent.job} waits for no workflow any more", code="parent-does-not-wait")
     return connection.execute(select(executions.c.id).where(executions.c.parent_job == parent.job)).scalar()
+
+
+def _askers(submission: Submission) -> dict[str, Any]:
+    """Who asks for it, by which schedule, and who had a hand in it."""
+    return {
+        "requester": submission.requester,
+        "schedule": submission.schedule or None,
+        "askers": list(submission.askers),
+    }
 
 
 def _family(parent: Parent | None) -> dict[str, Any]:

@@ -7,11 +7,12 @@ from dataclasses import replace
 import api_world
 import pytest
 from api_world import World
-from schedule_shop import NIGHTLY, fire, furnish, made
-from sqlalchemy import insert, select
+from schedule_shop import NIGHTLY, SCRIPT, fire, furnish, made
+from sqlalchemy import insert, select, update
 
 from app.api import paging
-from app.store.tables import AuditEntry, ScheduleTick, table
+from app.services import people
+from app.store.tables import AuditEntry, ScheduleTick, Script, table
 
 audit = table(AuditEntry)
 
@@ -71,6 +72,28 @@ def test_disabled_and_enabled_in_place(shop: World) -> None:
     assert (on["enabled"], on["next_run"] is not None) == (True, True)
     assert [one["name"] for one in shop.get("/automation/schedules?enabled=true")["items"]] == ["nightly"]
     assert shop.get("/automation/schedules?enabled=false")["items"] == []
+
+
+def test_who_rewrote_a_schedule_does_not_approve_what_it_starts(shop: World) -> None:
+    """Not even where another administrator has switched it off and on since, or written its description."""
+    people.create_user(shop.control, "second", "admin", "admin")
+    shop.tokens["second"] = people.create_token(shop.control, "second", "", None, "admin").token
+    with shop.control.store.write() as connection:
+        connection.execute(update(Script).values(requires_approval=True, approval={}))
+    made(shop, SCRIPT)
+    path = "/api/v1/automation/schedules/restarts"
+    rewritten = {**SCRIPT, "parameters": {"service": "sshd"}}
+    assert shop.ask("PUT", path, "admin", json=rewritten).status_code == 200
+    for verb in ("disable", "enable"):
+        assert shop.ask("POST", f"{path}/{verb}", "second").status_code == 200
+    described = {**rewritten, "description": "every ten minutes"}
+    assert shop.ask("PUT", path, "second", json=described).get_json()["updated_by"] == "second"
+    fire(shop, "restarts")
+    (asked,) = shop.get("/automation/approvals?status=pending")["items"]
+    assert asked["requester"] == "admin"
+    approve = f"/automation/approvals/{asked['id']}/approve"
+    assert shop.post(approve, {}, "admin").get_json()["code"] == "own-request"
+    assert shop.post(approve, {}, "second").status_code == 200
 
 
 def test_lists_come_in_pages(shop: World) -> None:

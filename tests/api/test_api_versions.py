@@ -9,7 +9,9 @@ from api_world import World
 from sqlalchemy import select, update
 
 from app.services import retention
-from app.store.tables import Event, Execution, Pin, StoredPlan, Task, table
+from app.store.tables import AuditEntry, Event, Execution, Pin, StoredPlan, Task, table
+
+audit = table(AuditEntry)
 
 WORKFLOW = """
 ref: shop.deploy
@@ -36,10 +38,10 @@ def stored(world: World, text: str) -> None:
     assert world.post("/packs/shop/workflows", {"definition": text}).status_code in (200, 201)
 
 
-def failed(world: World) -> str:
-    """An execution of which `a` succeeded and `b` failed."""
+def failed(world: World, role: str = "operator") -> str:
+    """An execution of which `a` succeeded and `b` failed, asked for by who has this role."""
     stored(world, WORKFLOW)
-    execution = str(world.post("/workflows/shop.deploy/execute", {"parameters": {}}).get_json()["id"])
+    execution = str(world.post("/workflows/shop.deploy/execute", {"parameters": {}}, role).get_json()["id"])
     (job,) = world.open_jobs(execution)
     world.end(execution, job, stdout=b"first\n")
     (job,) = world.open_jobs(execution)
@@ -48,8 +50,8 @@ def failed(world: World) -> str:
     return execution
 
 
-def again(world: World, execution: str, **body: Any) -> Any:
-    return world.post(f"/workflow-executions/{execution}/retry", {"version": "latest", **body}, "operator")
+def again(world: World, execution: str, role: str = "operator", **body: Any) -> Any:
+    return world.post(f"/workflow-executions/{execution}/retry", {"version": "latest", **body}, role)
 
 
 def rows(world: World, query: Any) -> list[Any]:
@@ -128,10 +130,32 @@ def test_output_of_a_task_that_is_gone_is_still_there(world: World) -> None:
     ]  # fmt: skip
 
 
-def test_without_a_newer_version_it_is_the_pinned_one(world: World) -> None:
+@pytest.mark.parametrize("role", ["operator", "author"])
+def test_without_a_newer_version_it_is_the_pinned_one(world: World, role: str) -> None:
     execution = failed(world)
-    assert again(world, execution).status_code == 202
+    assert again(world, execution, role).status_code == 202
     assert not rows(world, select(pins.c.seq))
+
+
+def test_nobody_has_a_newer_text_run_with_the_rights_of_another(world: World) -> None:
+    execution = failed(world)
+    stored(world, MENDED)
+    before = world.counts()
+    answer = again(world, execution, "author", **{"from": ["a"]})
+    assert (answer.status_code, answer.get_json()["code"]) == (403, "not-requester"), answer.text
+    assert "execute it anew" in answer.get_json()["hint"]
+    assert world.counts() == before
+    assert world.get(f"/workflow-executions/{execution}")["status"] == "failed"
+    refused = select(audit.c.person, audit.c.action, audit.c.detail).where(audit.c.outcome == "refused")
+    ((person, action, detail),) = rows(world, refused.where(audit.c.subject == execution))
+    assert (person, action, detail["code"]) == ("author", "execution.retry", "not-requester")
+
+
+def test_an_administrator_may_have_a_newer_text_run_for_another(world: World) -> None:
+    execution = failed(world)
+    stored(world, MENDED)
+    assert again(world, execution, "admin").status_code == 202
+    assert world.get(f"/workflow-executions/{execution}")["revision"] == 2
 
 
 @pytest.mark.parametrize(

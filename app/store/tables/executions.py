@@ -23,7 +23,9 @@ class Execution(Base):
 
     `gate` is where the approval is that it waits for before any task is born: pending, approved, rejected, expired or
     closed; empty where it needs none. `gates` is how often people were asked for it. `schedule` is the id of the one
-    that started it, kept when that is deleted. `workspace` is the snapshot of its files as they are now, "" for none.
+    that started it, kept when that is deleted. `askers` are the logins of those who had a hand in it beside the
+    requester, the last one last: who wrote what its schedule runs, and whoever tried it again. `workspace` is the
+    snapshot of its files as they are now, "" for none.
     """
 
     __tablename__ = "executions"
@@ -46,6 +48,7 @@ class Execution(Base):
     schedule: Mapped[str | None] = mapped_column(String(26))
     plan_digest: Mapped[str] = mapped_column(ForeignKey("plans.digest"))
     requester: Mapped[str] = mapped_column(String(64))
+    askers: Mapped[Any] = mapped_column(Json, default=list)
     origin: Mapped[str] = mapped_column(String(8), default="stored")
     guard: Mapped[str] = mapped_column(String(8), default="")
     trace_id: Mapped[str] = mapped_column(String(32))

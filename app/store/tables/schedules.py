@@ -23,7 +23,8 @@ class Schedule(Base):
     only. `next_run` is the time that the expression says next, `due_at` the moment when it fires: later by a part of
     `jitter`; both are null while it is disabled. `waiting` is the time of the one tick that waits for an execution's
     end. `skips` counts skipped ticks in a row, `seen` is the status that its last execution was seen in. `revision`
-    counts what people change, and nothing else.
+    counts what people change, and nothing else. `written_by` is who wrote what is run, `updated_by` who changed
+    anything at all.
     """
 
     __tablename__ = "schedules"
@@ -61,6 +62,7 @@ class Schedule(Base):
     last_execution: Mapped[str | None] = mapped_column(String(26))
     seen: Mapped[str] = mapped_column(String(16), default="")
     revision: Mapped[int] = mapped_column(default=1)
+    written_by: Mapped[str] = mapped_column(String(64))
     updated_by: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[float] = mapped_column(Instant)
     updated_at: Mapped[float] = mapped_column(Instant)
