@@ -238,7 +238,8 @@ def _again(ask: Callable[[], T]) -> T:
             if error.code != ANSWER_LOST:
                 raise
         except ApiProblem as error:
-            if error.status not in _LATER:
+            # Another run of the same person's is at the same file: its part will be there soon.
+            if error.status not in _LATER and error.code != "upload-busy":
                 raise
         time.sleep(_WAIT * 2**number)
     return ask()

@@ -8,6 +8,7 @@ import random
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,13 @@ def test_lost_answers_are_asked_for_again(world: World, client: Client, asked: A
     upload(client, place)
     assert stored(world) == {sha256(content) for content in FILES.values()}
     assert set(asked.lose.values()) == {0}
+
+
+def test_several_runs_at_once_upload_one_large_file(world: World, client: Client, place: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        done = [one.result() for one in [pool.submit(upload, client, place) for _ in range(4)]]
+    assert done == done[:1] * 4
+    assert stored(world) == {sha256(content) for content in FILES.values()}
 
 
 def test_a_file_that_changes_meanwhile_is_named(
