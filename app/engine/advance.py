@@ -312,11 +312,6 @@ def _job_unknown(draft: Draft, event: Event) -> None:
     task = draft.planned(job.task)
     whose = "the call was cut short, and nobody knows" if task.is_call else f"node {job.node} does not say"
     job.error = error("unknown", f"{whose} what became of this job")
-    if _is_being_stopped(draft, job.task):
-        # There is nothing left to stop and nobody to wait for: as where it is stopped after it is known to be lost.
-        job.status, job.ended_at = CANCELLED, draft.now
-        _ended(draft, job)
-        return
     if (task.on_unknown or ("fail" if task.kind == "fanout" else "wait")) == "wait":
         draft.set_status(job.task, WAITING, "unknown")
         return

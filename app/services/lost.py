@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import update
 
 from app.engine.events import JobEnded, JobUnknown
-from app.engine.status import CANCELLED, FAILED, JOB_OVER
+from app.engine.status import FAILED, JOB_OVER
 from app.services.run import Run
 from app.store import executions as rows
 from app.store.tables import Job, table
@@ -32,10 +32,6 @@ def lose(run: Run, job: str) -> None:
         run.take(JobEnded(job))
     else:
         run.take(JobUnknown(job))
-        if run.slice.jobs[job].status == CANCELLED:
-            # It was to be stopped. What its script did is told where it becomes known after all.
-            run.flush()
-            run.connection.execute(update(jobs).where(jobs.c.id == job).values(effect_unknown=True))
 
 
 def fail(

@@ -335,20 +335,21 @@ def _backstops(desk: Desk) -> None:
 
 
 def _unstoppable(desk: Desk) -> None:
-    """A cancel that a node never confirmed: cancelled all the same, and said so."""
+    """A cancel that a node never confirmed, or cannot, for it lost the job: cancelled all the same, and said so."""
     before = desk.control.clock() - desk.control.settings.cancel_patience
     query = (
         select(jobs.c.id, jobs.c.execution, jobs.c.status, jobs.c.node)
         .join(nodes, nodes.c.name == jobs.c.node)
         .where(jobs.c.status.in_((*JOB_OUT, UNKNOWN)), jobs.c.stop_asked_at <= before)
-        .where(or_(nodes.c.last_seen.is_(None), nodes.c.last_seen <= before))
+        .where(or_(jobs.c.status == UNKNOWN, nodes.c.last_seen.is_(None), nodes.c.last_seen <= before))
     )
     due = _rows(desk, query)
 
     def give_up(run: Run) -> None:
         for row in due:
             if row.execution == run.execution:
-                message = f"node {row.node} cannot be reached; the script may still run"
+                why = "does not know what became of it" if row.status == UNKNOWN else "cannot be reached"
+                message = f"node {row.node} {why}; the script may still run"
                 error = {"type": "cancelled", "message": message}
                 lost.fail(run, row.id, row.status, error, status=CANCELLED, effect_unknown=True)
 

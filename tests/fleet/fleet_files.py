@@ -139,7 +139,7 @@ class Files:
 
     def upload(self, directory: Path) -> str:
         """The directory's files as a snapshot."""
-        return transfer.upload(self.client, str(directory), Globs()).digest
+        return transfer.upload(self.client, str(directory), Globs())[0].digest
 
     def begin(self, text: str, workspace: str = "", **parameters: Any) -> str:
         """A workflow begins with these files; the execution."""

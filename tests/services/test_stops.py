@@ -137,18 +137,22 @@ def test_the_others_are_told_to_stop(office: Office, how: str) -> None:
 
 
 def test_a_node_that_lost_what_it_was_told_to_stop_holds_up_no_cancel(office: Office) -> None:
-    """It is there and answers, and cannot say what became of the script: nobody is waited for."""
+    """It is there and answers, and cannot say what became of the script: it is not waited for without end."""
     execution = office.submit(f"tasks: [{of_shell()}]")
     said(office, execution, "running")
     cancelling.cancel(office.control, execution, "ada")
     collect.settle(office.desk, execution)
     assert office.statuses(jobs, execution) == {"x.0": "running"}
     said(office, execution, "not_known")
+    assert office.execution(execution).status == "cancelling"
+    for node in ("web-1", "web-2"):
+        office.hear(node, last_seen=office.clock.now + office.control.settings.cancel_patience)
+    later(office, office.control.settings.cancel_patience)
     assert office.execution(execution).status == "cancelled"
     with office.store.read() as connection:
         row = connection.execute(select(jobs).where(jobs.c.execution == execution)).one()
     assert (row.status, row.settled, row.effect_unknown) == ("cancelled", True, True)
-    assert "does not say what became of this job" in row.error["message"]
+    assert "does not know what became of it" in row.error["message"]
 
 
 def test_what_a_node_said_under_an_earlier_journal_counts_no_more(office: Office) -> None:
