@@ -188,19 +188,23 @@ class RemoteRunner:
             claim = jobdir.claim(directory, job.digest, time.time())
             if claim is None:
                 claim = jobdir.reopen(directory)
+            try:
+                remote = RemoteJob(
+                    job,
+                    secrets,
+                    self._reach,
+                    self._events,
+                    directory=directory,
+                    workdir=workdir,
+                    claim=claim,
+                    patience=self._patience,
+                )
+            except BaseException:
+                os.close(claim)
+                raise
         except OSError as error:
             message = f"job {job.id} cannot be claimed: {error}"
             raise Unavailable(message, code="runner-disk") from None
-        remote = RemoteJob(
-            job,
-            secrets,
-            self._reach,
-            self._events,
-            directory=directory,
-            workdir=workdir,
-            claim=claim,
-            patience=self._patience,
-        )
         cancel = jobdir.read_json(directory, "cancel")
         if cancel is not None:
             remote.cancel(str(cancel.get("reason") or ""))
@@ -216,7 +220,7 @@ class RemoteRunner:
             remote.close()
             if remote.record is not None:
                 self._events.exited(remote.id)
-                if remote.was_sent:
+                if remote.was_sent and remote.is_written:
                     self._care.over(remote.id)
             remote.over.set()
 
