@@ -114,17 +114,14 @@ class FarTrees:
                 *_on_each(b"mkdir -p --", [path for path in wanted.directories if path not in directories]),
             ]
         )
-        groups = list(_groups(put))
-        at_last = b"cd .. && mv part files"
-        if tidying or not groups:
-            self._do(
-                b"cd %s || exit 1\n" % quoted(self.part(job_id))
-                + tidying
-                + (b"" if groups else at_last)
-                + b"\n"
-            )
-        for number, group in enumerate(groups, 1):
-            self._send(job_id, group, open_blob, at_last if number == len(groups) else b":")
+        part = b"cd %s || exit 1\n" % quoted(self.part(job_id))
+        if tidying and put:
+            self._do(part + tidying)
+            tidying = b""
+        for group in _groups(put):
+            self._send(job_id, group, open_blob)
+        # By itself: whose connection broke within an archive may have ended that for `tar` as well.
+        self._do(part + tidying + b"cd .. && mv part files\n")
 
     def listed(self, directory: str) -> tuple[Manifest, set[str]]:
         """What is in it, and all of its directories. Links and devices are left out.
@@ -221,11 +218,10 @@ class FarTrees:
         empty = every - directories_of((*entries, *every))
         return Manifest.of(entries, empty, self._limits), every
 
-    def _send(self, job_id: str, group: Mapping[str, Entry], open_blob: OpenBlob, at_last: bytes) -> None:
-        """Sends files, and has the command `at_last` done in the tree."""
+    def _send(self, job_id: str, group: Mapping[str, Entry], open_blob: OpenBlob) -> None:
         (path, entry), *more = group.items()
         if not more and entry.size > PIECE:
-            self._send_large(job_id, path, entry, open_blob, at_last)
+            self._send_large(job_id, path, entry, open_blob)
             return
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT) as tar:
@@ -238,9 +234,9 @@ class FarTrees:
                     raise wrong_blob(name, one)
                 tar.addfile(member, io.BytesIO(data))
         place = quoted(self.part(job_id))
-        self._feed(b"cd %s && tar -xpf - && %s" % (place, at_last), archive.getvalue())
+        self._feed(b"cd %s && tar -xpf -" % place, archive.getvalue())
 
-    def _send_large(self, job_id: str, path: str, entry: Entry, open_blob: OpenBlob, at_last: bytes) -> None:
+    def _send_large(self, job_id: str, path: str, entry: Entry, open_blob: OpenBlob) -> None:
         place, name = quoted(self.part(job_id)), quoted(f"./{path}")
         parent = quoted(f"./{os.path.dirname(path)}")
         self._do(b"cd %s && mkdir -p -- %s && rm -f -- %s\n" % (place, parent, name))
@@ -251,7 +247,7 @@ class FarTrees:
                 self._feed(b"cd %s && exec cat >>%s" % (place, name), data)
         if digest.hexdigest() != entry.sha256:
             raise wrong_blob(path, entry)
-        self._do(b"cd %s && chmod %o %s && %s\n" % (place, entry.mode, name, at_last))
+        self._do(b"cd %s && chmod %o %s\n" % (place, entry.mode, name))
 
     def _fetch_large(self, directory: str, path: str, entry: Entry, aside: Path) -> None:
         with open(aside, "wb") as file:
