@@ -66,7 +66,7 @@ class RemoteRunner:
         self._lock = threading.Lock()
         self._jobs: dict[str, RemoteJob] = {}
         self._released = False
-        self._care = Care(self._reach, self._is_anything_long)
+        self._care = Care(self._reach, self._is_anything_long, self._is_owed)
 
     @property
     def reach(self) -> Reach:
@@ -233,6 +233,14 @@ class RemoteRunner:
             return any(
                 remote.answered_at is not None and now - remote.answered_at > 0.5
                 for remote in self._jobs.values()
+            )
+
+    def _is_owed(self, job_id: str) -> bool:
+        """Is the job's end still to be heard from the machine?"""
+        with self._lock:
+            directory = jobdir.path(self.directory, job_id)
+            return job_id in self._jobs or (
+                jobdir.is_claimed(directory) and jobdir.exit_record(directory) is None
             )
 
     def _empty_trash(self) -> None:
