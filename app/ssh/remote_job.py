@@ -190,6 +190,7 @@ class RemoteJob:
             self._received,
             self._inbox,
             Told(self._sending, self._answered, self._has_output, lambda word: self._said(dialogue, word)),
+            longest_end=far_side.longest_end(self._job["output_limit"], self._longest_secret),
         )
         try:
             self._check()
@@ -209,8 +210,11 @@ class RemoteJob:
         if "answered" in self._known or is_old:
             return far_side.attach(ground, self.id, self.digest, bool(self._secrets))
         job = launch.with_values(self._job, self._secrets) if self._secrets else self._job
-        longest = 0 if self._masker is None else self._masker.longest
-        return far_side.start(ground, job, self.digest, tuple(self._secrets.values()), longest)
+        return far_side.start(ground, job, self.digest, tuple(self._secrets.values()), self._longest_secret)
+
+    @property
+    def _longest_secret(self) -> int:
+        return 0 if self._masker is None else self._masker.longest
 
     def _check_space(self) -> None:
         details = self._reach.details
