@@ -185,7 +185,8 @@ def _put(text: str) -> bytes:
     if "\0" not in text:
         return b"M_put " + quoted(text)
     escaped = text.replace("\\", "\\\\").replace("%", "%%").replace("\0", "\\000")
-    return b"printf " + quoted(escaped)
+    # What begins with `-` would be an option of printf.
+    return b"printf " + quoted(f"\\055{escaped[1:]}" if escaped.startswith("-") else escaped)
 
 
 def _files(job: Mapping[str, Any]) -> list[bytes]:

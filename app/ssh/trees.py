@@ -44,13 +44,21 @@ M_clear() { rm -rf -- "$1" 2>/dev/null || { M_open "$1"; rm -rf -- "$1"; }; }
 """
 """A script may have shut directories, even to its own user."""
 
-# Openssl takes half of the time of the others. Those write line by line, which `sort` makes a few packets of.
+# The `ls` of busybox shows marks in place of all letters that are not ASCII: it is given such files one by one, and
+# their names are told behind it. Openssl takes half of the time of the other programs for sums. Those write line by
+# line, which `sort` makes a few packets of.
 _LIST = b"""
 export LC_ALL=C
 if M_find openssl; then M_sum='openssl dgst -sha256 -r'
 elif M_find sha256sum; then M_sum=sha256sum
 else M_sum='shasum -a 256'; fi
-find . -type f -exec ls -ldn {} + && echo sums && find . -type f -exec $M_sum {} + | sort &&
+case $(ls --help 2>&1) in
+*BusyBox*)
+    find . -type f ! -path '*[! -~]*' -exec ls -ldn {} + &&
+    find . -type f -path '*[! -~]*' -exec ls -ldn {} \\; -print
+    ;;
+*) find . -type f -exec ls -ldn {} + ;;
+esac && echo sums && find . -type f -exec $M_sum {} + | sort &&
 echo directories && find . -type d && echo end
 """
 
@@ -139,11 +147,12 @@ class FarTrees:
             text = said.decode("utf-8")
         except UnicodeDecodeError:
             raise BadTree("the name of a file there is no text") from None
-        files, found, rest = text.partition("sums\n")
-        sums, _, rest = rest.partition("directories\n")
-        if not found or not rest.endswith("end\n"):
+        # No line about a file or directory is one of these words: each has `./` before the name.
+        files, found, rest = f"\n{text}".partition("\nsums\n")
+        sums, _, rest = f"\n{rest}".partition("\ndirectories\n")
+        if not found or not rest.endswith("\nend\n"):
             raise BadTree("what is there cannot be listed")
-        return self._manifest(files.splitlines(), sums.splitlines(), rest.splitlines()[:-1])
+        return self._manifest(files.split("\n")[1:], sums.split("\n")[1:], rest.split("\n")[:-2])
 
     def part(self, job_id: str) -> str:
         """Where a tree is until it is complete."""
@@ -204,9 +213,10 @@ class FarTrees:
     ) -> tuple[Manifest, set[str]]:
         digests = dict(_two(_SUMMED.fullmatch(line), line, 2, 1) for line in sums)
         entries: dict[str, Entry] = {}
-        for line in files:
+        for line, path in _named(files):
             found = _LISTED.fullmatch(line)
-            path, _ = _two(found, line, 3, 1)
+            shown, _ = _two(found, line, 3, 1)
+            path = path or shown
             assert found is not None
             if path not in digests:
                 raise BadTree("files there change while they are listed", path=path)
@@ -286,6 +296,15 @@ def _two(found: re.Match[str] | None, line: str, key: int, value: int) -> tuple[
     if found is None:
         raise BadTree(f"what is there cannot be listed: {line[:100]!r} is not a line about a file")
     return found[key], found[value]
+
+
+def _named(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each line about a file with the name that is told behind it, or ""."""
+    at = 0
+    while at < len(lines):
+        told = lines[at + 1] if at + 1 < len(lines) and lines[at + 1].startswith("./") else ""
+        yield lines[at], told.removeprefix("./")
+        at += 2 if told else 1
 
 
 def _mode(text: str) -> int:

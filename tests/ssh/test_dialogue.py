@@ -13,7 +13,7 @@ from app.ssh.dialogue import Dialogue, Told
 from app.ssh.far_side import Ground
 from app.ssh.link import Listener
 from app.ssh.received import Received
-from app.ssh.transcript import Garbled
+from app.ssh.transcript import Garbled, Transcript
 
 LIMIT, SECRET = 1000, 7
 LONGEST = far_side.longest_end(LIMIT, SECRET)
@@ -76,3 +76,16 @@ def test_the_end_of_what_was_cut(tmp_path: Path, cut: int, length: int) -> None:
 def test_an_end_is_no_longer_than_was_asked_for(tmp_path: Path, cut: int, length: int) -> None:
     with pytest.raises(Garbled):
         talk(tmp_path, cut, length)
+
+
+@pytest.mark.parametrize(("code", "is_one"), [("0", True), ("265", True), ("512", False), ("9" * 15, False)])
+def test_an_exit_code_is_one_that_a_shell_can_say(code: str, is_one: bool) -> None:
+    transcript = Transcript()
+    said = far_side.OPENING + b"ended exit %s 0 - - - - ok\noutput none\n" % code.encode()
+    if is_one:
+        transcript.feed("out", said)
+        assert transcript.ended is not None
+        assert transcript.ended.code == int(code)
+    else:
+        with pytest.raises(Garbled):
+            transcript.feed("out", said)

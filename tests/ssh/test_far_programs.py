@@ -156,6 +156,12 @@ def test_an_output_is_told_again_whoever_did_not_hear_it(machine: Machine) -> No
     assert not (machine.job / "input.json").exists()
 
 
+@pytest.mark.parametrize("stdin", ["-x\0y", "-\0", "--\0-", "%s\\\0\n"])
+def test_a_nul_and_what_looks_like_an_option_go_in(machine: Machine, stdin: str) -> None:
+    assert machine.start(f"cat >{machine.go}", stdin=stdin).transcript().is_whole
+    assert machine.go.read_bytes() == stdin.encode()
+
+
 # Without room on the disk
 
 FULL = (": >_verdict", "until rm -r ../$MUSTER_JOB; do :; done")
