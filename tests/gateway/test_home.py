@@ -121,7 +121,7 @@ def test_a_node_is_nobodys_before_all_of_it_is_forgotten(
 ) -> None:
     seen: list[bool] = []
     monkeypatch.setattr(Home, "forget", lambda *_: seen.append(NAME in gateway._watches))
-    app = make_celery("gateway", broker_url="redis://127.0.0.1:1/0")
+    app = make_celery("sender", broker_url="redis://127.0.0.1:1/0", name="gateway")
     gateway = Gateway(control, installation.read(control.store), app)
     watch = gateway._watches[NAME] = Watch(NAME, busy=True)
     gateway._see_to(watch, replace(row(control), is_removed=True))
