@@ -175,10 +175,11 @@ class Gateway:
 
     def _forget(self, watch: Watch, node: SshNode | None) -> None:
         self._drop(watch)
-        with self._lock:
-            self._watches.pop(watch.name, None)
         if node is not None:
             self._home.forget(node.name)
+        # Last of all: a node that is added anew under the name is seen to by another thread from then on.
+        with self._lock:
+            self._watches.pop(watch.name, None)
 
     def _drop(self, watch: Watch) -> None:
         """Ends the post. What still runs there goes on for its leash; a new post for the same place finds it again."""

@@ -29,7 +29,6 @@ AGAIN_AFTER = 2.0
 """Seconds until that is tried again where the machine would not open another session."""
 FINISH_WITHIN = 60.0
 """Seconds without a byte in which the machine has to go on with what is left."""
-_MOST_ENDS = 1 << 30
 
 
 class Broken(Exception):
@@ -72,10 +71,19 @@ class _Speaker:
 
 
 class Dialogue:
-    """For one thread. What comes is put into `received`; the sessions end with `close`."""
+    """For one thread. What comes is put into `received`; the sessions end with `close`. `longest_end` is how much the
+    machine was told to keep of the end of a stream that is cut."""
 
     def __init__(
-        self, link: Link, ground: Ground, job_id: str, received: Received, inbox: Inbox, tell: Told
+        self,
+        link: Link,
+        ground: Ground,
+        job_id: str,
+        received: Received,
+        inbox: Inbox,
+        tell: Told,
+        *,
+        longest_end: int,
     ) -> None:
         self._link = link
         self._ground = ground
@@ -85,6 +93,7 @@ class Dialogue:
         self._tell = tell
         self._speakers: dict[str, _Speaker] = {}
         self._ends = {"out": bytearray(), "err": bytearray()}
+        self._most = dict.fromkeys(self._ends, longest_end)
 
     def hold(self, program: bytes) -> Transcript:
         """Gives the machine the program and hears it out, to the job's end; then all output is there.
@@ -172,7 +181,7 @@ class Dialogue:
         speaker.at[heard.kind] += len(data)
         if source == "ends":
             self._ends[heard.kind] += data
-            if len(self._ends[heard.kind]) > _MOST_ENDS:
+            if len(self._ends[heard.kind]) > self._most[heard.kind]:
                 raise Garbled("the end of the output is longer than it can be")
         elif self._received.take(heard.kind, at, data):
             self._tell.output()
@@ -188,6 +197,7 @@ class Dialogue:
             self._until_closed(self._open("rest", far_side.COMMAND, rest, at=True), has_to_succeed=True)
         cut = {name: count for name, count in ended.cut.items() if count is not None}
         if cut:
+            self._most |= {name: min(count, self._most[name]) for name, count in cut.items()}
             program = far_side.ends(self._ground, self._job_id)
             self._until_closed(self._open("ends", far_side.COMMAND, program), has_to_succeed=True)
             for name, count in cut.items():

@@ -11,6 +11,10 @@ class Unreachable(Unavailable):
     code = "unreachable"
 
 
+class TooMuch(Unreachable):
+    """The machine answers with more than it may. Another try would not change it."""
+
+
 class Refused(MusterError):
     """A key is wrong, on either side, or what is there cannot be used. Trying again changes nothing.
 

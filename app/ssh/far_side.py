@@ -96,7 +96,7 @@ def start(
     stdin = job.get("stdin")
     lines = [
         b"M_limit=%d M_tail=%d M_tick=%.3f M_full=%d M_over=%.3f"
-        % (limit, limit // 2 + longest_secret, tick, full, over),
+        % (limit, longest_end(limit, longest_secret), tick, full, over),
         b"M_leash=%d M_drain=%d M_grace=%.3f"
         % (math.ceil(ground.leash / tick), math.ceil(_DRAIN / tick), job["grace"]),
         b"M_secret=%s M_fed=%s" % (b"1" if secrets else b"", b"" if stdin is None else b"1"),
@@ -106,6 +106,12 @@ def start(
         b"M_start\n",
     ]
     return ground.opening(job["id"], digest) + b"\n".join(lines)
+
+
+def longest_end(limit: int, longest_secret: int) -> int:
+    """How many bytes the machine keeps of the end of a stream that is cut: half of the output's limit, and as many as a
+    secret may have that begins in what is cut."""
+    return limit // 2 + longest_secret
 
 
 def attach(ground: Ground, job_id: str, digest: str, has_secrets: bool) -> bytes:
@@ -179,7 +185,8 @@ def _put(text: str) -> bytes:
     if "\0" not in text:
         return b"M_put " + quoted(text)
     escaped = text.replace("\\", "\\\\").replace("%", "%%").replace("\0", "\\000")
-    return b"printf " + quoted(escaped)
+    # What begins with `-` would be an option of printf.
+    return b"printf " + quoted(f"\\055{escaped[1:]}" if escaped.startswith("-") else escaped)
 
 
 def _files(job: Mapping[str, Any]) -> list[bytes]:

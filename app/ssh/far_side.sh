@@ -50,6 +50,12 @@ M_decide() {
     return $M_done
 }
 
+# Has anybody decided? A file without a word is a disk without room, unless its word is just being written.
+M_decided() { [ -s _verdict ] || { M_nap 0.1 && [ -s _verdict ]; }; }
+
+# Decides it for who then has to end the script. Where no word can be left for him it is killed at once.
+M_end() { M_decide "$1" || M_decided || M_sweep; }
+
 # The program $1 by PATH: M_program. 1: there is none, 2: it may not be executed.
 M_find() {
     case $1 in
@@ -182,6 +188,8 @@ M_killer() {
     wait $M_pid
     : >_killing
     kill -s KILL -- "-$M_script" || kill -s KILL "$M_script"
+    # Nobody sees where there is no room for that file.
+    if ! [ -e _killing ]; then M_sweep; fi
 }
 
 # Waits for the script; M_code. Fails where a signal to us came first.
@@ -213,7 +221,7 @@ M_watch() {
         M_pid=$!
         wait $M_pid
         if ! kill -s 0 $$ 2>/dev/null; then
-            if ! [ -f _exit ] && M_decide interrupted; then
+            if ! [ -f _exit ] && { M_decide interrupted || ! M_decided; }; then
                 M_sweep
                 M_write interrupted -
             fi
@@ -225,14 +233,14 @@ M_watch() {
             if [ $M_drained -ge "$M_drain" ]; then kill $M_pumps 2>/dev/null; fi
             continue
         fi
-        if [ "$M_ticks" = "$M_full" ]; then M_decide timed_out; fi
+        if [ "$M_ticks" = "$M_full" ]; then M_end timed_out; fi
         M_ticks=$((M_ticks + 1))
         M_now=
         { read -r M_now <"$M_base/lease"; } 2>/dev/null
         M_idle=$((M_idle + 1))
         if [ "$M_now" != "$M_seen" ]; then M_seen=$M_now M_idle=0; fi
-        if [ $M_idle -ge "$M_leash" ]; then M_decide lost; fi
-        if [ -e _verdict ] && ! [ -e _ending ]; then kill -s USR1 $$; fi
+        if [ $M_idle -ge "$M_leash" ]; then M_end lost; fi
+        if [ -s _verdict ] && ! [ -e _ending ]; then kill -s USR1 $$; fi
     done
 }
 
@@ -265,13 +273,15 @@ M_say() {
         if [ "$M_size" -gt "$M_output" ]; then
             echo "output bad size $((M_size))"
         else
-            head -c "$M_output" output.json >_given
-            M_size=$(wc -c <_given)
-            echo "output $((M_size))"
-            cat _given
+            if head -c "$M_output" output.json >_given; then
+                M_size=$(wc -c <_given)
+                echo "output $((M_size))"
+                cat _given
+            else
+                echo 'output bad copy'
+            fi
             rm -f _given
         fi
-        if [ -n "$M_secret" ]; then rm -f output.json; fi
     fi
 }
 
@@ -320,11 +330,12 @@ M_start() {
     echo "started $M_script"
     M_code= M_left=0
     while :; do
-        if M_reap && M_decide exit; then
+        if M_reap && { M_decide exit || ! M_decided; }; then
+            M_verdict=exit
             echo "$M_code" >_code
             break
         fi
-        if [ -e _verdict ]; then
+        if { read -r M_verdict <_verdict; } 2>/dev/null; then
             M_finish
             break
         fi
@@ -336,7 +347,6 @@ M_start() {
         if [ -z "$M_asked" ]; then break; fi
     done
     kill $M_watcher 2>/dev/null
-    read -r M_verdict <_verdict
     if [ -e _refused ]; then read -r M_verdict M_code <_refused; fi
     M_write "$M_verdict" "$M_code"
     M_say
@@ -371,7 +381,7 @@ M_attach() {
     fi
     M_script=0
     { read -r M_script <_main; } 2>/dev/null
-    echo "attached $M_script"
+    echo "attached ${M_script:-0}"
     M_naps=0
     until [ -s _exit ]; do
         if ! [ -d "$M_job" ]; then
@@ -426,11 +436,18 @@ M_cancel() {
         echo ended
         return
     fi
-    M_decide cancelled
-    M_owner=
+    M_owner= M_script=
     { read -r M_owner M_start M_on M_of <_owner; } 2>/dev/null
     M_identify "${M_owner:-0}"
-    if [ -n "$M_owner" ] && [ "$M_began $M_boot" = "$M_start $M_on" ]; then kill -s USR1 "$M_owner"; fi
+    if [ -n "$M_owner" ] && [ "$M_began $M_boot" = "$M_start $M_on" ]; then
+        { read -r M_script <_main; } 2>/dev/null
+    else
+        M_owner=
+    fi
+    # The number of a group may be another's by now, where nobody answers for the job.
+    : "${M_script:=2147483647}"
+    M_end cancelled
+    if [ -n "$M_owner" ]; then kill -s USR1 "$M_owner"; fi
     echo ending
 }
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from app.ssh.failures import Unreachable
+from app.ssh.failures import TooMuch, Unreachable
 
 Listener = Callable[[str, bytes], None]
 """Told `out` and `err` with bytes, and last of all `closed` with the exit status as digits; with nothing where the
@@ -59,7 +59,8 @@ class Completed(NamedTuple):
 
 
 def run(link: Link, command: str, data: bytes = b"", *, within: float = COMMAND_WITHIN) -> Completed:
-    """The command's end. Raises `Unreachable` where the connection breaks first, or after `within` seconds."""
+    """The command's end. Raises `Unreachable` where the connection breaks first, or after `within` seconds, and
+    `TooMuch`."""
     heard: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
     session = link.open(command, data, lambda kind, told: heard.put((kind, told)))
     found = {"out": bytearray(), "err": bytearray()}
@@ -75,7 +76,7 @@ def run(link: Link, command: str, data: bytes = b"", *, within: float = COMMAND_
             session.taken(len(told))
             found[kind] += told
             if len(found[kind]) > MOST_BYTES:
-                raise Unreachable(f"the machine answers with more than {MOST_BYTES >> 20} MB")
+                raise TooMuch(f"the machine answers with more than {MOST_BYTES >> 20} MB")
     finally:
         session.close()
     if not told:

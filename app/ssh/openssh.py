@@ -130,14 +130,18 @@ def connect(target: Target, *, config: str = "") -> OpensshLink:
     program = shutil.which("ssh")
     if program is None:
         raise Refused("ssh_key", "there is no `ssh` on this machine", hint="install the OpenSSH client")
-    # Short, because a socket's path may have 107 bytes.
-    directory = Path(tempfile.mkdtemp(prefix="muster-ssh-"))
     try:
-        words = [program, *_options(target, directory, config), "--", f"{target.user}@{target.host}"]
-        master = _master(program, target, directory, config)
-    except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
-        raise
+        # Short, because a socket's path may have 107 bytes.
+        directory = Path(tempfile.mkdtemp(prefix="muster-ssh-"))
+        try:
+            words = [program, *_options(target, directory, config), "--", f"{target.user}@{target.host}"]
+            master = _master(program, target, directory, config)
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+    except OSError as error:
+        # Of this machine: too many open files, a full disk, no room for another process.
+        raise Unreachable(f"`ssh` cannot be started: {error}") from None
     return OpensshLink(directory, words, master)
 
 

@@ -14,6 +14,7 @@ from app.ssh.transcript import Ended
 _OUTPUT = {
     "link": "the file named by MUSTER_OUTPUT cannot be read: it is a link",
     "kind": "what MUSTER_OUTPUT names is no longer a regular file",
+    "copy": "the file named by MUSTER_OUTPUT cannot be read: the disk of the machine may be full",
 }
 _CWD = {
     "cwd_missing": "the working directory {cwd} does not exist on this node",

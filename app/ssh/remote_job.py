@@ -50,7 +50,8 @@ class RemoteJob:
     """`patience` is for how many seconds a machine that cannot be reached is tried before a job fails that was never
     sent there. `claim` is the descriptor of its record here. `run` is for one thread, everything else for any.
 
-    `answered_at` is by the monotonic clock; None until the machine has said that the script runs.
+    `answered_at` is by the monotonic clock; None until the machine has said that the script runs. `is_written` says
+    whether the exit record is on the disk here: until then only the machine knows of the end.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class RemoteJob:
         self.id = job.id
         self.digest = job.digest
         self.record: dict[str, Any] | None = None
+        self.is_written = False
         self.over = threading.Event()
         self.answered_at: float | None = None
         self._job = told(job, workdir)
@@ -113,6 +115,7 @@ class RemoteJob:
             record = over.record
         try:
             jobdir.note(self._claim, json.dumps(record))
+            self.is_written = True
         except OSError as error:
             log.error("job %s: its exit record cannot be written: %s", self.id, error)
         self.record = record
@@ -134,6 +137,9 @@ class RemoteJob:
                 log.info("job %s waits: %s", self.id, error.message)
             except (Broken, Garbled) as error:
                 log.info("job %s: %s", self.id, error)
+            except OSError as error:
+                # Of this machine: its disk is full, or it has no files to spare. What was begun there goes on.
+                log.error("job %s waits: %s", self.id, error)
             except launch.NotStarted as error:
                 text = str(error) if self._masker is None else self._masker.text(str(error))
                 kind = error.error["type"]
@@ -184,6 +190,7 @@ class RemoteJob:
             self._received,
             self._inbox,
             Told(self._sending, self._answered, self._has_output, lambda word: self._said(dialogue, word)),
+            longest_end=far_side.longest_end(self._job["output_limit"], self._longest_secret),
         )
         try:
             self._check()
@@ -203,8 +210,11 @@ class RemoteJob:
         if "answered" in self._known or is_old:
             return far_side.attach(ground, self.id, self.digest, bool(self._secrets))
         job = launch.with_values(self._job, self._secrets) if self._secrets else self._job
-        longest = 0 if self._masker is None else self._masker.longest
-        return far_side.start(ground, job, self.digest, tuple(self._secrets.values()), longest)
+        return far_side.start(ground, job, self.digest, tuple(self._secrets.values()), self._longest_secret)
+
+    @property
+    def _longest_secret(self) -> int:
+        return 0 if self._masker is None else self._masker.longest
 
     def _check_space(self) -> None:
         details = self._reach.details

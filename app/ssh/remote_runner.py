@@ -66,7 +66,7 @@ class RemoteRunner:
         self._lock = threading.Lock()
         self._jobs: dict[str, RemoteJob] = {}
         self._released = False
-        self._care = Care(self._reach, self._is_anything_long)
+        self._care = Care(self._reach, self._is_anything_long, self._is_owed)
 
     @property
     def reach(self) -> Reach:
@@ -188,19 +188,23 @@ class RemoteRunner:
             claim = jobdir.claim(directory, job.digest, time.time())
             if claim is None:
                 claim = jobdir.reopen(directory)
+            try:
+                remote = RemoteJob(
+                    job,
+                    secrets,
+                    self._reach,
+                    self._events,
+                    directory=directory,
+                    workdir=workdir,
+                    claim=claim,
+                    patience=self._patience,
+                )
+            except BaseException:
+                os.close(claim)
+                raise
         except OSError as error:
             message = f"job {job.id} cannot be claimed: {error}"
             raise Unavailable(message, code="runner-disk") from None
-        remote = RemoteJob(
-            job,
-            secrets,
-            self._reach,
-            self._events,
-            directory=directory,
-            workdir=workdir,
-            claim=claim,
-            patience=self._patience,
-        )
         cancel = jobdir.read_json(directory, "cancel")
         if cancel is not None:
             remote.cancel(str(cancel.get("reason") or ""))
@@ -216,7 +220,7 @@ class RemoteRunner:
             remote.close()
             if remote.record is not None:
                 self._events.exited(remote.id)
-                if remote.was_sent:
+                if remote.was_sent and remote.is_written:
                     self._care.over(remote.id)
             remote.over.set()
 
@@ -229,6 +233,14 @@ class RemoteRunner:
             return any(
                 remote.answered_at is not None and now - remote.answered_at > 0.5
                 for remote in self._jobs.values()
+            )
+
+    def _is_owed(self, job_id: str) -> bool:
+        """Is the job's end still to be heard from the machine?"""
+        with self._lock:
+            directory = jobdir.path(self.directory, job_id)
+            return job_id in self._jobs or (
+                jobdir.is_claimed(directory) and jobdir.exit_record(directory) is None
             )
 
     def _empty_trash(self) -> None:

@@ -11,6 +11,8 @@ from app.node import jobdir
 from app.ssh import far_side
 
 _LONGEST_LINE = 65_536
+_CODES = 512
+"""Shells say exit codes up to 255, and signals by numbers from 128, 256 or 384 on."""
 _NOISE = 1 << 20
 """Bytes that a machine's profile may print before our own program begins."""
 
@@ -152,7 +154,11 @@ def _number(text: str) -> int:
 
 
 def _code(text: str) -> int | None:
-    return None if text == "-" else _number(text)
+    if text == "-":
+        return None
+    if (code := _number(text)) >= _CODES:
+        raise Garbled(f"{code} is no exit code")
+    return code
 
 
 def _cut(text: str) -> int | None:

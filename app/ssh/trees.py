@@ -44,13 +44,21 @@ M_clear() { rm -rf -- "$1" 2>/dev/null || { M_open "$1"; rm -rf -- "$1"; }; }
 """
 """A script may have shut directories, even to its own user."""
 
-# Openssl takes half of the time of the others. Those write line by line, which `sort` makes a few packets of.
+# The `ls` of busybox shows marks in place of all letters that are not ASCII: it is given such files one by one, and
+# their names are told behind it. Openssl takes half of the time of the other programs for sums. Those write line by
+# line, which `sort` makes a few packets of.
 _LIST = b"""
 export LC_ALL=C
 if M_find openssl; then M_sum='openssl dgst -sha256 -r'
 elif M_find sha256sum; then M_sum=sha256sum
 else M_sum='shasum -a 256'; fi
-find . -type f -exec ls -ldn {} + && echo sums && find . -type f -exec $M_sum {} + | sort &&
+case $(ls --help 2>&1) in
+*BusyBox*)
+    find . -type f ! -path '*[! -~]*' -exec ls -ldn {} + &&
+    find . -type f -path '*[! -~]*' -exec ls -ldn {} \\; -print
+    ;;
+*) find . -type f -exec ls -ldn {} + ;;
+esac && echo sums && find . -type f -exec $M_sum {} + | sort &&
 echo directories && find . -type d && echo end
 """
 
@@ -114,17 +122,14 @@ class FarTrees:
                 *_on_each(b"mkdir -p --", [path for path in wanted.directories if path not in directories]),
             ]
         )
-        groups = list(_groups(put))
-        at_last = b"cd .. && mv part files"
-        if tidying or not groups:
-            self._do(
-                b"cd %s || exit 1\n" % quoted(self.part(job_id))
-                + tidying
-                + (b"" if groups else at_last)
-                + b"\n"
-            )
-        for number, group in enumerate(groups, 1):
-            self._send(job_id, group, open_blob, at_last if number == len(groups) else b":")
+        part = b"cd %s || exit 1\n" % quoted(self.part(job_id))
+        if tidying and put:
+            self._do(part + tidying)
+            tidying = b""
+        for group in _groups(put):
+            self._send(job_id, group, open_blob)
+        # By itself: whose connection broke within an archive may have ended that for `tar` as well.
+        self._do(part + tidying + b"cd .. && mv part files\n")
 
     def listed(self, directory: str) -> tuple[Manifest, set[str]]:
         """What is in it, and all of its directories. Links and devices are left out.
@@ -142,11 +147,12 @@ class FarTrees:
             text = said.decode("utf-8")
         except UnicodeDecodeError:
             raise BadTree("the name of a file there is no text") from None
-        files, found, rest = text.partition("sums\n")
-        sums, _, rest = rest.partition("directories\n")
-        if not found or not rest.endswith("end\n"):
+        # No line about a file or directory is one of these words: each has `./` before the name.
+        files, found, rest = f"\n{text}".partition("\nsums\n")
+        sums, _, rest = f"\n{rest}".partition("\ndirectories\n")
+        if not found or not rest.endswith("\nend\n"):
             raise BadTree("what is there cannot be listed")
-        return self._manifest(files.splitlines(), sums.splitlines(), rest.splitlines()[:-1])
+        return self._manifest(files.split("\n")[1:], sums.split("\n")[1:], rest.split("\n")[:-2])
 
     def part(self, job_id: str) -> str:
         """Where a tree is until it is complete."""
@@ -207,9 +213,10 @@ class FarTrees:
     ) -> tuple[Manifest, set[str]]:
         digests = dict(_two(_SUMMED.fullmatch(line), line, 2, 1) for line in sums)
         entries: dict[str, Entry] = {}
-        for line in files:
+        for line, path in _named(files):
             found = _LISTED.fullmatch(line)
-            path, _ = _two(found, line, 3, 1)
+            shown, _ = _two(found, line, 3, 1)
+            path = path or shown
             assert found is not None
             if path not in digests:
                 raise BadTree("files there change while they are listed", path=path)
@@ -221,11 +228,10 @@ class FarTrees:
         empty = every - directories_of((*entries, *every))
         return Manifest.of(entries, empty, self._limits), every
 
-    def _send(self, job_id: str, group: Mapping[str, Entry], open_blob: OpenBlob, at_last: bytes) -> None:
-        """Sends files, and has the command `at_last` done in the tree."""
+    def _send(self, job_id: str, group: Mapping[str, Entry], open_blob: OpenBlob) -> None:
         (path, entry), *more = group.items()
         if not more and entry.size > PIECE:
-            self._send_large(job_id, path, entry, open_blob, at_last)
+            self._send_large(job_id, path, entry, open_blob)
             return
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT) as tar:
@@ -238,9 +244,9 @@ class FarTrees:
                     raise wrong_blob(name, one)
                 tar.addfile(member, io.BytesIO(data))
         place = quoted(self.part(job_id))
-        self._feed(b"cd %s && tar -xpf - && %s" % (place, at_last), archive.getvalue())
+        self._feed(b"cd %s && tar -xpf -" % place, archive.getvalue())
 
-    def _send_large(self, job_id: str, path: str, entry: Entry, open_blob: OpenBlob, at_last: bytes) -> None:
+    def _send_large(self, job_id: str, path: str, entry: Entry, open_blob: OpenBlob) -> None:
         place, name = quoted(self.part(job_id)), quoted(f"./{path}")
         parent = quoted(f"./{os.path.dirname(path)}")
         self._do(b"cd %s && mkdir -p -- %s && rm -f -- %s\n" % (place, parent, name))
@@ -251,7 +257,7 @@ class FarTrees:
                 self._feed(b"cd %s && exec cat >>%s" % (place, name), data)
         if digest.hexdigest() != entry.sha256:
             raise wrong_blob(path, entry)
-        self._do(b"cd %s && chmod %o %s && %s\n" % (place, entry.mode, name, at_last))
+        self._do(b"cd %s && chmod %o %s\n" % (place, entry.mode, name))
 
     def _fetch_large(self, directory: str, path: str, entry: Entry, aside: Path) -> None:
         with open(aside, "wb") as file:
@@ -290,6 +296,15 @@ def _two(found: re.Match[str] | None, line: str, key: int, value: int) -> tuple[
     if found is None:
         raise BadTree(f"what is there cannot be listed: {line[:100]!r} is not a line about a file")
     return found[key], found[value]
+
+
+def _named(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each line about a file with the name that is told behind it, or ""."""
+    at = 0
+    while at < len(lines):
+        told = lines[at + 1] if at + 1 < len(lines) and lines[at + 1].startswith("./") else ""
+        yield lines[at], told.removeprefix("./")
+        at += 2 if told else 1
 
 
 def _mode(text: str) -> int:

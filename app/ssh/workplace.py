@@ -18,9 +18,11 @@ from app.files.manifest import EMPTY, Entry, Manifest
 from app.files.names import BadTree, Globs
 from app.files.tree import OpenBlob
 from app.node.blobcache import BlobCache
+from app.node.filing import Filing
 from app.node.trees import Left, named
-from app.node.workplace import WORKSPACES, Workplace, limits_of, make_workplace
+from app.node.workplace import WORKSPACES, limits_of, make_workplace
 from app.settings import Settings
+from app.ssh.filing import PatientFiling
 from app.ssh.reach import Reach
 from app.ssh.trees import FarTrees
 from app.transport.messages import Job
@@ -118,7 +120,8 @@ class _Found:
             self._aside.unlink(missing_ok=True)
 
 
-def make_far_workplace(directory: Path, settings: Settings, reach: Callable[[], Reach]) -> Workplace:
+def make_far_workplace(directory: Path, settings: Settings, reach: Callable[[], Reach]) -> Filing:
     """The workplace of a node over SSH whose directory here this is."""
     os.makedirs(directory, 0o700, exist_ok=True)
-    return make_workplace(directory, settings, Abroad(directory / WORKSPACES, limits_of(settings), reach))
+    abroad = Abroad(directory / WORKSPACES, limits_of(settings), reach)
+    return PatientFiling(make_workplace(directory, settings, abroad), reach, settings.ssh_patience)

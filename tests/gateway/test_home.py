@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from sqlalchemy import insert, update
 from waiting import PATIENCE
 
 from app.errors import Conflict
+from app.gateway.gateway import Gateway, Watch
 from app.gateway.home import DIRECTORY, Home
 from app.gateway.lane import Lane
 from app.node.identity import load_identity
@@ -22,6 +24,7 @@ from app.settings import Settings
 from app.store import migrate
 from app.store.db import Store
 from app.store.tables import Node, table
+from app.transport.celery_app import make_celery
 
 nodes = table(Node)
 NAME = "far-1"
@@ -111,6 +114,19 @@ def test_nothing_is_left_of_a_node_that_is_forgotten(control: Control, home: Hom
     assert list((tmp_path / DIRECTORY).iterdir()) == []
     with pytest.raises(Conflict):
         home.prepare(row(control))
+
+
+def test_a_node_is_nobodys_before_all_of_it_is_forgotten(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    monkeypatch.setattr(Home, "forget", lambda *_: seen.append(NAME in gateway._watches))
+    app = make_celery("sender", broker_url="redis://127.0.0.1:1/0", name="gateway")
+    gateway = Gateway(control, installation.read(control.store), app)
+    watch = gateway._watches[NAME] = Watch(NAME, busy=True)
+    gateway._see_to(watch, replace(row(control), is_removed=True))
+    assert (seen, gateway._watches) == ([True], {})
+    gateway.close()
 
 
 def test_a_lane_does_so_much_at_once_and_has_so_much_wait() -> None:

@@ -13,13 +13,14 @@ import pytest
 from blob_server import BlobServer
 from sshd import Sshd
 from station_place import NOWHERE
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 from workspace_site import SOURCE, Site
 
 from app.node.scripts import Events
 from app.node.station import Station
 from app.settings import Settings
 from app.ssh.connection import AsyncsshLink
+from app.ssh.link import Listener
 from app.ssh.remote_runner import RemoteRunner
 from app.ssh.target import Target
 from app.ssh.trees import KEPT, PIECE
@@ -100,6 +101,87 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(AsyncsshLink, "open", counted)
     return found
+
+
+class Dropping:
+    """A connection that drops, and takes with it what is answered to the programs that hold `words`: so many times."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, words: bytes, times: int) -> None:
+        self.left = times
+        self._words = words
+        real = AsyncsshLink.open
+
+        def opened(link: AsyncsshLink, command: str, data: bytes, listener: Listener, **named: Any) -> Any:
+            if not self.left or self._words not in data:
+                return real(link, command, data, listener, **named)
+            self.left -= 1
+
+            def lost(kind: str, told: bytes) -> None:
+                if kind == "closed":
+                    link.close()
+                    listener("closed", b"")
+
+            return real(link, command, data, lost, **named)
+
+        monkeypatch.setattr(AsyncsshLink, "open", opened)
+
+
+BEGUN, SENT, PLACED = b"mkdir -p workspaces trees", b"tar -xpf -", b"mv part files"
+LISTED, FETCHED = b"echo gone", b"&& cat './made'"
+
+
+@pytest.mark.parametrize(("words", "times"), [(BEGUN, 2), (SENT, 2), (PLACED, 1), (LISTED, 2), (FETCHED, 2)])
+def test_a_connection_that_drops_with_files_under_way_costs_nothing(
+    site: FarSite, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: bytes, times: int
+) -> None:
+    dropping = Dropping(monkeypatch, words, times)
+    script = f"cat main.c; echo new > made; echo x >>{tmp_path}/effect"
+    job = site.with_files(script, snapshot=site.snapshot({**SOURCE, "fresh": os.urandom(100)}))
+    outcome = site.run(job)
+    assert (outcome.status, outcome.error, dropping.left) == ("succeeded", None, 0)
+    assert site.put(outcome) == {"made": b"new\n"}
+    assert site.changes(outcome).gone == ()
+    assert site.says(job) == ["int main;"]
+    assert (tmp_path / "effect").read_text() == "x\n"
+
+
+def test_a_machine_that_is_away_for_long_has_no_files_made(
+    site: FarSite, server: BlobServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.begin(server, ssh_patience=0.5)
+    Dropping(monkeypatch, BEGUN, 1_000_000)
+    outcome = site.run(site.with_files("echo never"))
+    assert (outcome.status, outcome.exit_code) == ("failed", None)
+    assert outcome.error is not None
+    assert "the connection broke" in outcome.error["message"]
+
+
+def test_what_is_under_way_for_long_ends_with_a_cancel(
+    site: FarSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropping = Dropping(monkeypatch, LISTED, 1_000_000)
+    job = site.with_files("true")
+    running = site.run_aside(job)
+    wait_until(lambda: dropping.left < 999_999, "it is tried again")
+    site.station.filing.stop(job.id)
+    running.join(PATIENCE)
+    outcome = site.outcome(job)
+    assert (outcome.status, outcome.exit_code) == ("cancelled", 0)
+
+
+def test_what_is_under_way_is_left_to_the_next_worker(site: FarSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    dropping = Dropping(monkeypatch, LISTED, 1_000_000)
+    job = site.with_files("echo new > made")
+    running = site.run_aside(job)
+    wait_until(lambda: dropping.left < 999_999, "it is tried again")
+    site.station.filing.release()
+    running.join(PATIENCE)
+    dropping.left = 0
+    site.station.filing = make_far_workplace(
+        site.directory, Settings(**site.settings), lambda: site.runner.reach
+    )
+    site.station._take_up(site.station.journal.held()[0])
+    assert site.put(site.outcome(job)) == {"made": b"new\n"}
 
 
 def test_a_script_runs_in_its_files_and_what_it_did_comes_back(site: FarSite) -> None:

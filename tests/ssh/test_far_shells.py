@@ -12,7 +12,7 @@ from shell_server import ShellServer
 from test_contract import alive, first_line
 
 SHELLS = ("dash", "busybox")
-MORE_SHELLS = ("bash", "ksh93", "mksh")
+MORE_SHELLS = ("bash", "ksh93", "mksh", "zsh")
 
 
 @pytest.fixture(
