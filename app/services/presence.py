@@ -152,7 +152,8 @@ def heartbeat(desk: Desk, token: Any) -> None:
             return
         if beat.epoch in known.left_epochs:
             # Said before its journal was replaced, and said again by whoever kept it.
-            letter(connection, "heartbeats", "left-journal", str(token), now)
+            code = "left-journal"
+            letter(connection, "heartbeats", code, str(token), now)
             return
         if known.epoch and known.epoch != beat.epoch:
             _other_journal(desk, connection, beat.node, known.epoch)
