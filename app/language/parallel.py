@@ -33,7 +33,7 @@ HOST: Final = (
     r"(:[0-9]{1,5})?$(?!\n)"
 )
 HOST_RULE: Final = (
-    "`user@host` or `user@host:port`, each part of a name of 1 to 63 characters; an address of IPv6 stands in brackets"
+    "`user@host` or `user@host:port`; parts of names have 1 to 63 characters, IPv6 stands in brackets"
 )
 WORKDIR: Final = r"^(/(?!\.\.?(/|$))[A-Za-z0-9._+-]{1,100}){1,20}/?$(?!\n)"
 WORKDIR_RULE: Final = "an absolute path below `/`, of letters, digits and `._+-`, without `..`"

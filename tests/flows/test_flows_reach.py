@@ -197,7 +197,10 @@ def test_what_nobody_thought_of_ends_one_flow_only(
         OverSsh(access, 1_000_000).execute([site.flow(0, "odd"), site.flow(1)], site.terms(), watch)
     else:
         refused = Readiness(access, site.terms(), "block").make(["odd", site.hosts[1]], 1)
-        found = {0: kind(refused["odd"]), 1: kind(refused[site.hosts[1]]) if site.hosts[1] in refused else None}
+        found = {
+            0: kind(refused["odd"]),
+            1: kind(refused[site.hosts[1]]) if site.hosts[1] in refused else None,
+        }
     assert found == {0: "internal", 1: None}
     assert "LookupError: odd" in caplog.text
 
