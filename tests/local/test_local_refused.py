@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,10 @@ def test_a_state_that_cannot_be_left_is_a_failure(
 ) -> None:
     """Something ran: that is not how an input is refused."""
     monkeypatch.chdir(tmp_path)
-    tasks = """tasks: [{name: a, action: core.noop, publish: [{x: "{{ 1e308 * 10 }}"}]}]\n"""
+    deep = ", ".join(
+        f'{{{name}: {"[" * 50}"{{{{ vars.{before} }}}}"{"]" * 50}}}' for before, name in pairwise("abcdef")
+    )
+    tasks = f"vars: {{a: 1}}\ntasks: [{{name: t, action: core.noop, publish: [{deep}]}}]\n"
     (tmp_path / "w.yaml").write_text(tasks)
     assert main(["run", "w.yaml", "--output", "out.json", "--json"]) == 1
     assert json.loads(capsys.readouterr().err)["error"]["code"] == "state-not-json"
