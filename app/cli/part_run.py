@@ -57,7 +57,7 @@ class Asked:
 def run_part(asked: Asked) -> int:
     """Run it to its end, and leave the state; what the process exits with.
 
-    Raises InvalidInput for whatever is wrong before anything runs.
+    Raises InvalidInput for whatever is wrong before anything runs, and MusterError where its state cannot be left.
     """
     if asked.timeout is not None and not 0 < asked.timeout < 1e9:
         raise InvalidInput(f"--timeout {asked.timeout:g} is no time", hint="give seconds, more than 0")
@@ -82,7 +82,11 @@ def run_part(asked: Asked) -> int:
 
 def _leave(asked: Asked, ended: Ended) -> None:
     document = ended.to_json()
-    state.refuse_other_than_json(document, "what the run left")
+    try:
+        state.refuse_other_than_json(document, "what the run left")
+    except InvalidInput as problem:
+        # As a failure: that of an input would say that nothing ran.
+        raise MusterError(problem.message, hint=problem.hint, code=problem.code) from None
     if asked.left:
         try:
             state.write(asked.left, document)

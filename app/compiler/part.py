@@ -35,7 +35,10 @@ def cut(plan: Plan, part: Part) -> Plan:
 def _inside(task: PlanTask, part: Part, out: tuple[str, ...], incoming: int) -> PlanTask:
     parent = task.parent if task.parent in part.inside else None
     join = min(task.join, incoming) if isinstance(task.join, int) else task.join
-    return replace(task, out=out, incoming=incoming, parent=parent, join=join, then=None, boundary="")
+    last = task.is_finally and part.goes_on
+    return replace(
+        task, out=out, incoming=incoming, parent=parent, is_finally=last, join=join, then=None, boundary=""
+    )
 
 
 def _outside(task: PlanTask) -> PlanTask:

@@ -13,10 +13,9 @@ from app.engine.status import FAILED, TIMED_OUT
 from app.language import expressions
 from app.language.expressions import TemplateError
 
-LASTING = frozenset(
-    {"ssh_auth", "host_key", "no_basefile", "preflight", "not_json", "bad_result", "not_allowed"}
-)
-"""The errors of flows that another try would only meet again: a person has to see to them."""
+LASTING = ("ssh_auth", "host_key", "no_basefile", "preflight", "not_json", "bad_result", "not_allowed")
+"""The errors of flows that another try would only meet again: a person has to see to them. No set, for what is looked
+up in it comes from a host, and need not be a text."""
 
 
 def backoff(kind: str, delay: float, attempt: int, ceiling: float | None) -> float:

@@ -60,6 +60,9 @@ class AsyncSsh:
         except (OSError, TimeoutError, asyncssh.Error) as problem:
             said = str(problem) or f"no answer within {CONNECT_WITHIN:g} s"
             raise NoLine(failures.of_connection(host, said)) from None
+        except (ValueError, RecursionError) as problem:
+            # Names that DNS cannot have, configurations and keys that it cannot read, jumps that lead to themselves.
+            raise NoLine(failures.unusable(host, str(problem))) from None
         return _Line(connection, (OSError, asyncssh.Error))
 
 

@@ -70,6 +70,16 @@ def unreachable(host: str, said: str) -> Result:
     return failed("unreachable", f"{host} cannot be reached: {_short(said)}", passing=True)
 
 
+def unusable(host: str, said: str) -> Result:
+    """No connection can come to be by its name, the configuration of ssh or what it says: nothing that time mends."""
+    return failed("unreachable", f"{host} cannot be reached: {_short(said)}")
+
+
+def unforeseen(host: str, problem: Exception) -> Result:
+    """Something that nobody thought of, on our side of the connection."""
+    return failed("internal", f"the flow on {host} met a fault here: {type(problem).__name__}: {problem}")
+
+
 def _short(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip() and not set(line.strip()) <= {"@"}]
     return " / ".join(lines[-3:])[-500:] or "no reason was given"

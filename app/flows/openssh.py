@@ -95,9 +95,13 @@ class _Line:
         """Wait until the host let us in. Raises NoLine."""
         assert self._master.stdout is not None
         assert self._master.stderr is not None
-        while line := await self._master.stdout.readline():
-            if line.endswith(_READY):
-                return
+        try:
+            while line := await self._master.stdout.readline():
+                if line.endswith(_READY):
+                    return
+        except ValueError:
+            said = f"it wrote more than {_CHUNK} bytes without a line break before it did as it was asked"
+            raise NoLine(failures.unusable(self._host, said)) from None
         said = (await self._master.stderr.read(MOST_SAID)).decode("utf-8", "replace")
         raise NoLine(failures.of_connection(self._host, said))
 

@@ -15,7 +15,7 @@ def of_files(flow: Flow, status: int, result: bytes | None, said: str) -> Result
             "remote", f"{message}: {said[-500:]}" if said else message, exit_code=status, stderr=said
         )
     try:
-        return Result(from_json(result))
+        return Result(from_json(result, flow.entry_point))
     except InvalidInput as problem:
         return failed("bad_result", problem.message, exit_code=status, stderr=said)
 

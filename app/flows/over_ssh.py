@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from app.flows import far_side, outcome
+from app.flows import failures, far_side, outcome
 from app.flows.lines import Line, LineLost, NoLine, Said
 from app.flows.model import INPUT, Flow, Result, Terms, Watch, failed
 from app.flows.seats import Access, Seat
@@ -63,7 +63,12 @@ class OverSsh:
 
 
 async def _told(one: _One, watch: Watch) -> Result:
-    result = await one.through()
+    try:
+        result = await one.through()
+    except Exception as problem:
+        # The edge of one flow: whatever its host comes up with, the others of the block go on.
+        log.exception("flow %s failed", one.flow.name)
+        result = failures.unforeseen(one.flow.host, problem)
     # In a thread: whoever is told may take its time, and the connections are not to wait for it.
     await asyncio.to_thread(watch.tell, one.flow, result)
     return result
@@ -72,7 +77,8 @@ async def _told(one: _One, watch: Watch) -> Result:
 async def _give_up(watch: Watch, ends: Mapping[int, asyncio.Event]) -> None:
     """Hand on, from the thread that asked, which flows are not wanted any more."""
     while True:
-        for number in list(watch.given_up):
+        # They may be flows of the block that go another way.
+        for number in watch.given_up.intersection(ends):
             ends[number].set()
         await asyncio.sleep(_LOOK)
 

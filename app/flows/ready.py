@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
-from app.flows import far_side
+from app.flows import failures, far_side
 from app.flows.lines import Line, LineLost, NoLine, Said
 from app.flows.model import Result, Terms, failed
 from app.flows.seats import Access, Seat
@@ -83,5 +83,9 @@ class Readiness:
             why = str(problem) or f"no answer within {WITHIN:g} s"
             self.access.breakers.failed(host, why)
             return failed("unreachable", f"{host} was lost while it was made ready: {why}")
+        except Exception as problem:
+            # The edge of one host: whatever it comes up with, the others of the block go on.
+            log.exception("%s was not made ready", host)
+            return failures.unforeseen(host, problem)
         finally:
             await seat.close()

@@ -9,11 +9,14 @@ from typing import Any
 MOST_DEPTH = 200
 """Lists and maps inside one another: what every reader of JSON takes."""
 
+STATE_DEPTH = MOST_DEPTH + 8
+"""The same of a state, in which values lie some levels deep: `task.<name>.items[0].result`."""
 
-def misfit(value: Any) -> tuple[str, str] | None:
+
+def misfit(value: Any, most: int = MOST_DEPTH) -> tuple[str, str] | None:
     """The path of the first thing in a value that cannot be JSON, as `vars.list[3].name`, and what it is.
 
-    None where all of it can be: numbers are finite, texts are UTF-8, keys are texts.
+    None where all of it can be: numbers are finite, texts are UTF-8, keys are texts, and there are `most` levels.
     """
     todo: list[tuple[str, int, Any]] = [("", 0, value)]
     while todo:
@@ -21,8 +24,8 @@ def misfit(value: Any) -> tuple[str, str] | None:
         why = _alone(item)
         if why:
             return path or "the value", why
-        if isinstance(item, Mapping | list | tuple) and depth >= MOST_DEPTH:
-            return path[:200], f"is nested deeper than {MOST_DEPTH} levels"
+        if isinstance(item, Mapping | list | tuple) and depth >= most:
+            return path[:200], f"is nested deeper than {most} levels"
         if isinstance(item, Mapping):
             for key in item:
                 if not isinstance(key, str) or _half(key):

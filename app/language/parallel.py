@@ -27,10 +27,14 @@ METHODS: Final = ("auto", "parallel", "ssh")
 MOST_HOSTS: Final = 500
 HOST: Final = (
     r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,63}@)?"
-    r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?)"
+    r"(\[[0-9A-Fa-f:.]{2,45}\]|"
+    # No name of DNS, and none that Python looks up: parts that are empty or longer than 63 characters.
+    r"(?![A-Za-z0-9._-]*(\.\.|[A-Za-z0-9_-]{64}))[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?)"
     r"(:[0-9]{1,5})?$(?!\n)"
 )
-HOST_RULE: Final = "`user@host` or `user@host:port`; an address of IPv6 stands in brackets"
+HOST_RULE: Final = (
+    "`user@host` or `user@host:port`; parts of names have 1 to 63 characters, IPv6 stands in brackets"
+)
 WORKDIR: Final = r"^(/(?!\.\.?(/|$))[A-Za-z0-9._+-]{1,100}){1,20}/?$(?!\n)"
 WORKDIR_RULE: Final = "an absolute path below `/`, of letters, digits and `._+-`, without `..`"
 BASEFILE: Final = r"^(\./)?[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$(?!\n)"
@@ -157,14 +161,23 @@ def digest_of(text: str | bytes) -> str:
     ).hexdigest()
 
 
+def _says_where(root: Node) -> bool:
+    """Whether `settings.parallel.remote` is written, be it right or wrong: what is wrong there has been noted."""
+    node: Node | None = root
+    for key in ("settings", "parallel", "remote"):
+        node = node.value.get(key) if node is not None and node.kind == "map" else None
+    return node is not None
+
+
 def check(
     r: Reading, drafts: Sequence[Draft], found: Parallel, root: Node, secret: Mapping[Chain, str]
 ) -> None:
-    """Note what needs the server in children that are flows. `secret` are the chains that are secret."""
+    """Note blocks of flows that have no hosts, and what needs the server in children that are flows. `secret` are the
+    chains that are secret."""
     for block in drafts:
         if block.task.type != "parallel" or not found.is_remote(block.task):
             continue
-        if found.remote is None and block.task.strategy == REMOTE and "settings" not in root.value:
+        if found.remote is None and block.task.strategy == REMOTE and not _says_where(root):
             hint = "write `settings: {parallel: {remote: {hosts: [user@host, …]}}}` at the top"
             r.error(block.node.value["strategy"], "missing-key", "`strategy: remote` needs hosts", hint)
         for child in block.children:

@@ -63,6 +63,7 @@ class _Map:
         self.workflow = workflow
         self.top = {task.name: task for task in workflow.tasks}
         self.block_of = {child.name: task.name for task in workflow.tasks for child in task.tasks}
+        self.final_block_of = {child.name: task.name for task in workflow.finally_ for child in task.tasks}
         self.final = {task.name for task in workflow.finally_}
 
     def part(self, collector: Collector, root: Node, ends: Ends) -> Part | None:
@@ -70,7 +71,8 @@ class _Map:
         if not self._is_known(collector, root, ends.exit, "exit") or not fine:
             return None
         stop = self.block_of.get(ends.exit, ends.exit)
-        first = (self.block_of.get(ends.entry, ends.entry),) if ends.entry else self._entries()
+        alone = self.block_of | self.final_block_of
+        first = (alone.get(ends.entry, ends.entry),) if ends.entry else self._entries()
         if stop and (stop in first or stop not in self._behind(first)):
             where = f"`{ends.entry}`" if ends.entry else "any first task"
             message = f"no way leads from {where} to `{ends.exit}`, where the part is to stop"
@@ -79,7 +81,7 @@ class _Map:
                 "unreachable-exit-point", message, place.mark, path=place.pointer, hint="name a later task"
             )
             return None
-        if ends.entry in self.block_of:
+        if ends.entry in alone:
             return Part((ends.entry,), frozenset({ends.entry}), goes_on=False)
         inside = self._behind(first, without=stop) | {*first}
         inside |= {child.name for name in inside for child in self.top[name].tasks}
@@ -90,7 +92,9 @@ class _Map:
     def _is_known(self, collector: Collector, root: Node, name: str, which: str) -> bool:
         if not name or name in self.top or name in self.block_of:
             return True
-        if name in self.final:
+        if name in self.final_block_of and which == "entry":
+            return True
+        if name in self.final or name in self.final_block_of:
             hint = "the tasks of `finally` run by themselves, at the end"
         else:
             known = (*self.top, *self.block_of)
@@ -109,7 +113,7 @@ class _Map:
     def _behind(self, names: Iterable[str], without: str = "") -> set[str]:
         """What ways lead to from these tasks, and not by way of `without`."""
         found: set[str] = set()
-        ahead = [target for name in names for target in targets(self.top[name])]
+        ahead = [target for name in names if name in self.top for target in targets(self.top[name])]
         while ahead:
             name = ahead.pop()
             if name in self.top and name not in found and name != without:

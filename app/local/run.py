@@ -42,7 +42,8 @@ class Ended:
     def to_json(self) -> dict[str, Any]:
         """The document that is left: it can be given to the next part as it is."""
         given = {"parameters": self.state.parameters, "vars": self.state.vars, "task": self.state.task}
-        return {**given, "status": self.status, "error": self.error, "output": self.output}
+        more = {"system": self.state.system} if self.state.system else {}
+        return {**given, **more, "status": self.status, "error": self.error, "output": self.output}
 
 
 def run(
@@ -60,7 +61,8 @@ def run(
     A STOPPED event cancels it; a second one leaves out `finally` as well. After `timeout` seconds it is stopped, and
     with it every script.
     """
-    world = Rehearsal(cut(plan, part), _fleet(), given.parameters, now=clock()(), system=_system())
+    system = {**_system(), **given.system}
+    world = Rehearsal(cut(plan, part), _fleet(), given.parameters, now=clock()(), system=system)
     try:
         first = dict(first_values(plan, first_scopes(plan, world.execution, {}), given.vars))
     except TemplateError as problem:

@@ -15,26 +15,30 @@ from app.engine.state import TaskState
 from app.engine.status import SUCCEEDED, TASK_OVER, TASK_STATUSES
 from app.errors import InvalidInput, TooLarge
 from app.language import names
-from app.language.jsonable import misfit
+from app.language.jsonable import STATE_DEPTH, misfit
 
 MOST_BYTES: Final = 64 << 20
 """What a file with a state may have."""
 
-_GIVEN: Final = ("parameters", "vars", "task")
+_GIVEN: Final = ("parameters", "vars", "task", "system")
 _LEFT: Final = ("status", "error", "output")
 """What only a state that was left has: one may be given on as it is, and these are passed over."""
 
 _COUNTS: Final = {"succeeded_count": "succeeded", "failed_count": "failed", "total_count": "total"}
+_EXECUTION_ID: Final = re.compile(r"[0-9A-Za-z]{1,40}")
+
 _OF_TASK: Final = ("status", "result", "error", "items", *_COUNTS)
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Values by name; `task` holds for each task what templates see of it: status, result, error, and counts."""
+    """Values by name; `task` holds for each task what templates see of it: status, result, error, and counts. `system`
+    is what they see of the execution that the part belongs to, empty where it belongs to none."""
 
     parameters: Mapping[str, Any] = field(default_factory=dict)
     vars: Mapping[str, Any] = field(default_factory=dict)
     task: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    system: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read(file: str) -> State:
@@ -57,7 +61,7 @@ def read(file: str) -> State:
 
 def refuse_other_than_json(value: Any, whose: str) -> None:
     """Raises InvalidInput with the path of what cannot be JSON."""
-    found = misfit(value)
+    found = misfit(value, STATE_DEPTH)
     if found is not None:
         path, why = found
         raise InvalidInput(
@@ -79,6 +83,7 @@ def _checked(value: Any, file: str) -> State:
             raise _bad(file, f"vars.{name}", f"cannot be a variable: {names.VARIABLE_RULE}")
     for name, one in value.get("task", {}).items():
         _check_task(file, f"task.{name}", one)
+    _check_system(file, value.get("system", {}))
     return State(*(value.get(name, {}) for name in _GIVEN))
 
 
@@ -96,6 +101,20 @@ def _check_task(file: str, path: str, one: Any) -> None:
         raise _bad(file, f"{path}.error", "must be null, or an object with `type` and `message`")
     if not isinstance(one.get("items"), list | None):
         raise _bad(file, f"{path}.items", "must be a list")
+
+
+def _check_system(file: str, system: Mapping[str, Any]) -> None:
+    for key, value in system.items():
+        if key == "execution_id":
+            fits = isinstance(value, str) and _EXECUTION_ID.fullmatch(value) is not None
+        elif key == "timestamp":
+            fits = isinstance(value, str | int | float) and not isinstance(value, bool)
+        elif key == "identity":
+            fits = isinstance(value, dict) and value.keys() == {"login"} and isinstance(value["login"], str)
+        else:
+            raise _bad(file, f"system.{key}", "is not known; there are execution_id, timestamp, identity")
+        if not fits:
+            raise _bad(file, f"system.{key}", "must be what `system` has in an execution")
 
 
 def _bad(file: str, path: str, why: str) -> InvalidInput:

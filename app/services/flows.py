@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,12 @@ LEASE = 60.0
 
 _RENEWED_EVERY = 15.0
 _LOOK = 1.0
+_TRIES = 2 * int(LEASE)
+"""How often, with a look's wait between, the results of flows that are over are tried to be recorded."""
+
+_MOST_SAID, _MOST_TYPE = 2000, 100
+"""Characters of what a host says of an error, and of its type."""
+
 _AS_IT_WAS = {SUCCEEDED: SUCCEEDED, SKIPPED: SKIPPED, TIMED_OUT: TIMED_OUT}
 
 
@@ -146,7 +153,8 @@ def _claim(
 
 
 def _state(connection: Connection, execution: str, plan: Plan, block: str) -> dict[str, Any]:
-    """Parameters, variables and results as they were when the block started: the same for every attempt of its flows.
+    """Parameters, variables and results as they were when the block started, and what the execution is: the same for
+    every attempt of its flows.
 
     Secrets stay here.
     """
@@ -160,12 +168,18 @@ def _state(connection: Connection, execution: str, plan: Plan, block: str) -> di
         .order_by(variables.c.seq)
     )
     published = {row.name: row.value for row in connection.execute(query) if not row.task or row.task in over}
-    given = connection.execute(select(executions.c.parameters).where(executions.c.id == execution)).scalar()
-    secret = plan.secret_parameters
+    columns = (executions.c.parameters, executions.c.created_at, executions.c.requester)
+    of_it = connection.execute(select(*columns).where(executions.c.id == execution)).one()
+    given, secret = of_it.parameters or {}, plan.secret_parameters
     return {
-        "parameters": {name: None if name in secret else value for name, value in (given or {}).items()},
+        "parameters": {name: None if name in secret else value for name, value in given.items()},
         "vars": published,
         "task": rows.load_results(connection, execution, over),
+        "system": {
+            "execution_id": execution,
+            "timestamp": of_it.created_at,
+            "identity": {"login": of_it.requester},
+        },
     }
 
 
@@ -179,21 +193,89 @@ def _text(connection: Connection, digest: str) -> str:
     return str(connection.execute(select(plans.c.source).where(plans.c.digest == digest)).scalar_one())
 
 
+class _Open:
+    """The flows of a block that are not recorded yet: `jobs` by number. From any thread."""
+
+    def __init__(self, control: Control, block: Block) -> None:
+        self.jobs = dict(block.jobs)
+        self._control = control
+        self._block = block
+        self._unkept: dict[int, tuple[Flow, Result]] = {}
+
+    def over(self, flow: Flow, result: Result) -> None:
+        """Record what a flow came to; where that cannot be done now it is left to `again`."""
+        job, block = self.jobs.get(flow.number), self._block
+        if job is None:
+            return
+        scope.note(execution=block.execution, task=flow.entry_point, job=job, trace_id=block.trace_id)
+        try:
+            record(self._control, block.execution, job, answer_of(flow, result))
+        except Exception:
+            # The edge of one flow: what is not recorded here nobody finds again, so that it is kept.
+            log.exception("what became of flow %s could not be recorded", flow.name)
+            self._unkept.setdefault(flow.number, (flow, result))
+        else:
+            self._unkept.pop(flow.number, None)
+            self.jobs.pop(flow.number, None)
+
+    def again(self) -> bool:
+        """Record what could not be recorded. Whether there is still something."""
+        for flow, result in list(self._unkept.values()):
+            self.over(flow, result)
+        return bool(self._unkept)
+
+    def give_up(self) -> None:
+        """Record of what could not be recorded that it cannot be: that may be a matter of what it is."""
+        for flow, _ in list(self._unkept.values()):
+            self.over(flow, failed("bad_result", "what the flow came to could not be stored"))
+
+    def fail(self, problem: BaseException | None) -> None:
+        """Record those of which nothing was told: whoever ran them met a fault of its own."""
+        for flow in self._block.flows:
+            if flow.number in self.jobs and flow.number not in self._unkept:
+                self.over(flow, failed("internal", f"the flow was not seen through: {problem!r:.500}"))
+
+
 def carry(control: Control, breakers: Breakers, block: Block) -> None:
     """Run flows that were taken, to their ends; those that nobody wants any more are ended on their hosts."""
     scope.note(execution=block.execution, trace_id=block.trace_id)
+    open_ = _Open(control, block)
+    watch = Watch(open_.over)
+    renewed = control.clock()
+
+    def look_after() -> None:
+        nonlocal renewed
+        # What the database does not do now must not end flows, and is asked of it again.
+        with apart(block.execution):
+            renewed = _look_after(control, block, open_.jobs, watch, renewed)
+
+    with ThreadPoolExecutor(1, "flows") as pool:
+        running = pool.submit(copy_context().run, _execute, control, breakers, block, watch)
+        while not wait([running], _LOOK).done:
+            look_after()
+            open_.again()
+    problem = running.exception()
+    if problem is not None:
+        log.error("flows were not seen through", exc_info=problem)
+    open_.fail(problem)
+    for _ in range(_TRIES):
+        if not open_.again():
+            return
+        look_after()
+        time.sleep(_LOOK)
+    open_.give_up()
+
+
+def _execute(control: Control, breakers: Breakers, block: Block, watch: Watch) -> None:
     settings = control.settings
-    watch = Watch()
-    open_ = dict(block.jobs)
-
-    def over(flow: Flow, result: Result) -> None:
-        job = open_.pop(flow.number, "")
-        if job:
-            with apart(block.execution):
-                scope.note(execution=block.execution, task=flow.entry_point, job=job, trace_id=block.trace_id)
-                record(control, block.execution, job, answer_of(flow, result))
-
-    watch.tell = over
+    if block.refused:
+        _refuse(block, watch, failed("not_allowed", block.refused))
+        return
+    try:
+        connect = connect_by(settings.flow_ssh, settings.flow_ssh_config)
+    except InvalidInput as problem:
+        _refuse(block, watch, failed("preflight", problem.message, hint=problem.hint))
+        return
     terms = Terms(
         workflow=block.workflow,
         basefile=settings.flow_tools / str(block.remote["basefile"]),
@@ -202,29 +284,14 @@ def carry(control: Control, breakers: Breakers, block: Block) -> None:
         timeout=block.timeout,
         actions=block.actions,
     )
-    if block.refused:
-        for flow in block.flows:
-            over(flow, failed("not_allowed", block.refused))
-        return
-    try:
-        connect = connect_by(settings.flow_ssh, settings.flow_ssh_config)
-    except InvalidInput as problem:
-        for flow in block.flows:
-            over(flow, failed("preflight", problem.message, hint=problem.hint))
-        return
     method = str(block.remote["method"])
     executor = RemoteExecutor(method, connect, breakers, MOST_BYTES, settings.flow_ssh_config)
-    with ThreadPoolExecutor(1, "flows") as pool:
-        running = pool.submit(copy_context().run, executor.execute, block.flows, terms, watch)
-        renewed = control.clock()
-        while True:
-            try:
-                running.result(_LOOK)
-                return
-            except TimeoutError:
-                if running.done():
-                    raise
-            renewed = _look_after(control, block, open_, watch, renewed)
+    executor.execute(block.flows, terms, watch)
+
+
+def _refuse(block: Block, watch: Watch, result: Result) -> None:
+    for flow in block.flows:
+        watch.tell(flow, result)
 
 
 def _look_after(
@@ -257,7 +324,17 @@ def answer_of(flow: Flow, result: Result) -> Answer:
     status = _AS_IT_WAS.get(str(child.get("status")), FAILED)
     if status in (SUCCEEDED, SKIPPED):
         return Answer(status, child.get("result"))
+    return Answer(status, child.get("result"), _error(flow, child, problem))
+
+
+def _error(flow: Flow, child: Mapping[str, Any], problem: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The error of a child that failed: what its host says of it, as far as that has the form of an error."""
     said = child.get("error") or problem
-    if not isinstance(said, Mapping):
-        said = {"type": "remote", "message": f"{flow.entry_point} ended as {child.get('status')!s:.20}"}
-    return Answer(status, child.get("result"), {**said, "host": flow.host})
+    said = said if isinstance(said, Mapping) else {}
+    plain = {name: one for name, one in said.items() if isinstance(one, str | int | float | None)}
+    error = {name: one[:_MOST_SAID] if isinstance(one, str) else one for name, one in plain.items()}
+    kind, message = error.get("type"), error.get("message")
+    error["type"] = kind[:_MOST_TYPE] if isinstance(kind, str) else "remote"
+    if not isinstance(message, str):
+        error["message"] = f"{flow.entry_point} ended as {child.get('status')!s:.20}"
+    return {**error, "host": flow.host}

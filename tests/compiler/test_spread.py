@@ -9,6 +9,7 @@ import pytest
 from app.compiler import explain
 from app.compiler.build import build
 from app.compiler.plan import Plan
+from app.engine.rehearsal import Rehearsal
 from app.language.parse import load_or_raise
 
 HEAD = """
@@ -98,3 +99,12 @@ def test_another_child_is_another_flow() -> None:
 def test_flows_in_the_canvas_that_is_shown() -> None:
     text = explain.render(plan())
     assert "group  many  parallel\n  flow  a  on ada@web-1, a call@io\n  flow  b  on ada@web-2" in text
+
+
+def test_a_failure_of_a_flow_may_have_any_form() -> None:
+    """It comes from a host: what asks whether another try is of use must get along with it."""
+    world = Rehearsal(plan(), {})
+    world.submit()
+    first = world.started[0]
+    world.end(first, "failed", {}, {"type": [], "message": {}})
+    assert ("a", 0, "retry.1") in world.timers

@@ -16,8 +16,10 @@ from waiting import PATIENCE, wait_until
 
 from app.flows import by_asyncssh, gnu_parallel, over_ssh
 from app.flows.breakers import Breakers
+from app.flows.lines import Line
 from app.flows.model import Result, Watch
 from app.flows.over_ssh import OverSsh
+from app.flows.ready import Readiness
 from app.flows.remote import connect_by
 from app.flows.seats import Access
 
@@ -147,6 +149,75 @@ def test_a_host_that_lets_in_and_hangs_then_counts(
         (result,) = ssh(site, backend).execute([flow], site.terms(), Watch())
     assert (kind(result), result.passing) == ("copy", True)
     assert "circuit breaker" in site.breakers.refusal(flow.host)
+
+
+ODD = {
+    "a name of DNS that is none": ("asyncssh", "a..b", ""),
+    "a key that is none": ("asyncssh", "away-9", "HostName 127.0.0.2\nPort {port}\nIdentityFile {key}"),
+    "a configuration that cannot be read": ("asyncssh", "away-9", "Port many"),
+    "a jump over itself": ("asyncssh", "away-9", "ProxyJump away-9"),
+    "a host that says too much": ("openssh", "away-9", "ProxyCommand none"),
+}
+MUCH = 'case "$*" in *away-9*) head -c 70000 /dev/zero; exec sleep 60 ;; esac; exec {ssh} "$@"'
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_what_is_odd_about_one_host_is_its_own_failure(
+    case: str, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, host, said = ODD[case]
+    (site.directory / "odd").write_text("no key\n")
+    plain = site.config.read_text()
+    said = said.format(key=site.directory / "odd", port=site.sshd.port)
+    site.config.write_text(f"Host away-9\n{said}\nHost * !away-9\n{plain}")
+    much = MUCH.format(ssh=shutil.which("ssh"))
+    monkeypatch.setenv("PATH", programs(site.directory / "bin", ssh=much))
+    flows = [site.flow(0, host), site.flow(1), site.flow(2, host)]
+    odd, good, again = ssh(site, backend).execute(flows, site.terms(), Watch())
+    assert (kind(odd), kind(again), odd.passing) == ("unreachable", "unreachable", False), odd.error
+    assert host in str((odd.error or {})["message"])
+    assert good.state is not None, good.error
+
+
+@pytest.mark.parametrize("by", ["ssh", "parallel"])
+def test_what_nobody_thought_of_ends_one_flow_only(
+    by: str, site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    connect = connect_by("asyncssh", str(site.config))
+
+    async def odd(host: str) -> Line:
+        if host == "odd":
+            raise LookupError("odd")
+        return await connect(host)
+
+    access = Access(odd, site.breakers)
+    found: dict[int, object] = {}
+    if by == "ssh":
+        watch = Watch(tell=lambda flow, result: found.update({flow.number: kind(result)}))
+        OverSsh(access, 1_000_000).execute([site.flow(0, "odd"), site.flow(1)], site.terms(), watch)
+    else:
+        refused = Readiness(access, site.terms(), "block").make(["odd", site.hosts[1]], 1)
+        found = {
+            0: kind(refused["odd"]),
+            1: kind(refused[site.hosts[1]]) if site.hosts[1] in refused else None,
+        }
+    assert found == {0: "internal", 1: None}
+    assert "LookupError: odd" in caplog.text
+
+
+def test_who_is_given_up_elsewhere_is_nothing_to_the_others(site: Site) -> None:
+    """Flows of hosts without rsync are some of their block's, and the watch is of all of them."""
+    watch = Watch(given_up={7})
+    results: list[Result] = []
+    flows = [site.flow(0, sleep=120)]
+    thread = threading.Thread(
+        target=lambda: results.extend(ssh(site, "asyncssh").execute(flows, site.terms(), watch))
+    )
+    thread.start()
+    wait_until(lambda: site.running(), "the tool runs")
+    watch.given_up.add(0)
+    thread.join(PATIENCE)
+    assert kind(results[0]) == "cancelled"
 
 
 CASES = {

@@ -24,7 +24,8 @@ def test_a_part(case: dict[str, Any], pyz: Path, tmp_path: Path) -> None:
     for directory, process, out, err in ended:
         assert (process.returncode, err) == (case.get("code", 0), ""), out
         left = json.loads((directory / "out.json").read_text())
-        assert list(left) == ["parameters", "vars", "task", "status", "error", "output"]
+        more = ["system"] if "system" in case.get("given", {}) else []
+        assert list(left) == ["parameters", "vars", "task", *more, "status", "error", "output"]
         assert holds(case["left"], left), left
         assert {name: one["status"] for name, one in left["task"].items()} == case["tasks"]
         for line in case.get("shown", ()):

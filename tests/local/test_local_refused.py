@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +61,18 @@ def test_the_archive_says_the_same(pyz: Path, tmp_path: Path) -> None:
     assert places(json.loads(done.stderr)["error"]) == case["at"]
     plain = run(by_archive(pyz), *words(case, tmp_path)[:-1], cwd=tmp_path)
     assert plain.stderr.startswith("w.yaml:2:11: error: the value kept under `v` is read here [part-kv]\n")
+
+
+def test_a_state_that_cannot_be_left_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Something ran: that is not how an input is refused."""
+    monkeypatch.chdir(tmp_path)
+    deep = ", ".join(
+        f'{{{name}: {"[" * 50}"{{{{ vars.{before} }}}}"{"]" * 50}}}' for before, name in pairwise("abcdef")
+    )
+    tasks = f"vars: {{a: 1}}\ntasks: [{{name: t, action: core.noop, publish: [{deep}]}}]\n"
+    (tmp_path / "w.yaml").write_text(tasks)
+    assert main(["run", "w.yaml", "--output", "out.json", "--json"]) == 1
+    assert json.loads(capsys.readouterr().err)["error"]["code"] == "state-not-json"
+    assert not (tmp_path / "out.json").exists()
