@@ -224,7 +224,7 @@ def test_001_3_UNIT_008_a_state_comes_back_as_it_went() -> None:
         "task": {"t": {"status": "succeeded", "result": {"stdout": "a\nb"}, "error": None}},
         "status": "completed",
     }
-    assert state.from_json(state.to_json("a", given)) == given
+    assert state.from_json(state.to_json("a", given), "t") == given
 
 
 @pytest.mark.parametrize(
