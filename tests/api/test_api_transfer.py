@@ -131,9 +131,9 @@ def test_lost_answers_are_asked_for_again(world: World, client: Client, asked: A
 
 
 def test_several_runs_at_once_upload_one_large_file(world: World, client: Client, place: Path) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        done = [one.result() for one in [pool.submit(upload, client, place) for _ in range(4)]]
-    assert done == done[:1] * 4
+    with ThreadPoolExecutor(2) as pool:
+        done = [one.result() for one in [pool.submit(upload, client, place) for _ in range(2)]]
+    assert done[0] == done[1]
     assert stored(world) == {sha256(content) for content in FILES.values()}
 
 

@@ -178,7 +178,7 @@ def test_a_good_end_is_told_without_room(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("full", FULL)
-@pytest.mark.parametrize("bound", [{"timeout": 1.5}, {"leash": 1.5}])
+@pytest.mark.parametrize("bound", [{"timeout": 2.5}, {"leash": 2.5}])
 def test_a_script_has_its_bounds_without_room(machine: Machine, full: str, bound: dict[str, float]) -> None:
     started = machine.start(
         f"cd {machine.job}; {full}; setsid sleep 600 & echo $! >{machine.go}; wait", **bound
