@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import sshd as ssh_server
+from hypothesis import settings
 from rabbit import ON_RABBIT, Rabbit
 
 DATABASE = "MUSTER_TEST_DATABASE_URL"
@@ -31,6 +32,12 @@ for name in list(os.environ):
         "CELERY_BROKER_URL",
     ):
         del os.environ[name]
+
+
+if os.environ.get("CI") == "true":
+    # A change is judged by the same examples each time; new ones are looked for wherever people run the tests.
+    settings.register_profile("ci", derandomize=True)
+    settings.load_profile("ci")
 
 
 # Who starts the tests in the background of a script has Ctrl-C ignored, and every process of theirs inherits that.

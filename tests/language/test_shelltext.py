@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from app.errors import InvalidInput
 from app.language import expressions
 from app.language.shelltext import BindError, BoundText, bind, value_text
+from app.marks import CLOSE, OPEN
 
 CASES = yaml.safe_load((Path(__file__).parent.parent / "cases" / "templates" / "shell.yaml").read_text())
 LETTERS = {"{x}": "{{ vars.x }}", "{y}": "{{ vars.y }}", "{z}": "{{ vars.z }}"}
@@ -231,7 +232,9 @@ def test_bound_text_is_good_shell(case: dict[str, Any]) -> None:
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(
-        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=20, max_size=40
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters=f"\0{OPEN}{CLOSE}")),
+        min_size=20,
+        max_size=40,
     )
 )
 def test_any_text_arrives_in_double_quotes(values: list[str]) -> None:

@@ -182,6 +182,8 @@ def test_what_is_under_way_is_left_to_the_next_worker(site: FarSite, monkeypatch
     )
     site.station._take_up(site.station.journal.held()[0])
     assert site.put(site.outcome(job)) == {"made": b"new\n"}
+    # A thread of the station's has it, and is not at its end yet.
+    wait_until(lambda: not site.there("workspaces"), "what is over is removed")
 
 
 def test_a_script_runs_in_its_files_and_what_it_did_comes_back(site: FarSite) -> None:
