@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from sqlalchemy import update
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from app.errors import TooLarge
 from app.services.bearers import Bearer
 from app.services.control import Control
+from app.store.statements import insert_into
 from app.store.tables import JobUpload, table
 
 uploads = table(JobUpload)
@@ -64,7 +63,8 @@ class Allowance:
         assert self._given is not None
         job, most = self._given.job, self._given.bytes
         with self._control.store.write() as connection:
-            insert = sqlite_insert if connection.dialect.name == "sqlite" else postgres_insert
-            connection.execute(insert(uploads).values(job=job, bytes=0).on_conflict_do_nothing())
+            connection.execute(
+                insert_into(connection, uploads).values(job=job, bytes=0).on_conflict_do_nothing()
+            )
             grown = update(uploads).where(uploads.c.job == job, uploads.c.bytes + count <= most)
             return bool(connection.execute(grown.values(bytes=uploads.c.bytes + count)).rowcount)

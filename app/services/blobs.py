@@ -12,8 +12,6 @@ from functools import partial
 from typing import BinaryIO
 
 from sqlalchemy import Connection, select, update
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from app.errors import Conflict, TooLarge
 from app.files import bundles
@@ -26,6 +24,7 @@ from app.services.bearers import Bearer
 from app.services.control import Control
 from app.store.blobs import Blobs
 from app.store.blobs.local import unknown
+from app.store.statements import insert_into
 from app.store.tables import Blob, BlobHolder, table
 
 blobs, holders = table(Blob), table(BlobHolder)
@@ -209,15 +208,17 @@ def _record(control: Control, store: Blobs, bearer: Bearer, kept: Mapping[str, i
         {"digest": digest, "size": size, "created_at": now, "used_at": now} for digest, size in kept.items()
     ]
     with control.store.write() as connection:
-        insert = sqlite_insert if connection.dialect.name == "sqlite" else postgres_insert
         # In one order, so that two who put the same blobs do not wait for each other.
         rows.sort(key=lambda row: str(row["digest"]))
         connection.execute(
-            insert(blobs).on_conflict_do_update(index_elements=["digest"], set_={"used_at": now}), rows
+            insert_into(connection, blobs).on_conflict_do_update(
+                index_elements=["digest"], set_={"used_at": now}
+            ),
+            rows,
         )
         if not bearer.sees_all:
             mine = [{"holder": bearer.owner, "digest": row["digest"], "at": now} for row in rows]
-            once = insert(holders).on_conflict_do_update(
+            once = insert_into(connection, holders).on_conflict_do_update(
                 index_elements=["holder", "digest"], set_={"at": now}
             )
             connection.execute(once, mine)

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, select, update
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from app.engine.status import EXECUTION_OVER, EXECUTION_STATUSES, SCHEDULING
 from app.errors import Conflict, FeatureOff, InvalidInput, MusterError, NotAllowed, NotFound, TooLarge
@@ -24,6 +22,7 @@ from app.services.measures import SCHEDULE_ALARMS, SCHEDULE_LAG, SCHEDULE_TICKS
 from app.services.misfires import Tick
 from app.services.schedule_targets import submission, target_of
 from app.services.submit import submit
+from app.store.statements import insert_into
 from app.store.tables import Execution, Schedule, ScheduleTick, User, table
 
 log = logging.getLogger(__name__)
@@ -154,10 +153,9 @@ def write_tick(
     connection: Connection, schedule: str, fire_time: float, status: str, now: float, **columns: Any
 ) -> bool:
     """A new row of a tick. False where it has one: then nothing is written."""
-    on_conflict = sqlite_insert if connection.dialect.name == "sqlite" else postgres_insert
     values = {"reason": "", "detail": "", "execution": None, **columns}
     values |= {"schedule": schedule, "fire_time": fire_time, "status": status, "at": now}
-    query = on_conflict(ticks).values(values).on_conflict_do_nothing().returning(ticks.c.schedule)
+    query = insert_into(connection, ticks).values(values).on_conflict_do_nothing().returning(ticks.c.schedule)
     return connection.execute(query).first() is not None
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import Connection, or_, select, update
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from app.errors import InvalidInput, NotFound
 from app.files.manifest import Manifest
@@ -14,6 +12,7 @@ from app.services import audit, blobs, scope
 from app.services.bearers import Bearer
 from app.services.control import Control
 from app.store import snapshots as rows
+from app.store.statements import insert_into
 from app.store.tables import (
     Artifact,
     Execution,
@@ -60,8 +59,11 @@ def post(control: Control, bearer: Bearer, data: bytes) -> tuple[str, list[str]]
         ).first()
         rows.keep(connection, found, now)
         if before is None:
-            insert = sqlite_insert if connection.dialect.name == "sqlite" else postgres_insert
-            once = insert(posters).values(digest=found.digest, login=bearer.name).on_conflict_do_nothing()
+            once = (
+                insert_into(connection, posters)
+                .values(digest=found.digest, login=bearer.name)
+                .on_conflict_do_nothing()
+            )
             connection.execute(once)
             detail = {"files": len(found.files), "bytes": found.bytes}
             audit.record(connection, bearer.name, "snapshot.post", found.digest, detail=detail, at=now)

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Connection, select
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from app.compiler.build import static_node
 from app.compiler.plan import LOCAL, PLAN_VERSION, Plan
@@ -29,6 +27,7 @@ from app.services.control import Control
 from app.services.measures import CREATED
 from app.services.run import Run
 from app.store import executions as rows
+from app.store.statements import insert_into
 from app.store.tables import Execution, IdempotencyKey, table
 
 log = logging.getLogger(__name__)
@@ -303,8 +302,7 @@ def _claim_key(
         "execution": execution,
         "created_at": now,
     }
-    on_conflict = sqlite_insert if connection.dialect.name == "sqlite" else postgres_insert
-    claim = on_conflict(keys).values(values).on_conflict_do_nothing().returning(keys.c.key)
+    claim = insert_into(connection, keys).values(values).on_conflict_do_nothing().returning(keys.c.key)
     return None if connection.execute(claim).first() else _earlier(control, connection, submission)
 
 

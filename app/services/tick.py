@@ -253,7 +253,12 @@ def _held_up(desk: Desk) -> None:
 
 def _is_here(desk: Desk) -> Any:
     seen = desk.control.clock() - desk.control.settings.offline_after
-    return (nodes.c.state == "active") & nodes.c.last_seen.is_not(None) & (nodes.c.last_seen > seen)
+    return (nodes.c.state == "active") & not_(_is_silent(seen))
+
+
+def _is_silent(before: float) -> Any:
+    """Whether nothing was heard of a node since then."""
+    return or_(nodes.c.last_seen.is_(None), nodes.c.last_seen <= before)
 
 
 def _still(run: Run, names: Iterable[str], is_so: Any) -> set[str]:
@@ -289,8 +294,7 @@ def _given_up(desk: Desk) -> None:
 def _away(desk: Desk) -> None:
     """Nodes that are silent: their jobs are suspect, after `lost_after` lost."""
     settings, now = desk.control.settings, desk.control.clock()
-    silent = or_(nodes.c.last_seen.is_(None), nodes.c.last_seen <= now - settings.offline_after)
-    lost_ones = or_(nodes.c.last_seen.is_(None), nodes.c.last_seen <= now - settings.lost_after)
+    silent, lost_ones = _is_silent(now - settings.offline_after), _is_silent(now - settings.lost_after)
     query = (
         select(jobs.c.id, jobs.c.execution, jobs.c.status, jobs.c.node, nodes.c.last_seen)
         .join(nodes, nodes.c.name == jobs.c.node)
@@ -341,7 +345,7 @@ def _unstoppable(desk: Desk) -> None:
         select(jobs.c.id, jobs.c.execution, jobs.c.status, jobs.c.node)
         .join(nodes, nodes.c.name == jobs.c.node)
         .where(jobs.c.status.in_((*JOB_OUT, UNKNOWN)), jobs.c.stop_asked_at <= before)
-        .where(or_(jobs.c.status == UNKNOWN, nodes.c.last_seen.is_(None), nodes.c.last_seen <= before))
+        .where(or_(jobs.c.status == UNKNOWN, _is_silent(before)))
     )
     due = _rows(desk, query)
 

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, delete, select, union
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from app.services import blobs as service
 from app.services.control import Control
 from app.store.blobs import Blobs
+from app.store.statements import insert_into
 from app.store.tables import (
     Artifact,
     Blob,
@@ -147,8 +146,7 @@ def _adopt_some(control: Control, store: Blobs, digests: list[str], now: float) 
     ]
     if rows:
         with control.store.write() as connection:
-            insert = sqlite_insert if connection.dialect.name == "sqlite" else postgres_insert
-            connection.execute(insert(blobs).on_conflict_do_nothing(), rows)
+            connection.execute(insert_into(connection, blobs).on_conflict_do_nothing(), rows)
         _disown(control, store, [row["digest"] for row in rows])
 
 

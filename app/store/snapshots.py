@@ -7,13 +7,12 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, select
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from app.errors import NotFound
 from app.files.limits import Limits
 from app.files.manifest import EMPTY, Manifest
 from app.store.prepared import Query
+from app.store.statements import insert_into
 from app.store.tables import Snapshot, table
 
 snapshots = table(Snapshot)
@@ -52,6 +51,5 @@ def keep(connection: Connection, manifest: Manifest, now: float) -> None:
         "created_at": now,
         "used_at": now,
     }
-    write = sqlite_insert if connection.dialect.name == "sqlite" else postgres_insert
-    statement = write(snapshots).values(values)
+    statement = insert_into(connection, snapshots).values(values)
     connection.execute(statement.on_conflict_do_update(index_elements=["digest"], set_={"used_at": now}))

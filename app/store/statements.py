@@ -1,4 +1,4 @@
-"""Writing columns of rows: one prepared UPDATE for each shape.
+"""Writing columns of rows: one prepared UPDATE for each shape, and the INSERT that knows what to do about a conflict.
 
 A shape is a table, the columns that are set and those that select the row. Values come in as parameters: those of
 the key are named `key_<column>`.
@@ -11,6 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Table, bindparam, update
+from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from app.store.prepared import Command
 
@@ -21,6 +23,12 @@ SHAPES = 512
 def _update(table: Table, columns: tuple[str, ...], keys: tuple[str, ...]) -> Command:
     where = [table.c[name] == bindparam(f"key_{name}", type_=table.c[name].type) for name in keys]
     return Command(update(table).where(*where).values({name: bindparam(name) for name in columns}))
+
+
+def insert_into(connection: Connection, table: Table) -> Any:
+    """An INSERT of the database's own kind, which has `on_conflict_do_nothing` and `on_conflict_do_update`."""
+    insert = sqlite_insert if connection.dialect.name == "sqlite" else postgres_insert
+    return insert(table)
 
 
 def set_columns(connection: Connection, table: Table, values: Mapping[str, Any], **key: Any) -> int:
