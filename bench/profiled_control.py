@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import RootTransaction
 
-from app.services import collect, handover, orders, outcomes, run
+from app.services import collect, handover, orders, outcomes, run, telling
 from app.store import prepared
 from app.transport import gate, send
 from bench import profiled
@@ -25,7 +25,7 @@ _probes.wrap(orders, "seal_order", "crypto: seal order")
 _probes.wrap(collect, "make_room", "make_room")
 _probes.wrap(handover, "admit", "handover.admit")
 _probes.wrap(handover, "deliver", "handover.deliver")
-_probes.wrap(handover, "build_job", "build_job")
+_probes.wrap(telling, "tell", "telling.tell")
 _probes.wrap(run, "advance", "engine.advance")
 _probes.wrap(run.Run, "take", "Run.take")
 _probes.wrap(run.Run, "settle", "Run.settle")
