@@ -26,6 +26,7 @@ from app.compiler.build import build
 from app.language.parse import load_or_raise
 from app.services import collect, installation, orders
 from app.services.control import Control
+from app.services.intake import Canvas
 from app.services.orders import Signer
 from app.services.outcomes import NodeKeys
 from app.services.submit import Submission, submit
@@ -91,7 +92,8 @@ class Stage:
     """A control worker's desk and one node's keys; what is sent is kept in `sent`."""
 
     def __init__(self, directory: Path) -> None:
-        settings = Settings(data_dir=str(directory))
+        # Each job in an order of its own: what is looked at here is a hop.
+        settings = Settings(data_dir=str(directory), task_events=True)
         store = Store(settings.database)
         Base.metadata.create_all(store.engine)
         self.keys = KeyPair.generate()
@@ -138,8 +140,8 @@ class Stage:
         ((member, token),) = self.sent
         self.sent.clear()
         for step in range(STEPS):
-            canvas = collect.Canvas([dict(link) for link in member.rest[1 + 2 * step :]])
-            take_in = partial(collect.collect, self.desk, self.answer(token), canvas, redelivered=False)
+            canvas = Canvas([dict(link) for link in member.rest[1 + 2 * step :]])
+            take_in = partial(collect.collect, self.desk, [self.answer(token)], canvas, redelivered=False)
             meter.counting = True
             if profile:
                 profile.enable()

@@ -21,6 +21,7 @@ from app.engine.state import ExecutionState, Node
 from app.language import expressions
 from app.language.parse import load_or_raise
 from app.services import collect
+from app.services.intake import Canvas
 from app.services.submit import Submission, submit
 from app.store import executions as rows
 from app.store.tables import Execution, table
@@ -117,7 +118,7 @@ class Alone:
         while waiting:
             token = stage.answer(waiting.popleft())
             began = time.process_time()
-            answer = collect.collect(stage.desk, token, collect.Canvas(), redelivered=False)
+            answer = collect.collect(stage.desk, [token], Canvas(), redelivered=False)
             spent += time.process_time() - began
             over += 1
             waiting += [answer.order] if answer.order else []

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import RootTransaction
 
-from app.services import collect, handover, orders, outcomes, run, telling
+from app.services import collect, handover, intake, orders, outcomes, run, telling
 from app.store import prepared
 from app.transport import gate, send
 from bench import profiled
@@ -30,6 +30,7 @@ _probes.wrap(run, "advance", "engine.advance")
 _probes.wrap(run.Run, "take", "Run.take")
 _probes.wrap(run.Run, "settle", "Run.settle")
 _probes.wrap(outcomes, "record", "outcomes.record")
+_probes.wrap(intake.Intake, "take", "Intake.take")
 _probes.wrap(gate, "take_canvas", "gate.take_canvas")
 _probes.wrap(gate, "next_link", "gate.next_link")
 _probes.wrap(send.Sender, "lines", "Sender.lines")

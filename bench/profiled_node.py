@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.node import station, voice
+from app.node import door, station, voice
 from app.node.journal import Journal
 from app.node.runner_client import RunnerClient
 from bench import profiled
@@ -13,7 +13,7 @@ celery = node.celery
 _probes = Probes()
 
 _probes.wrap(station.Station, "run", "station.run")
-_probes.wrap(station, "open_order", "crypto: open order")
+_probes.wrap(door, "open_order", "crypto: open order")
 _probes.wrap(station, "seal_outcome", "crypto: seal outcome")
 _probes.wrap(station, "outcome_from", "outcome_from")
 for _name in ("accept", "ended", "published", "unpublished"):

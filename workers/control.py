@@ -7,6 +7,7 @@ kill its chord.
 from __future__ import annotations
 
 import logging
+import threading
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from app.services import installation, output, presence, spans, tick
 from app.services.collect import Desk
 from app.services.control import Control
 from app.services.courier import Courier
+from app.services.intake import Canvas
 from app.services.measures import SETTLE_SECONDS
 from app.services.orders import Signer
 from app.services.outcomes import NodeKeys
@@ -33,6 +35,7 @@ from app.transport.channel import dead_lettered
 from app.transport.ends import Ends
 from app.transport.output import OutputReader, connect
 from app.transport.send import Sender
+from app.transport.wire import Message
 from workers import celerys
 
 settings = from_environment()
@@ -52,6 +55,14 @@ celery = make_celery(
 )
 celery.conf.worker_send_task_events = settings.task_events
 
+
+EARLY_AGAIN = (0.05, 0.1, 0.2, 0.5, 1.0)
+"""Seconds after which an outcome that came before the one that it follows is looked at again. After that its node is
+asked for it, as for every job that it should hold and does not."""
+EARLY_KEPT = 1000
+"""Outcomes of which it is remembered how often they were early."""
+
+_early: dict[str, int] = {}
 
 _UNTOLD = {"send_events": False}
 """What comes every second would bury the jobs that somebody looks for in Flower."""
@@ -96,26 +107,52 @@ def _buried(queue: str, reason: str, item: bytes, **_: Any) -> None:
 
 
 @celery.task(name=queues.COLLECT, bind=True)
-def collect(self: Any, token: str) -> None:
-    """Take in an outcome; the order that follows goes to the next link of the chain, if there is one."""
+def collect(self: Any, *tokens: str) -> None:
+    """Take in outcomes; the order that follows goes to the next link of the chain, if there is one."""
     scope.begin()
     given = gate.take_canvas(self.request)
     links = tuple(reversed(given.chain or ()))
-    canvas = service.Canvas(links, given.chord, given.group_id if given.chord else None)
+    canvas = Canvas(links, given.chord, given.group_id if given.chord else None)
     redelivered = bool((self.request.delivery_info or {}).get("redelivered"))
     try:
         with desk().control.tally.timed(SETTLE_SECONDS, "collect"):
-            answer = service.collect(desk(), token, canvas, redelivered=redelivered)
+            answer = service.collect(desk(), tokens, canvas, redelivered=redelivered)
     except Exception:  # a raised header would kill its chord; the node is asked for the outcome again
         log.exception("an outcome could not be recorded")
         return
     desk().control.nudge(answer.settle)
     for job in answer.fetch:
         sender().task(queues.KEEP_OUTPUT, [job], queues.CONTROL)
+    if answer.early:
+        _once_more(self.request, given, answer.early)
     if answer.order is not None:
         _go_on(self.request, given, answer.order)
     if answer.counts:
         gate.restore_chord(self.request, given)
+
+
+def _once_more(request: Any, canvas: gate.Canvas, tokens: list[str]) -> None:
+    """What came before them is being taken in elsewhere, or its message is still to come."""
+    tries = _early.pop(tokens[0], 0)
+    if tries == len(EARLY_AGAIN):
+        log.warning("an outcome came before the one that it follows, which does not come")
+        return
+    _early[tokens[0]] = tries + 1
+    if len(_early) > EARLY_KEPT:
+        _early.pop(next(iter(_early)), None)
+    message = Message(
+        queues.RESULTS,
+        queues.COLLECT,
+        request.id,
+        tokens,
+        chain=canvas.chain,
+        chord=canvas.chord,
+        group_id=canvas.group_id,
+        group_index=canvas.group_index,
+    )
+    again = threading.Timer(EARLY_AGAIN[tries], sender().link, (message,))
+    again.daemon = True
+    again.start()
 
 
 def _go_on(request: Any, canvas: gate.Canvas, order: str) -> None:

@@ -5,6 +5,8 @@ The node's name comes from its identity, in MUSTER_NODE_DIR (or MUSTER_DATA_DIR/
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -56,13 +58,22 @@ def _init(**_: Any) -> None:
 
 
 @worker_ready.connect(weak=False)
-def _ready(**_: Any) -> None:
+def _ready(sender: Any, **_: Any) -> None:
+    """Jobs that share an order get a thread of the pool each, as if each had come in a message of its own."""
+    submit = sender.pool.executor.submit
+
+    def spread(what: Callable[[], None]) -> None:
+        # Of a pool that has closed meanwhile: whoever is started next finds the job in the journal.
+        with suppress(RuntimeError):
+            submit(what)
+
+    station().spread = spread
     ctl().start()
 
 
 @dead_lettered.connect(weak=False)
 def _buried(queue: str, reason: str, **_: Any) -> None:
-    station().refuse(f"{reason} on {queue}")
+    station().door.refuse(f"{reason} on {queue}")
 
 
 @worker_shutting_down.connect(weak=False)

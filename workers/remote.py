@@ -78,7 +78,7 @@ def _ready(sender: Any, **_: Any) -> None:
 def _buried(queue: str, reason: str, **_: Any) -> None:
     post = _post(queue)
     if post is not None:
-        post.station.refuse(f"{reason} on {queue}")
+        post.station.door.refuse(f"{reason} on {queue}")
 
 
 @worker_shutting_down.connect(weak=False)

@@ -5,7 +5,7 @@ Pure. A workflow that `language.parse` accepted always compiles.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
@@ -27,6 +27,9 @@ from app.language.uncollected import uncollected
 LINE_CAP = 25
 """Tasks in one chain at the most: every message carries the rest of its chain, so bytes grow with the square."""
 
+ORDER_CAP = 16
+"""Tasks that travel in one order at the most: so many may begin on a node before it hears of a pause or a cancel."""
+
 _TEXT_KEYS = ("command", "script")
 
 _SHOWN = {"block": "a parallel block", "loop": "a loop"}
@@ -46,6 +49,7 @@ def build(workflow: Workflow, *, flows: bool = True) -> Plan:
     spread.lay_out(tasks, workflow, wanted=flows)
     _count_incoming(tasks)
     _draw_lines(tasks)
+    _draw_orders(tasks, {action.ref for action in workflow.actions if action.output is not None})
     output_refs = _task_refs([workflow.output_map or {}])
     whole = [workflow.output_map or {}, [value for _, value in workflow.vars]]
     whole += [
@@ -362,3 +366,30 @@ def _cap_lines(tasks: dict[str, PlanTask]) -> None:
                 tasks[at] = replace(tasks[at], then=None, boundary=f"a chain holds {LINE_CAP} tasks at most")
                 length = 1
             at = following
+
+
+def _draw_orders(tasks: dict[str, PlanTask], promising: Collection[str]) -> None:
+    """Decide which links of a line go along in the order of the link before them: where nobody can tell.
+
+    `promising` are the actions whose result must fit a schema, so that control may find that they failed after all.
+    """
+    followed = {task.then for task in tasks.values() if task.then}
+    for name in [name for name in tasks if name not in followed]:
+        length, at = 1, name
+        while following := tasks[at].then:
+            along = length < ORDER_CAP and _may_go_along(tasks[at], tasks[following], promising)
+            tasks[following] = replace(tasks[following], along=at if along else "")
+            length = length + 1 if along else 1
+            at = following
+
+
+def _may_go_along(before: PlanTask, task: PlanTask, promising: Collection[str]) -> bool:
+    """Whether `task` may begin on the node of the task before it as soon as that has succeeded there.
+
+    Its input must be known beforehand, and nothing may stand between the two that only control can do.
+    """
+    plain = not (before.has_files or task.has_files or before.secrets or task.secrets)
+    known = not (task.refs or task.var_refs or task.kv)
+    unseen = not before.publish and before.action not in promising
+    one_edge_does = task.join in ("", "all", "any", 1)
+    return plain and known and unseen and one_edge_does and static_node(before) == static_node(task)

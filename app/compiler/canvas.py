@@ -1,9 +1,9 @@
 """Plan + born jobs → Celery canvas as data. Pure: the result is what Celery's own signatures serialize to.
 
-    line      chain     order(a)@node.x | collect | order(b)@node.y | collect
+    line      chain     order(a)@node.x | collect | order(b, c)@node.y | collect
     siblings  group     of lines
     fan-out   chord     header: order | collect each, body: settle
-    block     chord     the same, where every child is one plain job
+    block     chord     the same, where every child is one plain job; members for one node share an order
     wide      group     of the first `window` members; each `collect` claims the next
     loop      chord or group, as a fan-out
 
@@ -42,15 +42,42 @@ def job_id(execution: str, task: str, unit: int, attempt: int) -> str:
     return f"{execution}.{task}.{unit}.{attempt}"
 
 
+def sharing(
+    plan: Plan, jobs: Sequence[Born], *, window: int, partial: Collection[str] = ()
+) -> list[list[Born]]:
+    """Those of these jobs that may share an order: members of one chord for one node.
+
+    They may run at the same time, and nothing follows any of them before all are over.
+    """
+    groups: dict[str, list[Born]] = {}
+    for job in jobs:
+        groups.setdefault(_together(plan, job), []).append(job)
+    shared: dict[tuple[str, str], list[Born]] = {}
+    for name, members in groups.items():
+        if _is_chord(plan, name, members, window, partial):
+            for job in members:
+                if not plan.tasks[job.task].secrets:
+                    shared.setdefault((name, job.node), []).append(job)
+    return [members for members in shared.values() if len(members) > 1]
+
+
 def compile(
-    plan: Plan, execution: str, jobs: Sequence[Born], *, window: int, partial: Collection[str] = ()
+    plan: Plan,
+    execution: str,
+    jobs: Sequence[Born],
+    *,
+    window: int,
+    partial: Collection[str] = (),
+    carried: Collection[str] = (),
+    along: Mapping[str, int] | None = None,
 ) -> list[Signature]:
     """The canvases that hand `jobs` over, in order.
 
     `window` bounds how many members of one fan-out are sent at once; the caller leaves the rest queued. `partial`
     names the fan-outs and loops of which more units wait: they need a `collect` that claims the next, so they are no
     chord; nor are jobs with files, for what they changed is merged one after another. A line is extended over the tasks
-    that the plan says may follow in one chain; their rows are born when it gets there.
+    that the plan says may follow in one chain; their rows are born when it gets there. `carried` are the ids of jobs
+    that travel in the order of another (`sharing`), `along` says by a job's id how many follow in its order.
     """
     canvases: list[Signature] = []
     groups: dict[str, list[Born]] = {}
@@ -58,12 +85,14 @@ def compile(
         groups.setdefault(_together(plan, job), []).append(job)
     lines: list[Signature] = []
     for name, members in groups.items():
-        if not name or len(members) == 1 or members[0].attempt > 1:
-            lines.extend(line(plan, execution, member) for member in members)
-        elif len(members) > window or name in partial or plan.tasks[members[0].task].has_files:
+        if not _is_group(name, members):
+            known = along or {}
+            lines.extend(line(plan, execution, one, known.get(one.id)) for one in members)
+        elif not _is_chord(plan, name, members, window, partial):
             canvases.append(group([pair(member) for member in members[:window]], members[0].id + ".group"))
         else:
-            canvases.append(chord([pair(member) for member in members], execution, members[0].id))
+            heads = [pair(member) for member in members if member.id not in carried]
+            canvases.append(heads[0] if len(heads) == 1 else chord(heads, execution, members[0].id))
     if len(lines) == 1:
         canvases.append(lines[0])
     elif lines:
@@ -71,20 +100,38 @@ def compile(
     return canvases
 
 
-def line(plan: Plan, execution: str, job: Born) -> Signature:
-    """The chain that starts with `job` and goes on as far as the plan allows."""
-    return chain(links(plan, execution, job))
+def line(plan: Plan, execution: str, job: Born, along: int | None = None) -> Signature:
+    """The chain that starts with `job` and goes on as far as the plan allows. `along` as in `links`."""
+    return chain(links(plan, execution, job, along))
 
 
-def links(plan: Plan, execution: str, job: Born) -> list[Signature]:
-    """The links of `line`: order and collect of each task."""
+def links(plan: Plan, execution: str, job: Born, along: int | None = None) -> list[Signature]:
+    """The links of `line`: order and collect of each task, but for those that go along in the order before.
+
+    `along` is how many go along with the first, where that is known: with none, each has an order of its own.
+    """
     found = [order(job.id, job.node), collect(job.id)]
+    left = len(going_along(plan, job.task)) if along is None else along
     at = plan.tasks[job.task].then
     while at is not None:
         task = plan.tasks[at]
-        following = job_id(execution, at, 0, 1)
-        found += [order(following, static_node(task) or ""), collect(following)]
         at = task.then
+        if left:
+            left -= 1
+            continue
+        following = job_id(execution, task.name, 0, 1)
+        found += [order(following, static_node(task) or ""), collect(following)]
+        left = len(going_along(plan, task.name)) if along != 0 else 0
+    return found
+
+
+def going_along(plan: Plan, task: str) -> dict[str, None]:
+    """The tasks that may travel in the order of this one, one after another."""
+    found: dict[str, None] = {}
+    at = plan.tasks[task].then
+    while at is not None and plan.tasks[at].along:
+        found[at] = None
+        at = plan.tasks[at].then
     return found
 
 
@@ -136,6 +183,15 @@ def _together(plan: Plan, job: Born) -> str:
     if task.parent and all(_fits_a_chord(plan.tasks[child]) for child in plan.tasks[task.parent].children):
         return task.parent
     return ""
+
+
+def _is_group(name: str, members: Sequence[Born]) -> bool:
+    return bool(name) and len(members) > 1 and members[0].attempt == 1
+
+
+def _is_chord(plan: Plan, name: str, members: Sequence[Born], window: int, partial: Collection[str]) -> bool:
+    fits = len(members) <= window and name not in partial and not plan.tasks[members[0].task].has_files
+    return fits and _is_group(name, members)
 
 
 def _fits_a_chord(task: PlanTask) -> bool:

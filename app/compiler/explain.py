@@ -38,16 +38,24 @@ def _segment(plan: Plan, first: PlanTask) -> Iterator[str]:
 
 def _line(plan: Plan, first: PlanTask) -> Iterator[str]:
     yield f"chain{_role(plan, first)}"
-    task: PlanTask | None = first
-    while task is not None:
-        yield f"  {_link(task)}"
-        if task.then is None:
-            yield f"  ends: {task.boundary}"
-        task = plan.tasks[task.then] if task.then else None
+    orders: list[list[PlanTask]] = []
+    at: str | None = first.name
+    while at is not None:
+        task = plan.tasks[at]
+        if orders and task.along:
+            orders[-1].append(task)
+        else:
+            orders.append([task])
+        at = task.then
+    for tasks in orders:
+        yield f"  {_link(*tasks)}"
+    yield f"  ends: {orders[-1][-1].boundary}"
 
 
-def _link(task: PlanTask) -> str:
-    return f"order({task.name})@{_queue(task)} | collect@results"
+def _link(task: PlanTask, *along: PlanTask) -> str:
+    """The order of a task, and of those that go along in it, one after another."""
+    names = ", ".join(one.name for one in (task, *along))
+    return f"order({names})@{_queue(task)} | collect@results"
 
 
 def _queue(task: PlanTask) -> str:

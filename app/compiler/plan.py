@@ -46,8 +46,9 @@ class PlanTask:
     `engine` (no job).
     `loop` holds `items`, `batch_size`, `concurrency` and `tolerate`.
     `out` are the tasks that an edge leads to, each once; `incoming` counts edges that lead here. `then` is the next
-    task of the same line (chain), None where the line ends; `boundary` says why it ends. `literal` are the keys of
-    `input` that are shell text and never rendered, `bound` what their variables hold. `refs` are the tasks whose
+    task of the same line (chain), None where the line ends; `boundary` says why it ends. `along` is the task before it,
+    where it goes along in that one's order and begins on the node as soon as that has succeeded. `literal` are the keys
+    of `input` that are shell text and never rendered, `bound` what their variables hold. `refs` are the tasks whose
     results its templates read, `var_refs` the variables, `kv` the keys; `secrets` are the references (`app.marks`) that
     its input names, and no others are ever put into it. `scripted`: its action is a script of `Plan.actions`.
     `workspace` says which files go with its jobs and come back (`mode` push, pull or sync, `include`, `exclude`), None
@@ -92,6 +93,7 @@ class PlanTask:
     kv: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
     then: str | None = None
+    along: str = ""
     boundary: str = ""
     line: int = 0
     scripted: bool = False
@@ -257,7 +259,7 @@ class Plan:
         return hashlib.sha256(self.dump().encode()).hexdigest()
 
 
-_DERIVED = frozenset({"index", "line", "incoming", "then", "boundary"})
+_DERIVED = frozenset({"index", "line", "incoming", "then", "along", "boundary"})
 _SELDOM = frozenset({"actions", "config_refs", "secret_config", "gate", "scripts", "remote"})
 """Left out of the text of a plan that has none: most have none."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.compiler.plan import PlanTask
-from app.engine import fanout, gate, loop, output, own
+from app.engine import fanout, gate, gone, loop, output, own
 from app.engine.again import retry
 from app.engine.context import error, first_scopes, kind_of
 from app.engine.draft import Draft, NeedMore
@@ -190,7 +190,12 @@ def _submitted(draft: Draft, event: Event) -> None:
 
 def _job_ended(draft: Draft, event: Event) -> None:
     assert isinstance(event, JobEnded)
-    _ended(draft, draft.job(event.job))
+    job = draft.job(event.job)
+    if event.went_on:
+        gone.note(draft, job)
+    _ended(draft, job)
+    if draft.held or draft.halted:
+        gone.begin_held_back(draft, job)
 
 
 def _ended(draft: Draft, job: JobState) -> None:
@@ -222,6 +227,7 @@ def _unit(draft: Draft, job: JobState) -> None:
 
 def _single_over(draft: Draft, task: PlanTask, job: JobState) -> None:
     fanout.count(draft.task(task.name), job.status)
+    gone.count_on(draft, task, job)
     if job.status == CANCELLED and not _stop_was_asked(draft, task):
         problem = job.error or error("cancelled", "the job was cancelled on its node")
         settle(draft, task.name, FAILED, result=job.result, error=problem)
@@ -321,6 +327,7 @@ def _job_unknown(draft: Draft, event: Event) -> None:
     elif task.kind == "loop":
         loop.unit_over(draft, task, job)
     else:
+        gone.count_on(draft, task, job)
         settle(draft, task.name, FAILED, error=job.error)
 
 

@@ -49,7 +49,8 @@ def retry(draft: Draft, event: RetryAsked) -> None:
     _reopen(draft)
     _say_where_kept_ones_went(draft, again)
     children = {child for name in again | final for child in plan.tasks[name].children}
-    draft.want_jobs(name for name in again | final | children if plan.tasks[name].kind in _WITH_JOBS)
+    before = {plan.tasks[name].along for name in again} - {""}
+    draft.want_jobs(name for name in again | final | children | before if plan.tasks[name].kind in _WITH_JOBS)
     behind = downstream(plan, {target for name in from_here for target in plan.tasks[name].out})
     for name in sorted(again | final, key=lambda name: plan.tasks[name].index):
         in_part = name in from_here - behind and name not in event.mark_ok and not event.reset
@@ -159,7 +160,9 @@ def _whole(draft: Draft, task: PlanTask) -> None:
     state = draft.task(task.name)
     first = state.first_attempt
     if task.kind in _WITH_JOBS:
-        first = max((job.attempt + 1 for job in draft.jobs_of(task.name)), default=first)
+        # Behind each attempt of the task before it a node may have begun one that nobody has heard of.
+        known = [*draft.jobs_of(task.name), *(draft.jobs_of(task.along) if task.along else ())]
+        first = max((job.attempt + 1 for job in known), default=first)
     fresh = TaskState(task.name, first_attempt=first, base_attempt=first, retry_count=state.retry_count)
     draft.put(fresh)
 

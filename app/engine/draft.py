@@ -44,7 +44,8 @@ class NeedMore(Exception):
 class Draft:
     """Copies on first touch; `step()` gives what changed.
 
-    `reopening` says that this step tries an execution again: only then may what is over leave that.
+    `gone` are tasks that a node has begun by itself, with the node. `reopening` says that this step tries an execution
+    again: only then may what is over leave that.
     """
 
     def __init__(self, given: Slice, now: float) -> None:
@@ -58,6 +59,7 @@ class Draft:
         self.to_stop: list[str] = []
         self.ended: deque[str] = deque()
         self.stopped_for: str = given.execution.halt
+        self.gone: dict[str, str] = {}
         self.reopening = False
         self.facts = Facts()
         self.vars: dict[str, Any] = dict(given.vars)

@@ -14,10 +14,14 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class JobEnded:
-    """A job's row has an outcome that no settle has folded yet."""
+    """A job's row has an outcome that no settle has folded yet.
+
+    `went_on` says that it succeeded and its node has begun the next task of the line by itself (`PlanTask.along`).
+    """
 
     kind: ClassVar[str] = "job.ended"
     job: str
+    went_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from app.engine.events import (
 )
 from app.engine.memory import Memory
 from app.engine.state import Ask, Changes, Child, ExecutionState, JobState, Limits, Node, Step
-from app.engine.status import DISPATCHED, EXECUTION_OVER, GATE_PENDING, JOB_OVER, PAUSE, QUEUED
+from app.engine.status import DISPATCHED, EXECUTION_OVER, GATE_PENDING, JOB_OVER, PAUSE, QUEUED, RUNNING
 
 TimerKey = tuple[str, int, str]
 
@@ -175,6 +175,10 @@ class Rehearsal(Memory):
         if not job.node or job.status in JOB_OVER or job.settled:
             return
         self._open[job.id] = None
+        if job.status == RUNNING:
+            # Its node began it by itself.
+            self.started.append(job.id)
+            return
         self._queues.setdefault(job.task, deque()).append(job.id)
 
     def apply(self, step: Step) -> None:

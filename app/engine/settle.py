@@ -166,8 +166,10 @@ def _publish_what_renders(
 
 def _fire(draft: Draft, task: PlanTask, outcome: str) -> None:
     """E5: each outgoing edge becomes fired or dead; the targets are looked at when the step's work comes to them."""
-    fired = frozenset() if draft.halted else frozenset(fire_set(draft, task, outcome))
-    draft.task(task.name).went = None if draft.halted else where_to(fired)
+    # What its node had begun by itself before any halt was begun along this edge.
+    gone = draft.gone.keys() & task.out if outcome == SUCCEEDED else frozenset[str]()
+    fired = frozenset(gone) if draft.halted else frozenset(fire_set(draft, task, outcome))
+    draft.task(task.name).went = None if draft.halted and not gone else where_to(fired)
     if "fail" in fired:
         end_badly(draft, "fail", f"{task.name} went to `fail`")
     draft.want(task.out)

@@ -85,13 +85,17 @@ def _begin_failed(draft: Draft, name: str, problem: Mapping[str, Any]) -> None:
 
 
 def _start_job(draft: Draft, task: PlanTask, place: Any, queue_timeout: float | None) -> None:
-    node, problem = find_place(draft, task, place, draft.task(task.name).input)
+    state = draft.task(task.name)
+    wait = queue_timeout or draft.limits.queue_timeout
+    if task.name in draft.gone:
+        state.units, state.started = 1, 1
+        draft.bear(task.name, 0, state.first_attempt, draft.gone[task.name], wait).status = RUNNING
+        return
+    node, problem = find_place(draft, task, place, state.input)
     if node is None or problem is not None:
         settle(draft, task.name, FAILED, error=problem)
         return
-    state = draft.task(task.name)
     state.units, state.started = 1, 1
-    wait = queue_timeout or draft.limits.queue_timeout
     draft.dispatch(draft.bear(task.name, 0, state.first_attempt, node.name, wait))
 
 

@@ -6,9 +6,11 @@ The pool of the worker only sorts what comes: a machine that hangs holds up its 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from app.gateway.lane import Lane
+from app.node.lines import in_a_thread
 from app.node.station import Station
 from app.transport.gate import Canvas
 
@@ -26,11 +28,17 @@ class Post:
         self.station = station
         self._orders = Lane(f"{name}-order", station.settings.node_slots, WAITING)
         self._words = Lane(f"{name}-ctl", 1, WAITING)
+        station.spread = self._spread
 
     def order(self, token: Any, canvas: Canvas) -> None:
         """An order to run a job. What finds no room is sent again by control: nobody has promised it."""
         if not self._orders.put(self.station.run, token, canvas):
             log.warning("an order for %s found no room", self.station.identity.node)
+
+    def _spread(self, what: Callable[[], None]) -> None:
+        if not self._orders.put(what):
+            # It is promised already. Once all is closed it lets go at once, and whoever comes next takes it up.
+            in_a_thread(what)
 
     def obey(self, token: Any) -> None:
         """An order about jobs."""

@@ -15,7 +15,6 @@ from __future__ import annotations
 import enum
 import logging
 import os
-import secrets
 import sqlite3
 import threading
 import time
@@ -23,12 +22,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from app.errors import Unavailable
+from app.node.journal_file import BROKEN, open_file, put_aside
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
 MAX_CANCELS = 10_000
 """Cancels that are kept for jobs that have not come; the oldest go first."""
 
@@ -37,28 +37,12 @@ MOST_MARKS = 100
 MOST_OUTBOX = 16 << 20
 """Characters of canvases and outcomes that wait for the broker in memory; beyond that they are read from the disk."""
 
-_BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _COLUMNS = "installation, job, digest, order_id, canvas, status, outcome, published, accepted_at, ended_at"
 _PUBLISHED = "UPDATE jobs SET published = 1 WHERE installation = ? AND job = ? AND status = 'ended'"
-_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_TABLES = """
-CREATE TABLE meta (
-    epoch TEXT NOT NULL, created_at REAL NOT NULL, sequence INTEGER NOT NULL
-) STRICT;
-CREATE TABLE jobs (
-    installation TEXT NOT NULL, job TEXT NOT NULL, digest TEXT NOT NULL, order_id TEXT NOT NULL,
-    canvas TEXT NOT NULL,
-    status TEXT NOT NULL CHECK (status IN ('accepted', 'ended')), outcome TEXT,
-    published INTEGER NOT NULL DEFAULT 0, accepted_at REAL NOT NULL, ended_at REAL,
-    PRIMARY KEY (installation, job)
-) STRICT;
-CREATE INDEX jobs_open ON jobs (accepted_at) WHERE published = 0;
-CREATE TABLE orders (id TEXT PRIMARY KEY, expires_at REAL NOT NULL) STRICT;
-CREATE TABLE cancels (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, installation TEXT NOT NULL, job TEXT NOT NULL, at REAL NOT NULL,
-    UNIQUE (installation, job)
-) STRICT;
-"""
+_PROMISE = (
+    "INSERT INTO jobs (installation, job, digest, order_id, canvas, status, accepted_at)"
+    " VALUES (?, ?, ?, ?, ?, 'accepted', ?) ON CONFLICT DO NOTHING"
+)
 
 
 class Accepted(enum.Enum):
@@ -72,6 +56,15 @@ class Accepted(enum.Enum):
     """Over: send its outcome again."""
     OTHER_DIGEST = "other_digest"
     """Known with another content: refuse it."""
+
+
+class Promise(NamedTuple):
+    """A job that is to be run: `canvas` is JSON text, whatever is needed to answer for it."""
+
+    job: str
+    digest: str
+    order_id: str
+    canvas: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +100,15 @@ class Journal:
         os.makedirs(directory, 0o700, exist_ok=True)
         created_at = time.time() if now is None else now
         try:
-            self._db = _open(self.path, created_at)
+            self._db = open_file(self.path, created_at)
         except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _BROKEN:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in BROKEN:
                 raise Unavailable(f"the journal {self.path} cannot be opened: {error}") from None
-            aside = _put_aside(self.path, created_at)
+            aside = put_aside(self.path, created_at)
             log.error(
                 "the journal %s is corrupt (%s): kept as %s, a new epoch begins", self.path, error, aside
             )
-            self._db = _open(self.path, created_at)
+            self._db = open_file(self.path, created_at)
         self._synced = True
         self._marks: list[tuple[str, str]] = []
         # What this process accepted and has not ended yet.
@@ -149,37 +142,38 @@ class Journal:
         self, installation: str, job_id: str, digest: str, order_id: str, canvas: str, now: float
     ) -> Accepted:
         """Promises to run the job, unless it is known. What it returns is on the disk."""
-        values = (installation, job_id, digest, order_id, canvas, now)
-        with self._transaction() as db:
-            inserted = db.execute(
-                "INSERT INTO jobs (installation, job, digest, order_id, canvas, status, accepted_at)"
-                " VALUES (?, ?, ?, ?, ?, 'accepted', ?) ON CONFLICT DO NOTHING",
-                values,
-            ).rowcount
-            known = None
-            if not inserted:
-                query = "SELECT digest, status FROM jobs WHERE installation = ? AND job = ?"
-                known = db.execute(query, (installation, job_id)).fetchone()
-        if known is None:
-            self._held[installation, job_id] = Entry(
-                installation, job_id, digest, order_id, canvas, "accepted", None, 0, now, None
-            )
-            return Accepted.FRESH
+        promise = Promise(job_id, digest, order_id, canvas)
+        known = None
+        with self._lock:
+            with self._transaction() as db:
+                if not db.execute(_PROMISE, (installation, *promise, now)).rowcount:
+                    query = "SELECT digest, status FROM jobs WHERE installation = ? AND job = ?"
+                    known = db.execute(query, (installation, job_id)).fetchone()
+            if known is None:
+                self._keep(installation, promise, now)
+                return Accepted.FRESH
         if known[0] != digest:
             return Accepted.OTHER_DIGEST
         return Accepted.ENDED if known[1] == "ended" else Accepted.RUNNING
 
     def ended(
-        self, installation: str, job_id: str, outcome: str, now: float, canvas: str | None = None
+        self,
+        installation: str,
+        job_id: str,
+        outcome: str,
+        now: float,
+        canvas: str | None = None,
+        follower: Promise | None = None,
     ) -> bool:
         """Stores the outcome to be published. False where the job is unknown or has one: the first stays.
 
         A `canvas` takes the place of the one that was kept, which held an order with secrets. It outlives this
-        process at once, and a power cut with whatever is synced next.
+        process at once, and a power cut with whatever is synced next. A `follower` that is not known is promised in
+        the same transaction: then all of it is on the disk when this returns.
         """
         key = (installation, job_id)
         with self._lock:
-            with self._transaction(synced=False) as db:
+            with self._transaction(synced=follower is not None) as db:
                 stored = db.execute(
                     "UPDATE jobs SET status = 'ended', outcome = ?, ended_at = ?, canvas = coalesce(?, canvas)"
                     " WHERE installation = ? AND job = ? AND status <> 'ended'",
@@ -187,8 +181,14 @@ class Journal:
                 ).rowcount
                 if key in self._cancelled:
                     db.execute("DELETE FROM cancels WHERE installation = ? AND job = ?", key)
+                db.execute("DELETE FROM holds WHERE installation = ? AND job = ?", key)
+                is_new = (
+                    follower is not None and db.execute(_PROMISE, (installation, *follower, now)).rowcount
+                )
             self._cancelled.discard(key)
             held = self._held.pop(key, None)
+            if follower is not None and is_new:
+                self._keep(installation, follower, now)
             if stored and held is None:
                 # Of an earlier process: only the disk has its canvas.
                 self._outbox = None
@@ -197,6 +197,10 @@ class Journal:
                 entry = replace(held, status="ended", outcome=outcome, ended_at=now, canvas=kept)
                 self._put_out(entry, self._outbox)
         return stored == 1
+
+    def _keep(self, installation: str, one: Promise, now: float) -> None:
+        entry = Entry(installation, *one, "accepted", None, 0, now, None)
+        self._held[installation, one.job] = entry
 
     def find(self, installation: str, job_id: str) -> Entry | None:
         """What is known of the job."""
@@ -251,6 +255,20 @@ class Journal:
             self._cancelled.add((installation, job_id))
             self._cancelled.difference_update(gone)
 
+    def hold_requested(self, installation: str, job_id: str, now: float) -> None:
+        """Remembers that nothing is to begin behind the job, also where it is not known yet."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO holds (installation, job, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                (installation, job_id, now),
+            )
+
+    def is_held(self, installation: str, job_id: str) -> bool:
+        """Is nothing to begin behind the job?"""
+        with self._lock, self._guarded() as db:
+            query = "SELECT 1 FROM holds WHERE installation = ? AND job = ?"
+            return db.execute(query, (installation, job_id)).fetchone() is not None
+
     def is_cancelled(self, installation: str, job_id: str) -> bool:
         """Was a cancel of the job asked for?"""
         return (installation, job_id) in self._cancelled
@@ -279,6 +297,7 @@ class Journal:
                 jobs = f"DELETE FROM jobs WHERE published = 1 AND ended_at < ? {names}"
                 gone: list[tuple[str, str]] = db.execute(jobs, before).fetchall()
                 cancels = db.execute(f"DELETE FROM cancels WHERE at < ? {names}", before).fetchall()
+                db.execute("DELETE FROM holds WHERE at < ?", before)
                 db.execute("DELETE FROM orders WHERE expires_at < ?", (now,))
             self._cancelled.difference_update(cancels)
         return gone
@@ -323,48 +342,3 @@ class Journal:
             raise Unavailable(
                 message, hint="free disk space, or restart the worker", code="journal"
             ) from error
-
-
-def _open(path: str, now: float) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=30.0, check_same_thread=False, isolation_level=None)
-    try:
-        os.chmod(path, 0o600)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        state = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if state != "ok":
-            raise _corrupt(str(state))
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            first = f"INSERT INTO meta VALUES ('{_new_epoch(now)}', {now!r}, 0);"
-            db.executescript(f"BEGIN IMMEDIATE; {_TABLES} {first} PRAGMA user_version = {SCHEMA}; COMMIT")
-        elif version != SCHEMA:
-            raise Unavailable(
-                f"the journal {path} has schema {version}, this Muster knows {SCHEMA}",
-                hint="start the version of Muster that wrote it, or move the file away for a new epoch",
-            )
-        if db.execute("SELECT count(*) FROM meta").fetchone()[0] != 1:
-            raise _corrupt("it has no epoch")
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _corrupt(reason: str) -> sqlite3.DatabaseError:
-    error = sqlite3.DatabaseError(reason)
-    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-    return error
-
-
-def _put_aside(path: str, now: float) -> str:
-    aside = f"{path}.corrupt-{int(now)}-{secrets.token_hex(2)}"
-    for ending in ("", "-wal", "-shm"):
-        if os.path.exists(path + ending):
-            os.rename(path + ending, aside + ending)
-    return aside
-
-
-def _new_epoch(now: float) -> str:
-    number = (int(now * 1000) << 80) | secrets.randbits(80)
-    return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))

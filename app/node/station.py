@@ -10,7 +10,8 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,24 +20,29 @@ from celery import Celery
 
 from app.errors import MusterError, NotFound, Unavailable
 from app.logs import scope
+from app.node import lines
+from app.node.door import Door
 from app.node.executor import facts_of, not_run, outcome_from
 from app.node.filing import Filing, with_files
 from app.node.identity import Identity, load_identity
 from app.node.jobdir import is_claimed
 from app.node.journal import Accepted, Entry, Journal
+from app.node.lines import Lines
 from app.node.live import LiveOutput
+from app.node.local_scripts import local_scripts
 from app.node.policy import PolicyFile, placed
 from app.node.pulse import Pulse
-from app.node.runner_client import Interrupted, RunnerClient
+from app.node.runner_client import Interrupted
 from app.node.scripts import Events, MakeScripts, Scripts
 from app.node.sweep import boot_id
 from app.node.voice import Heart, Reporter, Sender
+from app.node.words import Words
 from app.node.workplace import make_workplace
 from app.settings import Settings
 from app.transport.gate import Canvas
-from app.transport.messages import READABLE_VERSIONS, Job, Order, Outcome
+from app.transport.messages import SHARED, Job, Order, Outcome
 from app.transport.output import OutputWriter, connect
-from app.transport.sealing import Refused, open_order, seal_outcome
+from app.transport.sealing import Refused, seal_outcome
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +58,9 @@ ASK_AGAIN = 1.0
 class Station:
     """Everything that answers for a node, made once per node. Methods may be called from any thread.
 
-    Its scripts belong to what `make_scripts` makes; without one, to the runner of its directory. The directories of
-    jobs with files belong to `filing`; without one, to a workplace in the node's own directory.
+    `spread` has something done beside what runs, in as many threads as the node has slots. Its scripts belong to what
+    `make_scripts` makes; without one, to the runner of its directory. The directories of jobs with files belong to
+    `filing`; without one, to a workplace in the node's own directory.
     """
 
     def __init__(
@@ -68,7 +75,7 @@ class Station:
         self.identity: Identity = load_identity(self.directory)
         self.journal = Journal(self.directory)
         events = Events(self._started, self._grown, self._exited)
-        self.runner: Scripts = (make_scripts or self._local_runner)(events)
+        self.runner: Scripts = (make_scripts or local_scripts(settings, self.identity.node))(events)
         self.filing: Filing = filing or make_workplace(self.directory, settings)
         self.sender = Sender(app, self.journal)
         self.reporter = Reporter(app, self.identity, self.journal.epoch)
@@ -80,22 +87,15 @@ class Station:
         self.output = LiveOutput(
             OutputWriter(connect(settings.redis_url), self.identity.node), lambda job: self.runner.spool(job)
         )
+        self.lines = Lines()
+        self.words = Words(self)
         self._closed = threading.Event()
         self._leaving = threading.Event()
+        self.door = Door(self.identity, self.journal.epoch)
+        self.spread: Callable[[Callable[[], None]], None] = lines.in_a_thread
         self._lock = threading.Lock()
         self._busy = 0
-        self._refused = 0
         self._pruned_at = time.monotonic()
-
-    def _local_runner(self, events: Events) -> Scripts:
-        return RunnerClient(
-            self.directory,
-            self.identity.node,
-            may_start=self.settings.start_runner,
-            on_started=events.started,
-            on_output=events.output,
-            on_exited=events.exited,
-        )
 
     def open(self) -> None:
         """Start the runner if none answers, then `begin`."""
@@ -152,54 +152,58 @@ class Station:
 
     def run(self, token: Any, canvas: Canvas) -> None:
         """One order from the node's queue: verify, journal, run, answer. Never raises for what came in."""
-        order = self._open(token)
+        order = self.door.open(token)
         if order is None or order.kind != "run" or self._closed.is_set():
             return
-        job = order.jobs[0]
+        carried = canvas.to_json()
+        first, *others = order.jobs
+        is_fresh = self._promise(first, order, token, carried)
+        if order.at_once:
+            # Those that have the first one's entry to go by need not keep the order again.
+            begin = partial(self._begin, order=order, token="" if is_fresh else token, canvas=carried)
+            for job in others:
+                self.lines.begin(order, job)
+                self.spread(partial(begin, job))
+        if is_fresh:
+            self.lines.begin(order, first)
+            self._run(first, order, carried)
+
+    def _begin(self, job: Job, order: Order, token: str, canvas: Mapping[str, Any]) -> None:
+        """One of several at once has its thread: only now is it promised."""
+        is_leaving = self._closed.is_set() or self._leaving.is_set()
+        if not is_leaving and self._promise(job, order, token, canvas):
+            self._run(job, order, canvas)
+        else:
+            self.lines.one_over(order)
+
+    def _promise(self, job: Job, order: Order, token: str, canvas: Mapping[str, Any]) -> bool:
+        """Whether the job is not known here and is to be run: then that is on the disk."""
         _note(job)
-        kept = json.dumps({"canvas": canvas.to_json(), "token": token, "boot": boot_id()})
-        state = self.journal.accept(order.installation, job.id, job.digest, order.id, kept, time.time())
+        promise = lines.promise(order, job, token, canvas)
+        state = self.journal.accept(order.installation, *promise, time.time())
         if state is Accepted.FRESH:
             self.reporter.say(job.id, "accepted", time.time())
-            self._run(job, order)
         elif state is Accepted.ENDED:
             self.sender.again(self._entry(job.id))
         elif state is Accepted.OTHER_DIGEST:
-            self.refuse(f"job {job.id} is known with another content")
+            self.door.refuse(f"job {job.id} is known with another content")
+        return state is Accepted.FRESH
 
-    def _open(self, token: Any) -> Order | None:
-        identity = self.identity
-        try:
-            return open_order(
-                token,
-                identity.keys,
-                identity.control,
-                installation=identity.installation,
-                node=identity.node,
-                epoch=self.journal.epoch,
-                now=time.time(),
-            )
-        except Refused as refused:
-            self.refuse(f"{refused.code}: {refused.message}")
-            return None
-
-    def refuse(self, why: str) -> None:
-        """Count a message that was not obeyed: heartbeats say how many, and control keeps it on record."""
-        with self._lock:
-            self._refused += 1
-        log.warning("refused an order: %s", why)
-
-    def _run(self, job: Job, order: Order) -> None:
+    def _run(self, job: Job, order: Order, canvas: Mapping[str, Any]) -> None:
+        """The job, and those behind it in its order as long as each succeeds."""
         with self._lock:
             self._busy += 1
+        at: Job | None = job
         try:
-            outcome = self._outcome(job, order)
+            while at is not None:
+                _note(at)
+                at = self._answer(at, self._outcome(at, order), order, canvas)
         except Interrupted:
             return
         finally:
+            self.lines.end(order)
             with self._lock:
                 self._busy -= 1
-        self._answer(job, outcome, order)
 
     def _outcome(self, job: Job, order: Order) -> Outcome:
         """How the job ended. Raises Interrupted once this worker is leaving."""
@@ -245,23 +249,44 @@ class Station:
         node = self.identity
         return {"installation": node.installation, "node": node.node, "epoch": self.journal.epoch}
 
-    def _answer(self, job: Job, outcome: Outcome, order: Order) -> None:
-        canvas = self._without_order(job.id) if order.secrets or order.files else None
+    def _answer(self, job: Job, outcome: Outcome, order: Order, canvas: Mapping[str, Any]) -> Job | None:
+        """Writes down how the job ended and sees that it is told. Returns the job that has its turn now, which was
+        promised in the same breath; None where the order is over or goes no further."""
+        follower = self._follower(job, outcome)
+        then = "" if follower is None else follower.id
+        outcome = replace(outcome, after=lines.before(order, job), then=then)
+        without = self._without_order(job.id) if order.secrets or order.files else None
         token = seal_outcome(outcome, self.identity.keys, self.identity.control[0])
+        promise = None if follower is None else lines.promise(order, follower, "", canvas)
+        installation = self.identity.installation
         while True:
             try:
-                self.journal.ended(self.identity.installation, job.id, token, time.time(), canvas)
+                self.journal.ended(installation, job.id, token, time.time(), without, promise)
                 break
             except Unavailable as error:
                 # Nobody else in this process waits for the job's end: it is kept here until the disk takes it.
                 log.error("the outcome of job %s waits for the disk: %s", job.id, error.message)
                 if self._leaving.wait(ASK_AGAIN):
-                    return
+                    return None
         self.reporter.over(job.id)
-        self.sender.publish()
+        if follower is not None:
+            self.reporter.say(follower.id, "accepted", time.time())
+        goes_on = follower is not None or (not self.lines.one_over(order) and outcome.status == "succeeded")
+        self.sender.publish(order.id, goes_on=goes_on)
         log.info("job over", extra=facts_of(outcome))
         self.filing.discard(job.id)
         self._prune()
+        return follower
+
+    def _follower(self, job: Job, outcome: Outcome) -> Job | None:
+        """The job of the same order that may begin now. What a script wrote for the workflow control may find fault
+        with, so nothing begins behind that until it has seen it."""
+        known = self.identity.installation, job.id
+        stops = self._closed.is_set() or self.journal.is_cancelled(*known) or self.journal.is_held(*known)
+        if stops or outcome.status != "succeeded" or outcome.output is not None:
+            return None
+        found = self.lines.follower(job)
+        return None if found and self.journal.find(self.identity.installation, found.id) else found
 
     def _take_up(self, entry: Entry) -> None:
         """A job that an earlier worker process accepted and did not see the end of.
@@ -269,38 +294,37 @@ class Station:
         Claims are not synced to the disk, so after a restart of the machine a missing one proves nothing: a job
         that was accepted before it, and of which the runner knows nothing, is unknown and never started.
         """
-        order = self._reopen(entry)
-        if order is None:
+        try:
+            token, came_at, canvas = lines.order_of(entry, self._entry)
+            order = self.door.reopen(token, came_at)
+        except (NotFound, Refused) as error:
+            log.error("the order of job %s cannot be opened again: %s", entry.job, error.message)
+            self._give_up(entry)
             return
-        job = order.jobs[0]
+        job = next(job for job in order.jobs if job.id == entry.job)
         _note(job)
         if json.loads(entry.canvas)["boot"] != boot_id() and not self._knows(job.id):
             message = "this machine was restarted before anything of the job was kept"
             record = {"status": "unknown", "error": {"type": "restarted", "message": message}}
-            self._answer(job, outcome_from(record, job, **self._names()), order)
+            self._answer(job, outcome_from(record, job, **self._names()), order, canvas)
             return
-        self._run(job, order)
+        self.lines.begin(order, job)
+        self._run(job, order, canvas)
+
+    def _give_up(self, entry: Entry) -> None:
+        """Nobody can see to a job whose order is lost: whoever waits for it is told so."""
+        message = "what this node was ordered to run cannot be read any more"
+        error, mine = {"type": "order_lost", "message": message}, self.identity
+        outcome = Outcome(
+            entry.job, entry.digest, mine.installation, mine.node, self.journal.epoch, "unknown", error=error
+        )
+        token = seal_outcome(outcome, mine.keys, mine.control[0])
+        self.journal.ended(mine.installation, entry.job, token, time.time())
+        self.sender.publish(entry.order_id)
 
     def _knows(self, job: str) -> bool:
         """Whether the runner has claimed this job."""
         return is_claimed(self.runner.spool(job))
-
-    def _reopen(self, entry: Entry) -> Order | None:
-        identity = self.identity
-        try:
-            return open_order(
-                json.loads(entry.canvas)["token"],
-                identity.keys,
-                identity.control,
-                installation=identity.installation,
-                node=identity.node,
-                epoch=self.journal.epoch,
-                now=entry.accepted_at,
-                versions=READABLE_VERSIONS,
-            )
-        except Refused as refused:
-            log.error("the order of job %s cannot be opened again: %s", entry.job, refused.message)
-            return None
 
     def _without_order(self, job: str) -> str:
         """What is kept of a job once nobody will open its order again: secrets and a pass are in it, sealed to us."""
@@ -312,41 +336,9 @@ class Station:
             raise NotFound(f"job {job} is not in the journal")
         return entry
 
-    # orders about jobs
-
     def obey(self, token: Any) -> None:
-        """One order from `.ctl`: cancel, ask or spool. Never raises for what came in."""
-        order = self._open(token)
-        if order is None or order.kind == "run":
-            return
-        if self.journal.seen_order(order.id, order.expires_at, time.time()):
-            return
-        act = {"cancel": self._cancel, "ask": self._tell, "spool": self.output.again}[order.kind]
-        for job in order.job_ids:
-            scope.begin(job=job)
-            try:
-                act(job)
-            except MusterError as error:
-                log.warning("%s of %s: %s", order.kind, job, error.message)
-
-    def _cancel(self, job: str) -> None:
-        entry = self.journal.find(self.identity.installation, job)
-        if entry is not None and entry.status == "ended":
-            self.sender.again(entry)
-            return
-        self.journal.cancel_requested(self.identity.installation, job, time.time())
-        if entry is not None:
-            self.filing.stop(job)
-        self.runner.cancel(job, "cancelled")
-
-    def _tell(self, job: str) -> None:
-        entry = self.journal.find(self.identity.installation, job)
-        if entry is None:
-            self.reporter.say(job, "not_known", time.time())
-        elif entry.status == "ended":
-            self.sender.again(entry)
-        else:
-            self.reporter.say(job, "running", entry.accepted_at)
+        """One order about jobs, from `.ctl`. Never raises for what came in."""
+        self.words.obey(token)
 
     # what the runner says
 
@@ -365,14 +357,19 @@ class Station:
         if not self.runner.is_reachable():
             return None
         with self._lock:
-            busy, refused = self._busy, self._refused
+            busy = self._busy
         slots = 0 if self._closed.is_set() else self.settings.node_slots
         return {
             "slots": slots,
             "free": max(0, slots - busy),
             "address": self.settings.node_address.lower(),
             "shells": self.runner.shells(),
-            "versions": {"refused": str(refused), **self.policy.told(), **self.runner.facts()},
+            "versions": {
+                "orders": SHARED,
+                "refused": str(self.door.refused),
+                **self.policy.told(),
+                **self.runner.facts(),
+            },
         }
 
     def _prune(self) -> None:

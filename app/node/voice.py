@@ -32,8 +32,14 @@ REPORT_EVERY = 0.25
 
 RETRY_FIRST, RETRY_MOST = 0.2, 5.0
 
+SOON = 0.1
+"""Seconds that an outcome may wait for others which nobody waits for: well before a report of what came after it."""
+
 AT_ONCE = 50
 """Outcomes that are published together, and marked after that."""
+
+COLLECT_BYTES = 500_000
+"""Characters of outcomes in one message after which the next one begins another."""
 
 MOST_REPEATS = 10_000
 """Outcomes that wait to be said once more; control asks again for what is left out."""
@@ -54,6 +60,8 @@ class Sender:
         self._journal = journal
         self._changed = threading.Condition()
         self._due = True
+        # Orders whose outcomes nobody waits for so far, and when they are published (`time.monotonic`).
+        self._later: dict[str, float] = {}
         self._busy = False
         # The broker did not take something: only the thread of its own tries again.
         self._is_away = False
@@ -64,9 +72,20 @@ class Sender:
     def start(self) -> None:
         self._thread.start()
 
-    def publish(self) -> None:
-        """There is an outcome to publish: it is done here and now, unless another thread is at it."""
+    def publish(self, order: str, *, goes_on: bool = False) -> None:
+        """There is an outcome of a job of this order: it is published here and now, unless another thread is at it.
+
+        Where this node `goes_on` by itself nobody waits for it: it goes with that of the next job, and leaves after
+        `SOON` at the latest.
+        """
         with self._changed:
+            if goes_on:
+                if order not in self._later:
+                    self._later[order] = time.monotonic() + SOON
+                    if len(self._later) == 1:
+                        self._changed.notify()
+                return
+            self._later.pop(order, None)
             self._due = True
             if self._busy or self._is_away:
                 return
@@ -100,17 +119,32 @@ class Sender:
     def _is_asked(self) -> bool:
         """Waits until there is something to publish and nobody at it. False: nothing is left, and this is the end."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._busy and (self._due or self._stopping))
-            if not self._due:
+            while self._busy or not (self._is_due() or self._stopping):
+                first = None if self._busy else min(self._later.values(), default=None)
+                self._changed.wait(None if first is None else first - time.monotonic())
+            if not (self._due or self._later):
                 return False
+            if self._stopping:
+                self._later.clear()
             self._busy, self._due = True, False
             return True
+
+    def _is_due(self) -> bool:
+        """Whether there is anything to be published now."""
+        now = time.monotonic()
+        for order in [order for order, at in self._later.items() if at <= now]:
+            del self._later[order]
+            self._due = True
+        return self._due
 
     def _publish_all(self) -> bool:
         """Whether the broker took all that there was. The caller has made itself `_busy`."""
         is_taken = False
         try:
-            for entries in _batches(self._journal.unpublished()):
+            with self._changed:
+                later = set(self._later)
+            due = [entry for entry in self._journal.unpublished() if entry.order_id not in later]
+            for entries in _batches(due):
                 self._publish(entries)
                 for entry in entries:
                     self._journal.published(entry.installation, entry.job)
@@ -124,7 +158,7 @@ class Sender:
         with self._changed:
             self._busy, self._is_away = False, not is_taken
             self._due = self._due or not is_taken
-            if self._due or self._stopping:
+            if self._due or self._later or self._stopping:
                 self._changed.notify()
         return is_taken
 
@@ -136,19 +170,33 @@ class Sender:
             log.warning("%s", error)
 
     def _publish(self, entries: Sequence[Entry]) -> None:
-        self._app.publisher.send([_collect(entry) for entry in entries])
+        self._app.publisher.send([collect(found) for found in by_order(entries)])
 
 
-def _collect(entry: Entry) -> Message:
-    """`collect`, with the rest of the canvas that came with the order."""
-    canvas = Canvas.from_json(json.loads(entry.canvas)["canvas"])
+def by_order(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    """Outcomes that go in one message: of jobs that came in one order, as they ended."""
+    orders: dict[str, list[Entry]] = {}
+    for entry in entries:
+        found = orders.setdefault(entry.order_id, [])
+        if sum(len(one.outcome or "") for one in found) > COLLECT_BYTES:
+            yield orders.pop(entry.order_id)
+            found = orders.setdefault(entry.order_id, [])
+        found.append(entry)
+    yield from orders.values()
+
+
+def collect(entries: Sequence[Entry]) -> Message:
+    """`collect`, with the rest of the canvas that came with the order: it belongs to the last of the outcomes."""
+    found = [(entry, Canvas.from_json(json.loads(entry.canvas)["canvas"])) for entry in entries]
+    found.sort(key=lambda one: bool(one[1]))
+    entry, canvas = found[-1]
     rest = list(canvas.chain or ())
     options = rest.pop()["options"] if rest else {}
     return Message(
         queues.RESULTS,
         queues.COLLECT,
         f"{entry.job}.collect",
-        [entry.outcome],
+        [entry.outcome for entry, _ in found],
         chain=rest or None,
         chord=options.get("chord"),
         group_id=options.get("group_id"),

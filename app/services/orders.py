@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,15 +48,26 @@ class Signer:
         files = (settings.files_url, settings.workspace_upload)
         return cls(keys, installation, settings.order_lifetime, *files)
 
-    def run(self, job: Job, secrets: Mapping[str, str], to: Recipient, now: float) -> str:
-        """The sealed order to run one job, with the values of its marks."""
+    def run(
+        self,
+        jobs: Sequence[Job],
+        secrets: Mapping[str, str],
+        to: Recipient,
+        now: float,
+        *,
+        at_once: bool = False,
+    ) -> str:
+        """The sealed order to run a job, with the values of its marks, and then, or `at_once`, those that share its
+        order, which have neither marks nor files."""
+        job = jobs[0]
         files = None if job.workspace is None else self._files(job, job.workspace, to, now)
-        return self._seal(
-            Order(**self._claims("run", to, now), jobs=(job,), secrets=secrets, files=files), to
+        order = Order(
+            **self._claims("run", to, now), jobs=tuple(jobs), secrets=secrets, files=files, at_once=at_once
         )
+        return self._seal(order, to)
 
     def about(self, kind: str, jobs: tuple[str, ...], to: Recipient, now: float) -> str:
-        """The sealed order to cancel jobs, to ask about them, or to send their kept output again."""
+        """The sealed order to cancel jobs, to begin none behind them, to ask about them, or to send output again."""
         return self._seal(Order(**self._claims(kind, to, now), job_ids=jobs), to)
 
     def _files(self, job: Job, workspace: Workspace, to: Recipient, now: float) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
+from app.compiler.plan import Plan
 from app.engine.status import CANCELLED, FAILED, JOB_OVER, SUCCEEDED, UNKNOWN
 from app.jobs.result import judged, storable
 from app.store import executions as rows
@@ -114,10 +115,31 @@ def record(
     A job that waits as `unknown` takes a late outcome; one that was settled as unknown keeps it beside, as `late`.
     """
     plan = rows.plan(connection, row.plan_digest)
+    columns = columns_of(plan, row, outcome, now, given, filing)
+    status = columns["status"]
+    if status == UNKNOWN:
+        return columns if _record_unknown(connection, row, columns) else None
+    if not _record.run(connection, {"job": row.id, "settled": settled, **columns}):
+        _keep_late(connection, row, columns)
+        return None
+    keep_output(connection, row, outcome)
+    filing.keep(status)
+    return columns
+
+
+def columns_of(
+    plan: Plan,
+    row: JobRow,
+    outcome: Outcome,
+    now: float,
+    given: Callable[[], Mapping[str, Any]],
+    filing: Filing = NO_FILING,
+) -> dict[str, Any]:
+    """The columns that an outcome comes to."""
     status, result, error = judged(plan, row.task, outcome, given)
     if status == SUCCEEDED and (refused := filing.merge()) is not None:
         status, error = FAILED, storable(dict(refused))
-    columns = {
+    return {
         "status": status,
         "exit_code": outcome.exit_code,
         "result": result,
@@ -126,14 +148,6 @@ def record(
         "ended_at": outcome.ended_at or now,
         "recorded_at": now,
     }
-    if status == UNKNOWN:
-        return columns if _record_unknown(connection, row, columns) else None
-    if not _record.run(connection, {"job": row.id, "settled": settled, **columns}):
-        _keep_late(connection, row, columns)
-        return None
-    _keep_output(connection, row, outcome)
-    filing.keep(status)
-    return columns
 
 
 def _record_unknown(connection: Connection, row: JobRow, columns: dict[str, Any]) -> bool:
@@ -153,7 +167,7 @@ def _keep_late(connection: Connection, row: JobRow, columns: Mapping[str, Any]) 
         connection.execute(update(jobs).where(jobs.c.id == row.id).values(late=late))
 
 
-def _keep_output(connection: Connection, row: JobRow, outcome: Outcome) -> None:
+def keep_output(connection: Connection, row: JobRow, outcome: Outcome) -> None:
     """Output that the outcome holds whole is stored at once; the rest is fetched from its stream afterwards."""
     for name in STREAMS:
         stream: Stream = getattr(outcome, name)

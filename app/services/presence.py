@@ -18,8 +18,10 @@ from app.engine.status import (
     UNKNOWN,
 )
 from app.logs import scope
-from app.services import handover
-from app.services.collect import Desk, letter, make_room, refuse, tell
+from app.services import handover, room
+from app.services.collect import Desk, make_room, refuse, remind, tell
+from app.services.dead_letters import letter
+from app.services.dispatched import BACKSTOP_MARGIN
 from app.services.fleet import WORKER
 from app.services.handover import Parcel
 from app.services.lost import fail, lose
@@ -33,9 +35,6 @@ jobs, nodes = table(Job), table(Node)
 
 MISSED_BEATS = 2
 """Newer heartbeats without a job before its node is asked about it (design 5)."""
-
-BACKSTOP_MARGIN = 30.0
-"""Seconds beyond timeout and grace after which the engine no longer waits for the node's word."""
 
 MOST_LEFT = 100
 """Journals of a node that are remembered once it has another: a heartbeat of one of them counts no more."""
@@ -171,6 +170,7 @@ def heartbeat(desk: Desk, token: Any) -> None:
         desk.node_keys.forget()
     handover.deliver(desk.send, desk.signer, parcel, now)
     desk.control.nudge(parcel.woken)
+    remind(desk, beat.node)
     if ask:
         with desk.control.store.read() as connection:
             place = handover.places(connection, {beat.node}, now, desk.control.settings.offline_after)[
@@ -262,7 +262,7 @@ def _compare(
             if row.send_after > now or not beat.free:
                 continue
             if row.stop_asked_at is None:
-                handover.resend(desk.control, connection, row.id, parcel)
+                room.resend(desk.control, connection, row.id, parcel)
             elif row.stop_sent_at is not None:
                 moved.append(row)
         elif row.status == UNKNOWN or row.missing + 1 >= MISSED_BEATS:

@@ -129,6 +129,9 @@ class Run:
             self.control.spans(spans.of_step(self.head, self.slice, changes, self.now))
         for job in self._folded & changes.jobs.keys():
             changes.jobs[job].pop("settled", None)
+        for job in self._unborn:
+            # It is written as it stands by now.
+            changes.jobs.pop(job, None)
         changes.jobs = {job: columns for job, columns in changes.jobs.items() if columns}
         rows.save(self.connection, self.head, changes, self._answered, self.now, self._unborn, self._asked)
         for stopped in self._to_stop:
@@ -152,11 +155,16 @@ class Run:
                 self.see_job(job)
                 self.take(JobEnded(job.id))
 
-    def fold(self, job: JobState) -> None:
+    def fold(self, job: JobState, *, went_on: bool = False) -> None:
         """Fold a job whose row this transaction has just written as over and as settled."""
         self.see_job(job)
-        self._folded.add(job.id)
-        self.take(JobEnded(job.id))
+        if job.id not in self._unborn:
+            self._folded.add(job.id)
+        self.take(JobEnded(job.id, went_on))
+
+    def unborn(self, job: str) -> Mapping[str, Any] | None:
+        """What is marked of a job that was born in this transaction; None for one whose row is written."""
+        return self._unborn.get(job)
 
     def mark(self, job: JobState, columns: Mapping[str, Any]) -> bool:
         """Have columns in the INSERT of a job that was born in this transaction. False where its row is written."""

@@ -9,8 +9,10 @@ from typing import Any
 from sqlalchemy import Connection
 
 from app import marks
+from app.compiler.canvas import going_along
 from app.compiler.plan import Plan
-from app.engine.state import JobState
+from app.engine import along
+from app.engine.state import JobState, Slice
 from app.engine.status import QUEUED
 from app.errors import InvalidInput, NotAllowed, TooLarge
 from app.jobs.build import JOB_BYTES, build_job
@@ -21,16 +23,31 @@ from app.services.control import Control
 from app.services.lost import fail
 from app.services.run import Run
 from app.services.vault import Asked, Opened, SecretRefused
+from app.store import executions as rows
 from app.transport.messages import Job
+
+ORDER_BYTES = 256_000
+"""What all jobs that go along in one order may be as JSON: their node keeps it until the last is over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a node is to be told of a job, its digest, and the values of the marks in it."""
+    """What a node is to be told of a job, its digest, and the values of the marks in it.
+
+    `along` is what it is told in the same order of the jobs that follow, `beside` of those that run at the same time;
+    none of them has marks.
+    """
 
     message: Job
     digest: str
     opened: Opened = field(repr=False)
+    along: tuple[Told, ...] = ()
+    beside: tuple[Told, ...] = ()
+
+    @property
+    def messages(self) -> tuple[Job, ...]:
+        """All that its order is about."""
+        return (self.message, *(one.message for one in (*self.along, *self.beside)))
 
     @property
     def placed(self) -> Job:
@@ -75,6 +92,34 @@ def tell(run: Run, job: JobState) -> Told | None:
         guard.refuse(run.control, run.connection, run.head.requester, job.id, problem)
         fail(run, job.id, QUEUED, {"type": "not_allowed", "message": problem.message})
     return None
+
+
+def tell_along(
+    control: Control, connection: Connection, about: About, slice_: Slice, job: JobState, now: float
+) -> tuple[Told, ...]:
+    """What the node may be told of the jobs that follow this one, in the same order.
+
+    A job that the allowlist is asked about, or that an approval stands for, is judged when its own turn has come.
+    """
+    names = going_along(slice_.plan, job.task) if job.attempt == 1 else {}
+    if not names or about.guard or about.gate or slice_.plan.gate:
+        return ()
+    missing = names.keys() - slice_.tasks.keys()
+    slice_.tasks.update(rows.load_tasks(connection, about.execution, missing) if missing else {})
+    if not slice_.fleet:
+        slice_.fleet = control.roster.nodes(connection)
+    found, size = list[Told](), 0
+    for one in along.followers(slice_, job, now):
+        given = one.input, one.timeout
+        try:
+            told = judged(control, connection, about, slice_.plan, one.job, given)
+        except (InvalidInput, NotAllowed, TooLarge):
+            break
+        size += told.message.size
+        if size > ORDER_BYTES:
+            break
+        found.append(told)
+    return tuple(found)
 
 
 def judged(

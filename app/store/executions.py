@@ -68,8 +68,9 @@ _SENT_TIMES = (
     "give_up_at",
     "time_limit",
     "backstop_at",
+    "recorded_at",
 )
-_UNSENT: dict[str, Any] = {**dict.fromkeys(_SENT, ""), **dict.fromkeys(_SENT_TIMES)}
+_UNSENT: dict[str, Any] = {**dict.fromkeys(_SENT, ""), **dict.fromkeys(_SENT_TIMES), "along": None}
 """What a job's row says of its order before there is one."""
 
 

@@ -20,7 +20,8 @@ executions, tasks, jobs = table(Execution), table(Task), table(Job)
 class JobRow:
     """A job as it was handed over, and what has become of it.
 
-    `has_late`: an outcome that came too late is kept beside. `plan_digest` and `trace_id` are its execution's.
+    `along` says which jobs are behind it in its order (`app.services.along`). `has_late`: an outcome that came too late
+    is kept beside. `plan_digest` and `trace_id` are its execution's.
     `crowded`: jobs are queued for its node.
     """
 
@@ -32,6 +33,7 @@ class JobRow:
     node: str
     queue_timeout: float
     given: Mapping[str, Any] | None
+    along: Mapping[str, Any] | None
     snapshot: str | None
     status: str
     effect_unknown: bool
@@ -55,6 +57,7 @@ _COLUMNS = (
     jobs.c.node,
     jobs.c.queue_timeout,
     jobs.c.given,
+    jobs.c.along,
     jobs.c.snapshot,
     jobs.c.status,
     jobs.c.effect_unknown,

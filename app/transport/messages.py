@@ -23,6 +23,9 @@ READABLE_VERSIONS = (1, ORDER_VERSION)
 """What a node finds in its own journal after an upgrade. Out of its queue it takes nothing but `ORDER_VERSION`."""
 OUTCOME_VERSION = 1
 
+SHARED = "shared"
+"""What a node's heartbeat says under `orders` among its versions where it takes orders with several jobs."""
+
 _OF_VERSION_1 = ("argv", "script", "shell", "timeout")
 """What an order of version 1 said of a job in place of its files and commands."""
 
@@ -183,8 +186,9 @@ class Job(_Measured):
 class Order:
     """A signed and sealed message to one node, about jobs.
 
-    `kind` is `run` (jobs: one for now), `cancel`, `ask` (report on these job ids) or `spool` (send the kept output
-    again). `jobs` holds Job values for `run`, `job_ids` names them for the other kinds. `secrets` are the values of the
+    `kind` is `run` (jobs, all `at_once`, or each as soon as the one before it has succeeded), `cancel`, `hold`
+    (begin no job behind these in their orders), `ask` (report on these job ids) or `spool` (send kept output again).
+    `jobs` holds Job values for `run`, `job_ids` names them for the other kinds. `secrets` are the values of the
     marks in the jobs, by reference (`app.marks`): no digest is over them. `files` tells where the files of
     a workspace are had and by which right: {url, token}; no digest is over it either. Times are Unix seconds.
     """
@@ -200,6 +204,7 @@ class Order:
     job_ids: tuple[str, ...] = ()
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     files: Mapping[str, str] | None = field(default=None, repr=False)
+    at_once: bool = False
     order_version: int = ORDER_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -207,6 +212,8 @@ class Order:
         own = {**_shallow(self), "jobs": jobs, "digests": [job.digest for job in self.jobs]}
         if self.files is None:
             del own["files"]
+        if not self.at_once:
+            del own["at_once"]
         return own
 
     @classmethod
@@ -228,10 +235,12 @@ class Order:
             raise BadMessage(f"an order lacks a field: {error}") from None
         if order.order_version not in READABLE_VERSIONS:
             raise BadMessage(f"order_version {order.order_version} is not known here")
-        if order.kind not in ("run", "cancel", "ask", "spool"):
+        if order.kind not in ("run", "cancel", "hold", "ask", "spool"):
             raise BadMessage(f"an order of kind {order.kind!r} is not known")
         if (order.kind == "run") != bool(order.jobs) or len(order.jobs) > 64 or len(order.job_ids) > 1000:
             raise BadMessage("an order to run carries 1 to 64 jobs, any other none and at most 1000 ids")
+        if len({job.id for job in order.jobs}) != len(order.jobs):
+            raise BadMessage("an order names a job twice")
         if digests != [job.digest for job in order.jobs]:
             raise BadMessage("an order's digests do not match its jobs")
         return order
@@ -271,7 +280,8 @@ class Outcome:
     `status` is one of `ENDED`; `error` is {type, message} where it did not succeed. `output` is the JSON object that
     the process wrote to MUSTER_OUTPUT, or None. `files` names two documents that the node has left with control, by
     their sha256 or "": `changes`, what the job did to its workspace, and `artifacts`, a manifest of what is to be kept.
-    Times are Unix seconds by the node's clock.
+    `then` is the job behind it in its order that the node has gone on with, `after` the one before it that it follows;
+    "" for none. Times are Unix seconds by the node's clock.
     """
 
     job: str
@@ -289,12 +299,17 @@ class Outcome:
     stderr: Stream = field(default_factory=Stream)
     output: Mapping[str, Any] | None = None
     files: Mapping[str, str] | None = None
+    after: str = ""
+    then: str = ""
     outcome_version: int = OUTCOME_VERSION
 
     def to_json(self) -> dict[str, Any]:
         own = {**_shallow(self), "stdout": self.stdout.to_json(), "stderr": self.stderr.to_json()}
         if self.files is None:
             del own["files"]
+        for name in ("after", "then"):
+            if not own[name]:
+                del own[name]
         return own
 
     @classmethod

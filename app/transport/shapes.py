@@ -37,6 +37,7 @@ def order(message: Order) -> None:
     _place(message)
     _need(isinstance(message.id, str) and bool(JOB_ID.fullmatch(message.id)), "an order's id")
     _need(_is_time(message.issued_at) and _is_time(message.expires_at), "an order's times")
+    _need(type(message.at_once) is bool, "whether an order's jobs run at once")
     secrets = message.secrets
     _need(isinstance(secrets, dict) and len(secrets) <= _SECRETS, "an order's secrets")
     _need(
@@ -63,6 +64,8 @@ def outcome(message: Outcome) -> None:
     _place(message)
     _job_id(message.job)
     _need(_matches(_SHA256, message.digest), "an outcome's digest")
+    for neighbour in (message.after, message.then):
+        _need(neighbour == "" or _matches(JOB_ID, neighbour), "the jobs before and behind an outcome's")
     _need(message.exit_code is None or type(message.exit_code) is int, "an outcome's exit_code")
     _need(message.signal is None or type(message.signal) is int, "an outcome's signal")
     for time in (message.started_at, message.ended_at):

@@ -14,7 +14,7 @@ from guarded_world import Guarded
 from sqlalchemy import select, update
 
 from app.allow.programs import SEARCH_PATH
-from app.services import collect, handover, installation
+from app.services import collect, installation, room
 from app.services.collect import Desk
 from app.services.handover import Parcel
 from app.services.orders import Signer
@@ -126,7 +126,7 @@ def test_a_job_that_waited_as_a_row_is_looked_at_too(line: Line) -> None:
     execution = start(line, RENDERED[0])
     parcel = Parcel()
     with line.desk.control.store.write() as connection:
-        assert handover.promote(line.desk.control, connection, "web-1", parcel) == 0
+        assert room.promote(line.desk.control, connection, "web-1", parcel) == 0
     assert parcel.members == []
     assert parcel.woken == {execution}
     collect.settle(line.desk, execution)

@@ -14,12 +14,40 @@ def workflow(rng: Random) -> Workflow:
     # Small ones are more often, for most faults need but a few tasks to show.
     size = min(rng.randint(1, 9), rng.randint(1, 9))
     names = [f"t{n}" for n in range(size)]
-    tasks = tuple(_task(rng, names, position) for position in range(size))
+    tasks = _with_lines(rng, tuple(_task(rng, names, position) for position in range(size)))
     finally_ = tuple(_last(rng, f"f{n}") for n in range(rng.choice([0, 0, 0, 1, 2])))
     return Workflow(
         "sim.random", tasks=tasks, finally_=finally_, fail_fast=rng.random() < 0.15, vars=(("trail", ""),),
         output_map={"trail": "{{ vars.trail }}"} if rng.random() < 0.2 else None,
     )  # fmt: skip
+
+
+def _with_lines(rng: Random, tasks: tuple[Task, ...]) -> tuple[Task, ...]:
+    """Behind some of the commands others on the same node, which travel in one order."""
+    found = []
+    for task in tasks:
+        plain = task.action == "core.shell" and task.loop is None and task.decision is None
+        if not plain or task.on_complete or rng.random() < 0.4:
+            found.append(task)
+            continue
+        names = [f"{task.name}{letter}" for letter in "abc"[: rng.randint(1, 3)]]
+        found.append(replace(task, publish=(), on_success=(names[0],)))
+        for position, name in enumerate(names):
+            goes = (names[position + 1],) if position + 1 < len(names) else task.on_success
+            publish = _trail(name) if rng.random() < 0.15 else ()
+            failing = task.on_failure if rng.random() < 0.3 else ()
+            found.append(
+                Task(
+                    name,
+                    action="core.shell",
+                    input={"command": "next"},
+                    retry=_retry(rng, name),
+                    publish=publish,
+                    on_success=goes,
+                    on_failure=failing,
+                )
+            )
+    return tuple(found)
 
 
 def _last(rng: Random, name: str) -> Task:

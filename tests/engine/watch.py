@@ -11,7 +11,7 @@ import foreseen
 from watch_gate import GateWatch
 from watch_units import UnitWatch
 
-from app.engine.events import CancelAsked, Event, ResumeAsked, RetryAsked, Submitted, TimerDue
+from app.engine.events import CancelAsked, Event, JobEnded, ResumeAsked, RetryAsked, Submitted, TimerDue
 from app.engine.moves import EXECUTION, JOB, TASK, may_move
 from app.engine.state import Changes, Step, TaskState
 from app.engine.status import JOB_OVER, PENDING, TASK_LIVE, TASK_OVER
@@ -46,6 +46,7 @@ class Watch:
         self.is_retried = False
         self._before: list[tuple[Any, Any]] = []
         self._halt = self._intent = ""
+        self.gone: str | None = None
         self._ended: list[str] = []
         self._left: list[str] = []
 
@@ -66,6 +67,8 @@ class Watch:
     def begins(self, event: Event) -> None:
         run = self.world.execution
         self._halt, self._intent = run.halt, run.intent
+        went_on = isinstance(event, JobEnded) and event.went_on
+        self.gone = self.plan.tasks[self.world.jobs[event.job].task].then if went_on else None
         self.gate.begins()
         if self.checks_slices:
             rows = (run, *self.world.tasks.values(), *self.world.jobs.values())
@@ -121,11 +124,14 @@ class Watch:
         if not (self._halt or changes.new_jobs or commands.dispatch or changes.asks or changes.children):
             return
         started = [*commands.dispatch, *(job for job in changes.new_jobs if job.status not in JOB_OVER)]
+        # What its node had begun by itself began before anybody could tell it of a pause or a halt.
+        started = [job for job in started if job.task != self.gone]
         if self._intent == "pause" and self.world.execution.intent == "pause" and not (
             isinstance(event, (ResumeAsked, RetryAsked)) or "intent" in changes.execution
         ):  # fmt: skip
             assert not commands.dispatch, "a pause handed a job over"
-            assert not any(job.status == "running" for job in changes.new_jobs), "a pause started something"
+            begun = [job.status for job in changes.new_jobs if job.task != self.gone]
+            assert "running" not in begun, "a pause started something"
             assert not changes.asks, "a pause asked people"
             assert not changes.children, "a pause called a workflow"
         if (self._halt or isinstance(event, CancelAsked)) and not isinstance(event, RetryAsked):
@@ -134,6 +140,17 @@ class Watch:
                 is_last = _is_last(self.plan, job.task)
                 assert is_last, f"{job.id} started after a halt"
                 assert not forced, f"{job.id} started after a forced cancel"
+
+    def _has_gone_on(self, step: Step) -> None:
+        """What a node began by itself is known from now on, and stopped where everything is."""
+        if self.gone is None:
+            return
+        begun = [job.id for job in step.changes.new_jobs if job.task == self.gone]
+        assert begun, f"nothing is known of {self.gone}, which runs"
+        if self.world.execution.halt:
+            assert begun == [job.id for job in step.commands.stop if job.task == self.gone], (
+                f"{self.gone} runs after a halt, and nobody stops it"
+            )
 
     def _published(self, event: Event, changes: Changes) -> None:
         """P1-P4: when a task comes to its end, all of it or nothing, numbered, on top of what was there."""
@@ -169,6 +186,7 @@ class Watch:
     def wrote(self, event: Event, step: Step) -> None:
         """The rows are as the engine left them."""
         world, changes = self.world, step.changes
+        self._has_gone_on(step)
         if self.foresees:
             if isinstance(event, RetryAsked):
                 self._retried(event)
@@ -192,7 +210,10 @@ class Watch:
             return
         now = self.world.execution.halt
         found = foreseen.fires(task, row.status, self.flag)
-        if self._halt or (now and row.went is None):
+        if self.gone in task.out and row.status == "succeeded":
+            assert row.went == (self.gone,), f"{name} went to {row.went}, and its node to {self.gone}"
+            self.fired[name] = frozenset(row.went)
+        elif self._halt or (now and row.went is None):
             assert row.went is None, f"{name} went to {row.went} after a halt"
             self.halted.add(name)
             self.fired[name] = frozenset()

@@ -60,16 +60,21 @@ class UnitWatch:
     def _attempt(self, job: JobState, step: Step) -> None:
         """P5: one start of each attempt; another only after the last came to a failure, as often as it may."""
         row = self.world.tasks[job.task]
-        first = row.first_attempt
+        first = step.changes.tasks.get(job.task, {}).get("first_attempt", row.first_attempt)
+        before = self.plan.tasks[job.task].along
+        if before:
+            # A node may have begun it behind any earlier attempt of what comes before it.
+            last = max((one.attempt for one in self.world.jobs_of(before)), default=1)
+            assert job.attempt >= last, f"{job.id} follows attempt {last} of {before}"
         if job.attempt == first:
             return
-        before = self.world.jobs.get(f"01EXEC.{job.task}.{job.unit}.{job.attempt - 1}")
-        if before is None:
+        earlier = self.world.jobs.get(f"01EXEC.{job.task}.{job.unit}.{job.attempt - 1}")
+        if earlier is None:
             born = [one for one in step.changes.new_jobs if one.task == job.task and one.unit == job.unit]
-            before = next(one for one in born if one.attempt == job.attempt - 1)
-            status = before.status
+            earlier = next(one for one in born if one.attempt == job.attempt - 1)
+            status = earlier.status
         else:
-            status = step.changes.jobs.get(before.id, {}).get("status", before.status)
+            status = step.changes.jobs.get(earlier.id, {}).get("status", earlier.status)
         assert status in foreseen.FAILURES, f"{job.id} was born, and the attempt before it is {status}"
         retry = self.plan.tasks[job.task].retry
         most = (retry["count"] if retry else 0) + self.agains[job.task, job.unit]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
+from zlib import crc32
 
 from watch import Watch
 
@@ -11,7 +13,7 @@ from app.compiler.plan import Plan
 from app.engine.events import Event, JobEnded, NodeAway, NodeBack, RetryAsked
 from app.engine.rehearsal import Rehearsal
 from app.engine.state import Limits, Node, Step
-from app.engine.status import DISPATCHED, JOB_OVER, QUEUED, RUNNING, TASK_OVER
+from app.engine.status import DISPATCHED, JOB_OVER, PENDING, QUEUED, RUNNING, SUCCEEDED, TASK_OVER
 
 FLEET = {name: Node(name) for name in ("local", "web-1", "web-2", "web-3")} | {
     "bare": Node("bare", shells=("sh",))
@@ -46,9 +48,13 @@ class World(Rehearsal):
         self.keeps_events = keeps_events
         self.events: list[tuple[float, Event, Step]] = []
         self.steps = 0
+        self.gone_on = 0
         self.watch = Watch(self, checks_slices=checks_slices)
 
     def deliver(self, event: Event, plan: Plan | None = None) -> Step:
+        if isinstance(event, JobEnded) and self._goes_on(event.job):
+            event = replace(event, went_on=True)
+            self.gone_on += 1
         self.watch.begins(event)
         step = self.advance(event, self.fleet, self.now, plan)
         self.watch.answered(event, step)
@@ -60,6 +66,24 @@ class World(Rehearsal):
         self.apply(step)
         self.watch.wrote(event, step)
         return step
+
+    def _goes_on(self, job: str) -> bool:
+        """Whether the node of a job went on from it by itself: half of them do where they may, whatever people ask for
+        meanwhile. Said once, with the first word that the job is over."""
+        row = self.jobs[job]
+        task = self.plan.tasks.get(row.task)
+        if (
+            self.over
+            or task is None
+            or task.then is None
+            or row.settled
+            or row.status != SUCCEEDED
+            or row.attempt != 1
+        ):
+            return False
+        following = self.tasks[task.then]
+        is_told = self.plan.tasks[task.then].along and following.first_attempt == 1
+        return is_told and following.status == PENDING and crc32(job.encode()) % 2 == 0
 
     def apply(self, step: Step) -> None:
         super().apply(step)

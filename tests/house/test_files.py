@@ -26,7 +26,9 @@ from app.language import pack_tables
 from app.language.actions import ACTIONS
 from app.language.parse import load
 from app.language.schema import workflow_schema
+from app.node.identity import write_identity
 from app.settings import Settings, environment_name
+from app.transport.keys import KeyPair
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 EXAMPLES = sorted((ROOT / "config" / "examples").glob("*.yaml"))
@@ -288,3 +290,20 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
     )
     ours = [line for line in (done.stdout + done.stderr).splitlines() if "muster" in line]
     assert not ours
+
+
+@pytest.mark.parametrize("module", ["profiled_control", "profiled_node"])
+def test_the_probes_of_the_breakdown_fit_what_they_are_put_into(module: str, tmp_path: Path) -> None:
+    """They are put in by name, and a function that has moved is missed only by who asks where the time goes."""
+    keys = KeyPair.generate()
+    keys.save(tmp_path / "node.keys")
+    write_identity(tmp_path, "web-1", "INST", [keys.public()])
+    done = subprocess.run(
+        [sys.executable, "-c", f"import bench.{module}"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "MUSTER_DATA_DIR": str(tmp_path), "MUSTER_NODE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -46,12 +46,18 @@ class Place:
         plan = deploy.of_script("sh", script)
         return Job(f"E.{name}.0.1", "E", name, 0, 1, "core.shell", *plan, **fields)
 
-    def order(self, job: Job, signer: KeyPair | None = None, files: Mapping[str, str] | None = None) -> str:
-        now = time.time()
-        order = Order(
-            "O" + job.id, "INST", "web-1", self.station.journal.epoch, "run", now, now + 60, jobs=(job,)
-        )
-        order = replace(order, files=files)
+    def order(
+        self,
+        job: Job,
+        *others: Job,
+        signer: KeyPair | None = None,
+        files: Mapping[str, str] | None = None,
+        at_once: bool = False,
+    ) -> str:
+        """To run a job, and then or `at_once` the others."""
+        now, epoch, jobs = time.time(), self.station.journal.epoch, (job, *others)
+        order = Order("O" + job.id, "INST", "web-1", epoch, "run", now, now + 60, jobs=jobs)
+        order = replace(order, files=files, at_once=at_once)
         return seal_order(order, signer or self.control, self.keys.public_keys)
 
     def order_of_version_1(self, job: Job) -> tuple[str, str]:
@@ -91,7 +97,11 @@ class Place:
         self.station.journal.close()
 
     def cancel(self, job: Job) -> None:
+        self.say("cancel", job)
+
+    def say(self, kind: str, job: Job) -> None:
+        """An order about a job."""
         now = time.time()
         epoch = self.station.journal.epoch
-        order = Order("C" + job.id, "INST", "web-1", epoch, "cancel", now, now + 60, job_ids=(job.id,))
+        order = Order(kind + job.id, "INST", "web-1", epoch, kind, now, now + 60, job_ids=(job.id,))
         self.station.obey(seal_order(order, self.control, self.keys.public_keys))

@@ -10,7 +10,7 @@ import secrets
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from app.compiler.build import build
 from app.language.parse import load_or_raise
 from app.services import collect, installation
 from app.services.control import Control
+from app.services.intake import Canvas, Collected
 from app.services.orders import Signer
 from app.services.outcomes import NodeKeys
 from app.services.submit import Submission, submit
@@ -33,7 +34,7 @@ from app.store.db import Store
 from app.store.tables import Execution, Job, Node, Task, table
 from app.transport.canvas import Member
 from app.transport.keys import KeyPair, Public
-from app.transport.messages import Outcome, Stream
+from app.transport.messages import SHARED, Order, Outcome, Stream
 from app.transport.output import OutputReader
 from app.transport.sealing import open_order, seal_outcome
 
@@ -112,7 +113,7 @@ class Step:
     member: Member
     position: int
     token: str
-    collected: collect.Collected | None = None
+    collected: Collected | None = None
 
     @property
     def links(self) -> list[dict[str, Any]]:
@@ -129,7 +130,8 @@ class Step:
 
 
 class Office:
-    """`sent` are the lines that left, each with its sealed order; `statements` counts what went to the database.
+    """`sent` are the lines that left, each with its sealed order, `told` what nodes were told about jobs; `statements`
+    counts what went to the database.
 
     On SQLite in `directory`, unless `url` names a migrated database without a row.
     """
@@ -149,19 +151,21 @@ class Office:
                 "epoch": EPOCH,
                 "slots": slots,
                 "free": slots,
+                "versions": {"orders": SHARED},
                 "last_seen": self.clock.now,
                 "enrolled_at": self.clock.now,
             }
             with self.store.write() as connection:
                 connection.execute(insert(nodes).values(row))
         self.sent: list[tuple[Member, str]] = []
+        self.told: list[tuple[str, str]] = []
         self.control = Control(settings, self.store, clock=self.clock)
         self.desk = collect.Desk(
             self.control,
             Signer.load(settings, self.installed.id),
             NodeKeys(self.store),
             self.sent.extend,
-            lambda node, token: None,
+            lambda node, token: self.told.append((node, token)),
             # Nothing here writes output.
             typed(OutputReader, None),
         )
@@ -188,24 +192,58 @@ class Office:
         collected = self.hear_of(step, self.answer(step.node, step.token, status), redelivered=redelivered)
         return Step(step.member, step.position + 1, collected.order or "", collected)
 
-    def hear_of(self, step: Step, answer: str, *, redelivered: bool = False) -> collect.Collected:
+    def hear_of(self, step: Step, answer: str, *, redelivered: bool = False) -> Collected:
         """An answer comes in with the canvas of its step."""
-        canvas = collect.Canvas(step.rest, step.member.body, step.member.group_id)
-        return collect.collect(self.desk, answer, canvas, redelivered=redelivered)
+        canvas = Canvas(step.rest, step.member.body, step.member.group_id)
+        return collect.collect(self.desk, [answer], canvas, redelivered=redelivered)
 
-    def answer(self, node: str, token: str, status: str, output: bytes = b"") -> str:
-        """What the node says of the job that it was ordered to run, which wrote `output`."""
-        keys = self.keys[node]
-        order = open_order(
+    def order(self, node: str, token: str) -> Order:
+        """The order as its node opens it."""
+        return open_order(
             token,
-            keys,
+            self.keys[node],
             [self.public],
             installation=self.installed.id,
             node=node,
             epoch=EPOCH,
             now=self.clock.now,
         )
-        job, now = order.jobs[0], self.clock.now
+
+    def go_through(self, sent: tuple[Member, str], *said: str) -> list[str]:
+        """What the node says of so many jobs of an order: it went on from each that succeeded to the next."""
+        node = Step(sent[0], 0, sent[1]).node
+        jobs_ = self.order(node, sent[1]).jobs
+        found = []
+        for place, status in enumerate(said):
+            after = jobs_[place - 1].id if place else ""
+            then = jobs_[place + 1].id if status == "succeeded" and place + 1 < len(jobs_) else ""
+            found.append(self.answer(node, sent[1], status, nth=place, after=after, then=then))
+        return found
+
+    def take_in_all(self, answers: Sequence[str], sent: tuple[Member, str] | None = None) -> Collected:
+        """Outcomes come in together, with the canvas of their order if the last of its jobs is among them."""
+        member = sent and sent[0]
+        canvas = (
+            Canvas([dict(link) for link in member.rest[1:]], member.body, member.group_id)
+            if member
+            else Canvas()
+        )
+        return collect.collect(self.desk, answers, canvas, redelivered=False)
+
+    def answer(
+        self,
+        node: str,
+        token: str,
+        status: str,
+        output: bytes = b"",
+        *,
+        nth: int = 0,
+        after: str = "",
+        then: str = "",
+    ) -> str:
+        """What the node says of a job that it was ordered to run, which wrote `output`."""
+        keys = self.keys[node]
+        job, now = self.order(node, token).jobs[nth], self.clock.now
         code = {"succeeded": 0, "failed": 1}.get(status)
         problem = None if code == 0 else {"type": status, "message": "made up"}
         about = (job.id, job.digest, self.installed.id, node, EPOCH)
@@ -216,6 +254,7 @@ class Office:
             head=base64.b64encode(output).decode(),
         )
         outcome = Outcome(*about, status, code, error=problem, ended_at=now, stdout=wrote)
+        outcome = replace(outcome, after=after, then=then)
         return seal_outcome(outcome, keys, self.public)
 
     def job(self, job: str) -> Any:

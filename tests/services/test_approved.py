@@ -14,7 +14,7 @@ from gate_office import WEB, gate_office, sent
 from gated import approve, execute, questions, runnable
 from sqlalchemy import select, update
 
-from app.services import approved, collect, handover, hold, secrets
+from app.services import approved, collect, handover, hold, room, secrets
 from app.store import executions as rows
 from app.store.tables import Approval, AuditEntry, Execution, SecretParameter, StoredPlan, table
 
@@ -171,7 +171,7 @@ def test_an_order_that_was_sent_is_looked_at_again_before_it_is_sent_again(offic
     edit_input(script="reboot")(office, execution)
     parcel = handover.Parcel()
     with office.store.write() as connection:
-        sent_again = handover.resend(office.control, connection, f"{execution}.script.0.1", parcel)
+        sent_again = room.resend(office.control, connection, f"{execution}.script.0.1", parcel)
     assert (sent_again, parcel.members) == (False, [])
 
 

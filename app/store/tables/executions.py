@@ -154,6 +154,7 @@ class Job(Base):
     order_expires_at: Mapped[float | None] = mapped_column(Instant)
     queue_timeout: Mapped[float] = mapped_column(default=3600.0)
     given: Mapped[Any] = mapped_column(Json, nullable=True)
+    along: Mapped[Any] = mapped_column(Json, nullable=True)
     snapshot: Mapped[str | None] = mapped_column(String(64))
     give_up_at: Mapped[float | None] = mapped_column(Instant)
     missing: Mapped[int] = mapped_column(default=0)

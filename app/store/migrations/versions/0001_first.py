@@ -401,7 +401,7 @@ def _jobs() -> None:
         *_numbers("sends"),
         *_moments("send_after", "order_expires_at", null=True),
         *_doubles("queue_timeout"),
-        *_json("given", null=True),
+        *_json("given", "along", null=True),
         *_columns(sa.String(64), ("snapshot",), True),
         *_moments("give_up_at", null=True),
         *_numbers("missing"),
