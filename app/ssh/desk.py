@@ -32,7 +32,8 @@ APART = b"3"
 _LINE = re.compile(rb"(\d{1,9})([-+*/=])(.*)", re.DOTALL)
 _LONGEST_LINE = 65_536
 _LISTEN = (
-    b'M_nl=$(printf "\\nx"); M_nl=${M_nl%x}; M_block=; while IFS= read -r M_word; do case $M_word in'
+    b'M_nl=$(printf "\\nx"); M_nl=${M_nl%x}; M_block=; exec 6<&0 </dev/null;'
+    b" while IFS= read -r M_word <&6; do case $M_word in"
     b" '') M_now=$M_block; M_block=; eval \"$M_now\"; M_now= ;;"
     b" *) M_block=$M_block${M_word#?}$M_nl ;; esac; done\n"
 )
@@ -52,7 +53,7 @@ class Desk:
         self._after = After(far_side.OPENING)
         self._rest = b""
         self._session = link.open(
-            far_side.LISTENING, _LISTEN + _block(ground.opening()), self._hear, keep=True
+            far_side.LISTENING, _LISTEN + _block(ground.opening() + _beside(ground)), self._hear, keep=True
         )
 
     def begin(self, listener: Listener) -> Errand:
@@ -150,6 +151,10 @@ class Errand:
         """Starts a job (`far_side.about`, `far_side.described`), or attaches to it where it was started before."""
         self._aside(about + described + b"M_share\n")
 
+    def stay(self, about: bytes) -> None:
+        """Has somebody there watch over the job, which takes longer than a moment."""
+        self._aside(about + b"M_stay\n")
+
     def ask(self, about: bytes) -> None:
         """Has the end told where nobody there answers for the job any more."""
         self._aside(about + b"M_ask\n")
@@ -171,7 +176,7 @@ class Errand:
         """What a line says; the listener hears of it with the next `tell`."""
         if mark == b"=":
             self._status = text
-        else:
+        elif self._status is None:
             self._said["out" if mark in b"+-" else "err"] += text if mark in b"-/" else text + b"\n"
 
     def tell(self) -> None:
@@ -189,9 +194,17 @@ class Errand:
 
     def _aside(self, program: bytes) -> None:
         # Of a process that is not the shell's own child nothing is left there when it ends.
-        self._desk.write(b"( (\nM_number=%d\n%s) </dev/null & )\n" % (self.number, program))
+        self._desk.write(b"( (\nM_number=%d\n%s) 6<&- & )\n" % (self.number, program))
+
+
+def _beside(ground: Ground) -> bytes:
+    """What is there besides the jobs, which outlives the shell by a little."""
+    seconds = far_side.patrol(ground.leash)
+    return b"M_cast\n( ( M_patrol %.3f 4>&- >/dev/null 2>&1 6<&- & ) )\n" % seconds
 
 
 def _block(program: bytes) -> bytes:
     """Lines that are no empty ones, and then an empty one."""
-    return b"".join(b" %s\n" % line for line in program.rstrip(b"\n").split(b"\n")) + b"\n"
+    # Without a last word ksh93 takes what is begun in a subshell for the last of all, and becomes it.
+    lines = [*program.rstrip(b"\n").split(b"\n"), b":"]
+    return b"".join(b" %s\n" % line for line in lines) + b"\n"

@@ -110,7 +110,7 @@ class Dialogue:
         self._tell.sending()
         main.session.write(program)
         main.session.end_input()
-        return self._hear_out(main, None)
+        return self._hear_out(main)
 
     def share(self, desk: Desk, about: bytes, described: bytes) -> Transcript:
         """The same by the shell for many jobs; what it is told is in `Errand.start`."""
@@ -118,9 +118,11 @@ class Dialogue:
         main = self._speakers["main"] = _Speaker(errand, 0, 0)
         self._tell.sending()
         errand.start(about, described)
-        return self._hear_out(main, lambda: errand.ask(about))
+        return self._hear_out(main, lambda: errand.stay(about), lambda: errand.ask(about))
 
-    def _hear_out(self, main: _Speaker, ask: Callable[[], None] | None) -> Transcript:
+    def _hear_out(
+        self, main: _Speaker, stay: Callable[[], None] | None = None, ask: Callable[[], None] | None = None
+    ) -> Transcript:
         deadline = time.monotonic() + ANSWER_WITHIN
         live_at: float | None = None
         while main.status is None:
@@ -133,6 +135,8 @@ class Dialogue:
             elif not is_answered:
                 raise Broken("the machine did not say that it has begun", silent=True)
             elif live_at is not None:
+                if stay is not None:
+                    stay()
                 live_at = None if self._follow() else time.monotonic() + AGAIN_AFTER
             elif ask is not None:
                 ask()

@@ -40,6 +40,7 @@ RESERVE = 16 << 20
 
 _DRAIN = 2.0
 _LONGEST_TICK = 1.0
+_LONGEST_PATROL = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,7 @@ def described(ground: Ground, job: Mapping[str, Any], secrets: Sequence[str], lo
         % (limit, longest_end(limit, longest_secret), tick, full, over),
         b"M_leash=%d M_drain=%d M_grace=%.3f"
         % (math.ceil(ground.leash / tick), math.ceil(_DRAIN / tick), job["grace"]),
+        b"M_eager=%s" % (b"" if _may_wait(ground, job) else b"1"),
         b"M_secret=%s M_fed=%s" % (b"1" if secrets else b"", b"" if stdin is None else b"1"),
         b"M_feed() { %s\n}" % (b":" if stdin is None else _put(stdin)),
         b"M_prepare() {\n%s\n}" % b" &&\n".join(_files(job)),
@@ -190,6 +192,20 @@ def leftovers(base: str) -> bytes:
     return b"cd %s && find jobs/*/_exit -prune -type f -mtime +0 2>/dev/null\n" % quoted(base)
 
 
+def patrol(leash: float) -> float:
+    """Seconds between two looks whether somebody watches over what was started in the shell for many jobs."""
+    return min(_LONGEST_PATROL, leash / 4)
+
+
+def _may_wait(ground: Ground, job: Mapping[str, Any]) -> bool:
+    """Is it enough that somebody watches over the job once it has taken longer than a moment, or by the next patrol at
+    the latest?"""
+    timeout = job.get("timeout")
+    return ground.leash >= 4.0 * _LONGEST_TICK * 4 and (
+        timeout is None or timeout >= 2 * patrol(ground.leash)
+    )
+
+
 def _ticks(timeout: float | None, tick: float) -> tuple[int, float]:
     """After how many ticks a shorter one is the last before the timeout, and its length."""
     if timeout is None:
@@ -212,11 +228,17 @@ def _files(job: Mapping[str, Any]) -> list[bytes]:
         found = shells.files_for(job["shell"], job["file"], os.fsencode(job["script"]), job["env"])
         for name, data in found:
             lines.append(
-                b"%s >%s" % (_put(os.fsdecode(data)), name.encode())
-                # Such a file is what a redirection makes, by the umask.
-                + (b"" if job["mode"] == 0o600 else b" && chmod %o %s" % (job["mode"], name.encode()))
+                b"%s >%s" % (_put(os.fsdecode(data)), name.encode()) + _mode(job["mode"], name.encode())
             )
     return lines
+
+
+def _mode(mode: int, name: bytes) -> bytes:
+    """Gives the file its mode, unless it has it: by the umask, or because it was there to be written to."""
+    if mode == 0o600:
+        return b""
+    chmod = b"chmod %o %s" % (mode, name)
+    return b" && { [ -x %s ] || %s; }" % (name, chmod) if mode == 0o700 else b" && " + chmod
 
 
 def _directory(job: Mapping[str, Any]) -> list[bytes]:

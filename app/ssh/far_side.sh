@@ -6,6 +6,7 @@
 #   $M_base/jobs/<job id>/  made by one mkdir, which is the claim: who made it may start the job, nobody else ever may
 #     _owner, _main         who answers for the job: pid, start time, boot, digest; the pid of the script
 #     _verdict              why it ends; the first who writes it has decided
+#     _plan, _guard         what has to be known to watch over it; somebody does
 #     _code, _killing       its main process has ended; the grace is over
 #     _out, _err            what it wrote, the first bytes; *.tail and *.count are of what came after those
 #     _exit                 how it ended, in one line that ends with `ok`
@@ -225,15 +226,17 @@ M_reap() {
 # Beside the script, a look every $M_tick seconds: its timeout, the leash, and that what answers for it lives.
 M_watch() {
     trap 'kill $M_pid 2>/dev/null; exit 0' TERM
-    M_ticks=0 M_idle=0 M_drained=0 M_seen=
+    M_ticks=0 M_idle=0 M_drained=0 M_seen= M_part=
+    M_late
     while :; do
-        M_for=$M_tick
+        M_for=${M_part:-$M_tick} M_part=
         if [ "$M_ticks" = "$M_full" ]; then M_for=$M_over; fi
         M_nap "$M_for" 5>&- &
         M_pid=$!
         wait $M_pid
         if ! kill -s 0 "$M_self" 2>/dev/null; then
-            if ! [ -s _exit ] && { M_decide interrupted || ! M_decided; }; then
+            # All of it may have been removed by now.
+            if [ -e _owner ] && ! [ -s _exit ] && { M_decide interrupted || ! M_decided; }; then
                 M_sweep
                 M_write interrupted -
             fi
@@ -254,6 +257,54 @@ M_watch() {
         if [ "$M_now" != "$M_seen" ]; then M_seen=$M_now M_idle=0; fi
         if [ $M_idle -ge "$M_leash" ]; then M_end lost; fi
         if [ -s _verdict ] && ! [ -e _ending ]; then kill -s USR1 "$M_self"; fi
+    done
+}
+
+# Where the watch of a job begins late, and looks every second: M_ticks that have passed, M_part of a second to the next.
+M_late() {
+    M_uptime
+    case $M_since$M_seconds in *-* | '') return ;; esac
+    M_part=$((1${M_seconds%.*}${M_seconds#*.} - 1${M_since%.*}${M_since#*.}))
+    if [ ${#M_seconds} -ne ${#M_since} ] || [ $M_part -lt 10 ] || [ "$M_tick" != 1.000 ]; then
+        M_part=
+        return
+    fi
+    M_ticks=$((M_part / 100))
+    if [ "$M_full" -ge 0 ] && [ "$M_ticks" -ge "$M_full" ]; then M_ticks=$M_full M_part=; return; fi
+    M_part=$((200 - M_part % 100))
+    case $M_part in 200) M_part= ;; *) M_part=0.${M_part#1} ;; esac
+}
+
+# Watches over a job that nobody watches over yet, beside the one who answers for it: in its directory.
+M_guard() {
+    M_done=1
+    set -C
+    { : >_guard; } 2>/dev/null && M_done=0
+    set +C
+    if [ $M_done -ne 0 ]; then return; fi
+    M_script=
+    { read -r M_self M_line <_owner; } 2>/dev/null
+    { read -r M_script M_one M_two M_since M_tick M_full M_over M_leash M_drain M_grace M_secret <_plan; } 2>/dev/null
+    M_pumps="$M_one $M_two" M_left=0
+    if [ -n "$M_script" ]; then M_watch 5>&1 >/dev/null 2>&1 4>&-; fi
+}
+
+# As long as the shell lives that starts jobs for many, and then twice: sees to it that somebody watches over each of
+# them. Most are over by then; of the others the connection says it at once, where it is there.
+M_patrol() {
+    M_last=0
+    M_identify $$
+    M_mine="$M_began $M_boot"
+    while [ $M_last -lt 2 ]; do
+        sleep "$1"
+        M_identify $$
+        if [ "$M_mine" != "$M_began $M_boot" ] || ! kill -s 0 $$ 2>/dev/null; then M_last=$((M_last + 1)); fi
+        for M_job in "$M_base"/jobs/*/_plan; do
+            M_job=${M_job%/_plan}
+            if ! [ -e "$M_job/_plan" ] || [ -e "$M_job/_guard" ] || [ -s "$M_job/_exit" ]; then continue; fi
+            M_id=${M_job##*/}
+            (cd "$M_job" && M_guard) &
+        done
     done
 }
 
@@ -355,6 +406,30 @@ M_show() {
     if [ -s _out ]; then cat _out; fi
 }
 
+# Leaves what has to be known to watch over the job, should it take longer than a moment.
+M_planned() {
+    M_line="$M_script $M_pumps $M_since $M_tick $M_full $M_over $M_leash $M_drain $M_grace $M_secret"
+    { echo "$M_line" >_plan; } 2>/dev/null && [ -s _plan ]
+}
+
+# Makes the two pipes, of those that are kept to be copied where they are: that is one program for them and the script.
+M_pipes() {
+    if [ -n "$M_number" ] && cp -R -p "$M_mould/_out.pipe" "$M_mould/_err.pipe" "$M_mould/script" .; then return; fi
+    mkfifo _out.pipe _err.pipe
+}
+
+# The mould of a job's directory: M_mould.
+M_cast() {
+    M_mould=$M_base/mould
+    if [ -p "$M_mould/_err.pipe" ]; then return; fi
+    rm -rf "$M_mould" "$M_mould.$$"
+    mkdir -p "$M_mould.$$"
+    : >"$M_mould.$$/script"
+    chmod 700 "$M_mould.$$/script"
+    mkfifo "$M_mould.$$/_out.pipe" "$M_mould.$$/_err.pipe"
+    mv "$M_mould.$$" "$M_mould"
+}
+
 # Starts the job, or attaches to it where it was started before. Its files are written by M_prepare, M_launch becomes it.
 M_start() {
     if ! mkdir "$M_job" "$M_job/work" 2>/dev/null; then
@@ -376,8 +451,7 @@ M_start() {
     fi
     trap 'M_asked=1' USR1
     M_identify "$M_self"
-    if ! { echo "$M_self $M_began $M_boot $M_digest" >_owner && : >_out && : >_err && M_prepare; } ||
-        ! mkfifo _out.pipe _err.pipe; then
+    if ! { echo "$M_self $M_began $M_boot $M_digest" >_owner && : >_out && : >_err && M_pipes && M_prepare; }; then
         M_line='ended no_space - 0 - - - -'
         echo "$M_line ok" >_exit
         M_tell "$M_line ok"
@@ -400,13 +474,15 @@ M_start() {
         M_script=$!
     fi
     set +m
-    # One that outlives who answers for the job says so beside the others.
-    if [ -n "$M_number" ]; then
-        M_watch 5>&1 >/dev/null 2>&1 4>&- &
-    else
+    M_watcher=
+    if [ -z "$M_number" ]; then
         M_watch >/dev/null 2>&1 4>&- &
+        M_watcher=$!
+    elif [ -n "$M_eager" ] || ! kill -s 0 $$ 2>/dev/null || ! M_planned; then
+        # One that outlives who answers for the job says so beside the others.
+        M_watch 5>&1 >/dev/null 2>&1 4>&- &
+        M_watcher=$!
     fi
-    M_watcher=$!
     echo "$M_script" >_main
     M_tell "started $M_script"
     M_flush
@@ -428,7 +504,7 @@ M_start() {
         wait $M_pumps
         if [ -z "$M_asked" ]; then break; fi
     done
-    kill $M_watcher 2>/dev/null
+    if [ -n "$M_watcher" ]; then kill $M_watcher 2>/dev/null; fi
     if [ -e _refused ]; then read -r M_verdict M_code <_refused; fi
     M_write "$M_verdict" "$M_code"
     M_say || return 3
@@ -548,6 +624,9 @@ M_share() {
     if [ $? -eq 3 ]; then M_text=$M_number=3$M_nl; else M_text=$M_text$M_number=0$M_nl; fi
     M_flush
 }
+
+# Has somebody watch over the job, for it takes longer than a moment.
+M_stay() { cd "$M_job" && [ -e _plan ] && M_guard; }
 
 # Says that nobody answers for the job any more, where that is so.
 M_ask() {
