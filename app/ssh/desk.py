@@ -30,6 +30,9 @@ APART = b"3"
 """The end of a job that has to be asked for by itself: what there is to say of it is too much among others."""
 
 _LINE = re.compile(rb"(\d{1,9})([-+*/=])(.*)", re.DOTALL)
+_OWNER = re.compile(rb"owner (\d{1,9})")
+"""The first line of a job that was started: which process there answers for it."""
+_NOBODY = 2**31 - 1
 _LONGEST_LINE = 65_536
 _LISTEN = (
     b'M_nl=$(printf "\\nx"); M_nl=${M_nl%x}; M_block=; exec 6<&0 </dev/null;'
@@ -146,6 +149,8 @@ class Errand:
         self._before = {"out": far_side.OPENING, "err": far_side.MARK}
         self._said = {"out": b"", "err": b""}
         self._status: bytes | None = None
+        self._owner = _NOBODY
+        self._is_first = True
 
     def start(self, about: bytes, described: bytes) -> None:
         """Starts a job (`far_side.about`, `far_side.described`), or attaches to it where it was started before."""
@@ -153,11 +158,11 @@ class Errand:
 
     def stay(self, about: bytes) -> None:
         """Has somebody there watch over the job, which takes longer than a moment."""
-        self._aside(about + b"M_stay\n")
+        self._aside(about + b"M_stay %d\n" % self._owner)
 
     def ask(self, about: bytes) -> None:
         """Has the end told where nobody there answers for the job any more."""
-        self._aside(about + b"M_ask\n")
+        self._aside(about + b"M_ask %d\n" % self._owner)
 
     def write(self, data: bytes) -> None:
         """Does something else. All that is told of it is its exit status."""
@@ -174,7 +179,10 @@ class Errand:
 
     def take(self, mark: bytes, text: bytes) -> None:
         """What a line says; the listener hears of it with the next `tell`."""
-        if mark == b"=":
+        is_first, self._is_first = self._is_first, False
+        if is_first and (found := _OWNER.fullmatch(text)):
+            self._owner = int(found[1])
+        elif mark == b"=":
             self._status = text
         elif self._status is None:
             self._said["out" if mark in b"+-" else "err"] += text if mark in b"-/" else text + b"\n"

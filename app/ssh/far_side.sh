@@ -15,7 +15,7 @@ trap '' PIPE HUP
 M_asked=
 M_seconds=-
 # Set where several jobs are told of in one session: the number of this one there, and what is to be told at once.
-M_number= M_text=
+M_number= M_text= M_who=
 # What the script said on standard error follows a mark there; nothing else of ours goes there.
 exec 4>&2 2>/dev/null
 
@@ -98,7 +98,7 @@ M_refuse() {
 
 # Becomes the program "$@" in a session of its own.
 M_become() {
-    trap - PIPE HUP USR1
+    trap - PIPE HUP USR1 USR2
     if [ -n "$M_setsid" ]; then
         set -- "$M_setsid" "$@"
     elif [ -n "$M_perl" ]; then
@@ -234,9 +234,10 @@ M_watch() {
         M_nap "$M_for" 5>&- &
         M_pid=$!
         wait $M_pid
-        if ! kill -s 0 "$M_self" 2>/dev/null; then
-            # All of it may have been removed by now.
-            if [ -e _owner ] && ! [ -s _exit ] && { M_decide interrupted || ! M_decided; }; then
+        if ! M_answers; then
+            # Who ends a job knows nothing of a guard: of that one all may be gone by now.
+            if [ -n "$M_who" ] && ! [ -e _owner ]; then exit 0; fi
+            if ! [ -s _exit ] && { M_decide interrupted || ! M_decided; }; then
                 M_sweep
                 M_write interrupted -
             fi
@@ -258,6 +259,15 @@ M_watch() {
         if [ $M_idle -ge "$M_leash" ]; then M_end lost; fi
         if [ -s _verdict ] && ! [ -e _ending ]; then kill -s USR1 "$M_self"; fi
     done
+}
+
+# Does the process live that answers for the job? A guard has to know it from another one with its number later.
+M_answers() {
+    kill -s 0 "$M_self" 2>/dev/null || return
+    if [ -n "$M_who" ]; then
+        M_identify "$M_self"
+        [ "$M_who" = "$M_began $M_boot" ]
+    fi
 }
 
 # Where the watch of a job begins late, and looks every second: M_ticks that have passed, M_part of a second to the next.
@@ -283,7 +293,8 @@ M_guard() {
     set +C
     if [ $M_done -ne 0 ]; then return; fi
     M_script=
-    { read -r M_self M_line <_owner; } 2>/dev/null
+    { read -r M_self M_began M_boot M_line <_owner; } 2>/dev/null
+    M_who="$M_began $M_boot"
     { read -r M_script M_one M_two M_since M_tick M_full M_over M_leash M_drain M_grace M_secret <_plan; } 2>/dev/null
     M_pumps="$M_one $M_two" M_left=0
     if [ -n "$M_script" ]; then M_watch 5>&1 >/dev/null 2>&1 4>&-; fi
@@ -414,7 +425,10 @@ M_planned() {
 
 # Makes the two pipes, of those that are kept to be copied where they are: that is one program for them and the script.
 M_pipes() {
-    if [ -n "$M_number" ] && cp -R -p "$M_mould/_out.pipe" "$M_mould/_err.pipe" "$M_mould/script" .; then return; fi
+    if [ -n "$M_number" ]; then
+        if cp -R -p "$M_mould/_out.pipe" "$M_mould/_err.pipe" "$M_mould/script" .; then return; fi
+        rm -f _out.pipe _err.pipe script
+    fi
     mkfifo _out.pipe _err.pipe
 }
 
@@ -449,7 +463,9 @@ M_start() {
     if [ -n "$M_number" ] && ! { read -r M_self M_line </proc/self/stat; } 2>/dev/null; then
         M_self=$(exec sh -c 'echo $PPID')
     fi
+    M_called=
     trap 'M_asked=1' USR1
+    trap 'M_asked=1 M_called=1' USR2
     M_identify "$M_self"
     if ! { echo "$M_self $M_began $M_boot $M_digest" >_owner && : >_out && : >_err && M_pipes && M_prepare; }; then
         M_line='ended no_space - 0 - - - -'
@@ -484,10 +500,15 @@ M_start() {
         M_watcher=$!
     fi
     echo "$M_script" >_main
+    if [ -n "$M_number" ]; then M_tell "owner $M_self"; fi
     M_tell "started $M_script"
     M_flush
     M_code= M_left=0
     while :; do
+        if [ -n "$M_called" ] && [ -z "$M_watcher" ]; then
+            M_watch 5>&1 >/dev/null 2>&1 4>&- &
+            M_watcher=$!
+        fi
         if M_reap && { M_decide exit || ! M_decided; }; then
             M_verdict=exit
             echo "$M_code" >_code
@@ -625,14 +646,18 @@ M_share() {
     M_flush
 }
 
-# Has somebody watch over the job, for it takes longer than a moment.
-M_stay() { cd "$M_job" && [ -e _plan ] && M_guard; }
+# Has somebody watch over the job, for it takes longer than a moment. Where the script has removed all that is known of
+# it the process $1, which answers for it, does that.
+M_stay() {
+    if ! cd "$M_job"; then kill -s USR2 "$1"; elif [ -e _plan ]; then M_guard; fi
+}
 
-# Says that nobody answers for the job any more, where that is so.
+# Says that nobody answers for the job any more, where that is so; $1 did.
 M_ask() {
-    M_owner= M_start= M_on=
-    { read -r M_owner M_start M_on M_of <"$M_job/_owner"; } 2>/dev/null
-    M_identify "${M_owner:-0}"
+    M_owner=$1 M_identified=
+    { read -r M_owner M_start M_on M_of <"$M_job/_owner"; } 2>/dev/null && M_identified=1
+    M_identify "$M_owner"
+    if [ -z "$M_identified" ]; then M_start=$M_began M_on=$M_boot; fi
     if [ "$M_began $M_boot" != "$M_start $M_on" ] || ! kill -s 0 "$M_owner" 2>/dev/null; then echo "$M_number=1"; fi
 }
 

@@ -13,6 +13,7 @@ from test_contract import alive, first_line
 from test_far_shells import bench
 from waiting import wait_until
 
+from app.node.runner_client import Interrupted
 from app.ssh import desk as desks
 from app.ssh import dialogue, far_side
 from app.ssh.desk import LONGEST, Desk
@@ -134,6 +135,21 @@ def test_what_takes_long_is_watched_over_without_being_told_to(
     assert record["status"] == "timed_out"
     assert record["duration"] > 1.4
     assert not alive(script)
+
+
+def test_a_job_without_a_directory_has_its_bounds(
+    bench: FarBench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(far_side, "_may_wait", lambda *_: True)
+    runner = bench.runner()
+    pid = tmp_path / "pid"
+    script = f'rm -rf "${{MUSTER_INPUT%/*}}"; echo $$ >"{pid}"; while :; do sleep 0.1; done'
+    running = Running(runner, bench.job(script, timeout=1.0))
+    wait_until(lambda: pid.exists() and pid.read_text(), "it has removed what is known of it")
+    wait_until(lambda: not alive(int(pid.read_text())), "it is ended")
+    runner.release()
+    with pytest.raises(Interrupted):
+        running.record()
 
 
 def test_a_job_is_watched_over_once(bench: FarBench) -> None:
