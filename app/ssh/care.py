@@ -146,7 +146,10 @@ class Care:
         if not names and not left:
             return
         try:
-            done = run(link, far_side.COMMAND, far_side.remove(self._reach.ground.base, [*names, *left]))
+            program = far_side.remove(self._reach.ground.base, [*names, *left])
+            if (desk := self._reach.open_desk) is not None and desk.does(program):
+                return
+            done = run(link, far_side.COMMAND, program)
         except Unreachable:
             with self._lock:
                 self._over += names

@@ -1,6 +1,7 @@
 """What is said over one connection about one job: by sessions of which each is a command on the far side.
 
-main    starts the job or attaches to it, and says how it ends; what is over soon has its output with it
+main    starts the job or attaches to it, and says how it ends; what is over soon has its output with it. The shell for
+        many jobs (`app.ssh.desk`) does that in the place of a session, where there is one
 tail    sends output as it comes, of what takes longer
 rest    what the tail had not sent at the end
 ends    the last bytes of what was cut
@@ -15,9 +16,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from app.ssh import far_side
+from app.ssh.desk import APART, Desk
 from app.ssh.failures import Unreachable
 from app.ssh.far_side import Ground
-from app.ssh.link import Link, Session
+from app.ssh.link import Link, Listener, Session
 from app.ssh.received import Received
 from app.ssh.transcript import Ended, Garbled, Transcript
 
@@ -27,16 +29,20 @@ ANSWER_WITHIN = 30.0
 """Seconds that the machine has to say that it has begun."""
 AGAIN_AFTER = 2.0
 """Seconds until that is tried again where the machine would not open another session."""
+ASK_EVERY = 60.0
+"""Seconds until it is asked whether somebody there still answers for a job, where no session would end with him."""
 FINISH_WITHIN = 60.0
 """Seconds without a byte in which the machine has to go on with what is left."""
 
 
 class Broken(Exception):
-    """The connection or the session ended before the job did. `silent`: the machine did not answer at all."""
+    """The connection or the session ended before the job did. `silent`: the machine did not answer at all; `at_once`:
+    it has more to say to who asks."""
 
-    def __init__(self, message: str, *, silent: bool = False) -> None:
+    def __init__(self, message: str, *, silent: bool = False, at_once: bool = False) -> None:
         super().__init__(message)
         self.silent = silent
+        self.at_once = at_once
 
 
 class Heard(NamedTuple):
@@ -104,18 +110,38 @@ class Dialogue:
         self._tell.sending()
         main.session.write(program)
         main.session.end_input()
+        return self._hear_out(main)
+
+    def share(self, desk: Desk, about: bytes, described: bytes) -> Transcript:
+        """The same by the shell for many jobs; what it is told is in `Errand.start`."""
+        errand = desk.begin(self._listener("main"))
+        main = self._speakers["main"] = _Speaker(errand, 0, 0)
+        self._tell.sending()
+        errand.start(about, described)
+        return self._hear_out(main, lambda: errand.stay(about), lambda: errand.ask(about))
+
+    def _hear_out(
+        self, main: _Speaker, stay: Callable[[], None] | None = None, ask: Callable[[], None] | None = None
+    ) -> Transcript:
         deadline = time.monotonic() + ANSWER_WITHIN
         live_at: float | None = None
         while main.status is None:
             is_answered = main.transcript.started is not None
-            if self._hear(live_at if is_answered else deadline):
+            ask_at = time.monotonic() + ASK_EVERY if ask is not None else None
+            if self._hear((live_at or ask_at) if is_answered else deadline):
                 if not is_answered and main.transcript.started is not None:
                     live_at = time.monotonic() + LIVE_AFTER
                     self._tell.answered(main.transcript.started)
             elif not is_answered:
                 raise Broken("the machine did not say that it has begun", silent=True)
-            else:
+            elif live_at is not None:
+                if stay is not None:
+                    stay()
                 live_at = None if self._follow() else time.monotonic() + AGAIN_AFTER
+            elif ask is not None:
+                ask()
+        if main.status == APART:
+            raise Broken("there is more to say of the job than fits among others", at_once=True)
         if main.status != b"0" or not main.transcript.is_whole:
             raise Broken(f"the session ended, status {main.status.decode() or 'none'}")
         if main.transcript.ended is not None:
@@ -134,13 +160,13 @@ class Dialogue:
     def _open(
         self, source: str, command: str, data: bytes, *, at: bool = False, keep: bool = False
     ) -> _Speaker:
-        def listen(kind: str, told: bytes) -> None:
-            self._inbox.put(Heard(source, kind, told))
-
         got = self._received.got if at else {"out": 0, "err": 0}
-        speaker = _Speaker(self._link.open(command, data, listen, keep=keep), got["out"], got["err"])
-        self._speakers[source] = speaker
+        session = self._link.open(command, data, self._listener(source), keep=keep)
+        speaker = self._speakers[source] = _Speaker(session, got["out"], got["err"])
         return speaker
+
+    def _listener(self, source: str) -> Listener:
+        return lambda kind, told: self._inbox.put(Heard(source, kind, told))
 
     def _follow(self) -> bool:
         """Has the output sent as it comes. False: the machine has no session to spare now."""

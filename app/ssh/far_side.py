@@ -40,6 +40,7 @@ RESERVE = 16 << 20
 
 _DRAIN = 2.0
 _LONGEST_TICK = 1.0
+_LONGEST_PATROL = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +64,32 @@ class Ground:
             [
                 _text(),
                 b"M_base=%s\n" % (quoted(self.base) if self.base else place.encode()),
-                b"M_id=%s\nM_digest=%s\nM_secret=\nM_mark=%s\n"
-                % (quoted(job_id), quoted(digest or "-"), quoted(MARK.decode().strip())),
-                b'M_job="$M_base/jobs/$M_id"\nM_output=%d\n' % jobdir.OUTPUT_LIMIT,
+                b"M_secret=\nM_mark=%s\nM_output=%d\n" % (quoted(MARK.decode().strip()), jobdir.OUTPUT_LIMIT),
+                b"M_bare() { unset %s; }\n" % " ".join(self._foreign()).encode(),
+                about(job_id, digest),
                 b"printf '\\n%%s\\n' %s\n" % quoted(OPENING.decode().strip()),
             ]
         )
 
+    def _foreign(self) -> list[str]:
+        """The variables of a session that no script is to have."""
+        return [
+            name
+            for name in dict.fromkeys(("OLDPWD", "SHLVL", *self.variables))
+            if _NAME.fullmatch(name) and name not in launch.INHERITED and name != "PWD"
+        ]
+
+
+def about(job_id: str, digest: str) -> bytes:
+    """Which job it is."""
+    return b'M_id=%s\nM_digest=%s\nM_job="$M_base/jobs/$M_id"\n' % (quoted(job_id), quoted(digest or "-"))
+
 
 @functools.cache
 def _text() -> bytes:
-    return Path(__file__).with_name("far_side.sh").read_bytes()
+    """The program without its comments."""
+    lines = Path(__file__).with_name("far_side.sh").read_bytes().splitlines(keepends=True)
+    return b"".join(line for line in lines if line.strip() and not line.lstrip().startswith(b"#"))
 
 
 def quoted(text: str) -> bytes:
@@ -81,10 +97,13 @@ def quoted(text: str) -> bytes:
     return b"'" + os.fsencode(text).replace(b"'", b"'\\''") + b"'"
 
 
-def start(
-    ground: Ground, job: Mapping[str, Any], digest: str, secrets: Sequence[str], longest_secret: int
-) -> bytes:
-    """The program that starts the job (`app.node.told`, values put in), or attaches to it where it was started before.
+def start(ground: Ground, job_id: str, digest: str, described: bytes) -> bytes:
+    """The program that starts the job, or attaches to it where it was started before."""
+    return ground.opening(job_id, digest) + described + b"M_start\n"
+
+
+def described(ground: Ground, job: Mapping[str, Any], secrets: Sequence[str], longest_secret: int) -> bytes:
+    """What has to be known to start the job (`app.node.told`, values put in).
 
     `secrets` are the values in it, of which none may be seen; `longest_secret` is what `Masker.longest` says. Raises
     `NotStarted` for what cannot be handed over.
@@ -99,13 +118,13 @@ def start(
         % (limit, longest_end(limit, longest_secret), tick, full, over),
         b"M_leash=%d M_drain=%d M_grace=%.3f"
         % (math.ceil(ground.leash / tick), math.ceil(_DRAIN / tick), job["grace"]),
+        b"M_eager=%s" % (b"" if _may_wait(ground, job) else b"1"),
         b"M_secret=%s M_fed=%s" % (b"1" if secrets else b"", b"" if stdin is None else b"1"),
         b"M_feed() { %s\n}" % (b":" if stdin is None else _put(stdin)),
         b"M_prepare() {\n%s\n}" % b" &&\n".join(_files(job)),
-        b"M_launch() {\n%s\n}" % b"\n".join([*_directory(job), environment, *_program(job, words)]),
-        b"M_start\n",
+        b"M_launch() {\n%s\n}\n" % b"\n".join([*_directory(job), environment, *_program(job, words)]),
     ]
-    return ground.opening(job["id"], digest) + b"\n".join(lines)
+    return b"\n".join(lines)
 
 
 def longest_end(limit: int, longest_secret: int) -> int:
@@ -173,6 +192,20 @@ def leftovers(base: str) -> bytes:
     return b"cd %s && find jobs/*/_exit -prune -type f -mtime +0 2>/dev/null\n" % quoted(base)
 
 
+def patrol(leash: float) -> float:
+    """Seconds between two looks whether somebody watches over what was started in the shell for many jobs."""
+    return min(_LONGEST_PATROL, leash / 4)
+
+
+def _may_wait(ground: Ground, job: Mapping[str, Any]) -> bool:
+    """Is it enough that somebody watches over the job once it has taken longer than a moment, or by the next patrol at
+    the latest?"""
+    timeout = job.get("timeout")
+    return ground.leash >= 4.0 * _LONGEST_TICK * 4 and (
+        timeout is None or timeout >= 2 * patrol(ground.leash)
+    )
+
+
 def _ticks(timeout: float | None, tick: float) -> tuple[int, float]:
     """After how many ticks a shorter one is the last before the timeout, and its length."""
     if timeout is None:
@@ -195,10 +228,17 @@ def _files(job: Mapping[str, Any]) -> list[bytes]:
         found = shells.files_for(job["shell"], job["file"], os.fsencode(job["script"]), job["env"])
         for name, data in found:
             lines.append(
-                b"%s >%s && chmod %o %s"
-                % (_put(os.fsdecode(data)), name.encode(), job["mode"], name.encode())
+                b"%s >%s" % (_put(os.fsdecode(data)), name.encode()) + _mode(job["mode"], name.encode())
             )
     return lines
+
+
+def _mode(mode: int, name: bytes) -> bytes:
+    """Gives the file its mode, unless it has it: by the umask, or because it was there to be written to."""
+    if mode == 0o600:
+        return b""
+    chmod = b"chmod %o %s" % (mode, name)
+    return b" && { [ -x %s ] || %s; }" % (name, chmod) if mode == 0o700 else b" && " + chmod
 
 
 def _directory(job: Mapping[str, Any]) -> list[bytes]:
@@ -245,15 +285,10 @@ def _environment(ground: Ground, job: dict[str, Any], secrets: Sequence[str]) ->
             raise NotStarted("refused", message)
         else:
             words.append(quoted(f"{name}={value}"))
-    foreign = [
-        name
-        for name in dict.fromkeys(("OLDPWD", "SHLVL", *ground.variables))
-        if _NAME.fullmatch(name) and name not in launch.INHERITED and name not in given and name != "PWD"
-    ]
     lines = [
         b": ${PATH:=%s}; export PATH" % shells.SEARCH_PATH.encode(),
         b"M_find env; M_env=$M_program" if words else b":",
-        b"{ unset %s; } 2>/dev/null" % " ".join(foreign).encode(),
+        b"{ M_bare; } 2>/dev/null",
         b"{ %s\n} 2>/dev/null" % b"\n".join(exported),
     ]
     return b"\n".join(lines), words

@@ -83,6 +83,7 @@ class PatientFiling:
             except TooMuch:
                 raise
             except (Unreachable, Refused) as error:
+                self._reach().spare()
                 if is_given_up(error):
                     raise
                 log.info("the files of job %s wait: %s", job_id, error.message)

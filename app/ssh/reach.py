@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from app.ssh import connection, facts, openssh
 from app.ssh.breaker import Breaker
+from app.ssh.desk import Desk
 from app.ssh.facts import Details, Facts
 from app.ssh.failures import Refused, Unreachable
 from app.ssh.far_side import Ground
@@ -46,6 +47,9 @@ class Reach:
         self._lock = threading.Lock()
         self._connecting = threading.Lock()
         self._link: Link | None = None
+        self._desking = threading.Lock()
+        self._desk: Desk | None = None
+        self._is_short_of_sessions = False
         self._facts: Facts | None = None
         self._details: Details | None = None
         self._looked_at = 0.0
@@ -108,12 +112,44 @@ class Reach:
             self._set(self.breaker.succeeded())
             return link
 
+    @property
+    def open_desk(self) -> Desk | None:
+        """The shell for many jobs, where there is one."""
+        desk = self._desk
+        return desk if desk is not None and not desk.is_over and desk.link is self.open_link else None
+
+    def desk(self, link: Link) -> Desk | None:
+        """The shell for many jobs on the connection; it is made where there is none. None: jobs do without."""
+        with self._desking:
+            last = self._desk
+            if last is not None and last.link is link and (not last.is_over or not last.has_answered):
+                return None if last.is_over else last
+            if self._is_short_of_sessions:
+                return None
+            try:
+                self._desk = Desk(link, self.ground)
+            except Unreachable as error:
+                log.info("%s: %s", self.target.address, error.message)
+                return None
+            return self._desk
+
+    def spare(self) -> None:
+        """Where a session was not opened the shell for many jobs may be one too many: from now on they do without."""
+        desk = self.open_desk
+        if desk is not None and desk.close():
+            self._is_short_of_sessions = True
+            log.info("%s opens few sessions at once", self.target.address)
+
     def look(self) -> None:
         """Asks the machine what it is, unless it was asked not long ago. Raises what `link` raises."""
         now = time.monotonic()
         if self._details is None or now - self._looked_at > _LOOK_EVERY:
             link = self.link()
-            self._details = facts.look(link, self.ground)
+            try:
+                self._details = facts.look(link, self.ground)
+            except Unreachable:
+                self.spare()
+                raise
             self._looked_at = now
 
     def failed(self, why: str) -> None:

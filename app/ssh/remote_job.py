@@ -23,6 +23,7 @@ from app.node.runner_client import Interrupted
 from app.node.scripts import Events
 from app.node.told import told
 from app.ssh import far_side, records
+from app.ssh.desk import LONGEST
 from app.ssh.dialogue import Broken, Dialogue, Heard, Inbox, Told
 from app.ssh.failures import Refused, Unreachable
 from app.ssh.link import Link
@@ -86,6 +87,8 @@ class RemoteJob:
         self._released = False
         self._pause = _PAUSE_FIRST
         self._is_new = "answered" not in self._known
+        # What went wrong among other jobs is done by a session of its own.
+        self._is_among_others = True
 
     def cancel(self, reason: str) -> None:
         """Ends the job as soon as the machine hears of it; at once where it was not sent there."""
@@ -131,12 +134,15 @@ class RemoteJob:
                 self._fail_unless_sent(error.kind, error.told())
                 log.warning("job %s waits: %s", self.id, error.message)
             except Unreachable as error:
+                self._reach.spare()
                 now = time.monotonic()
                 if now >= given_up or self._reach.breaker.state(now) != "closed":
                     self._fail_unless_sent("unreachable", error.message)
                 log.info("job %s waits: %s", self.id, error.message)
             except (Broken, Garbled) as error:
                 log.info("job %s: %s", self.id, error)
+                if isinstance(error, Broken) and error.at_once:
+                    continue
             except OSError as error:
                 # Of this machine: its disk is full, or it has no files to spare. What was begun there goes on.
                 log.error("job %s waits: %s", self.id, error)
@@ -177,7 +183,7 @@ class RemoteJob:
     # On a connection
 
     def _on(self, link: Link) -> dict[str, Any]:
-        program = self._program()
+        described = self._described()
         if "sent" not in self._known:
             self._check_space()
         # What an earlier connection said is not about this one.
@@ -196,7 +202,7 @@ class RemoteJob:
             self._check()
             if self._reason is not None and not self._is_new:
                 dialogue.cancel()
-            return self._record(dialogue.hold(program))
+            return self._record(self._heard_out(dialogue, link, described))
         except Broken as broken:
             if broken.silent:
                 self._reach.broken(link, str(broken))
@@ -204,13 +210,24 @@ class RemoteJob:
         finally:
             dialogue.close()
 
-    def _program(self) -> bytes:
-        ground = self._reach.ground
+    def _described(self) -> bytes | None:
+        """What the machine is told to start the job; None where it is only asked for."""
         is_old = time.time() - self._known.get("sent", time.time()) > START_FOR
         if "answered" in self._known or is_old:
-            return far_side.attach(ground, self.id, self.digest, bool(self._secrets))
+            return None
         job = launch.with_values(self._job, self._secrets) if self._secrets else self._job
-        return far_side.start(ground, job, self.digest, tuple(self._secrets.values()), self._longest_secret)
+        secrets = tuple(self._secrets.values())
+        return far_side.described(self._reach.ground, job, secrets, self._longest_secret)
+
+    def _heard_out(self, dialogue: Dialogue, link: Link, described: bytes | None) -> Transcript:
+        ground = self._reach.ground
+        if described is None:
+            return dialogue.hold(far_side.attach(ground, self.id, self.digest, bool(self._secrets)))
+        if self._is_among_others and len(described) <= LONGEST:
+            self._is_among_others = False
+            if (desk := self._reach.desk(link)) is not None:
+                return dialogue.share(desk, far_side.about(self.id, self.digest), described)
+        return dialogue.hold(far_side.start(ground, self.id, self.digest, described))
 
     @property
     def _longest_secret(self) -> int:

@@ -86,6 +86,7 @@ def cared(machine: Machine) -> Iterator[Callable[..., Care]]:
         reach: Any = SimpleNamespace(
             ground=Ground("INST", "web-1", 0.6, "/base"),
             open_link=machine,
+            open_desk=None,
             target=SimpleNamespace(address="far"),
             look=lambda: None,
         )

@@ -47,7 +47,8 @@ class Machine:
         given = {"id": self.id, "argv": ["/bin/sh", "-c", script], "env": {}, "grace": 0.3}
         job = {**given, "output_limit": 1 << 20, "timeout": None, "stdin": None, "input": None, **fields}
         longest = max(map(len, secrets), default=0)
-        self.begun.append(Started(self, far_side.start(ground, job, "d", secrets, longest)))
+        described = far_side.described(ground, job, secrets, longest)
+        self.begun.append(Started(self, far_side.start(ground, self.id, "d", described)))
         return self.begun[-1]
 
     def says(self, program: bytes) -> bytes:
