@@ -128,8 +128,11 @@ def request_of(asked_for: dict[str, Any]) -> str:
 
 
 def _answer(accepted: Accepted, *, waited: bool, finished: bool) -> Response:
-    with reading() as connection:
-        found = queries.execution(connection, accepted.execution)
+    if accepted.run is not None and not waited:
+        found = queries.just_made(accepted.run)
+    else:
+        with reading() as connection:
+            found = queries.execution(connection, accepted.execution)
     response = jsonify(_shown.dump(found))
     response.status_code = 202 if waited and not finished else 201 if accepted.created else 200
     response.headers["Location"] = url_for("executions.get_execution", id=accepted.execution)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from app.engine.status import (
     WAITING,
 )
 from app.errors import NotFound
+from app.services.run import Run
 from app.store import executions as rows
 from app.store.prepared import Query
 from app.store.tables import Execution, Job, Task, Variable
@@ -81,8 +82,8 @@ _newest = Query(
 )
 
 
-_children = (
-    select(executions.c.id).where(executions.c.parent == bindparam("parent")).order_by(executions.c.id)
+_children = Query(
+    select(executions.c.id).where(executions.c.parent == bindparam("parent")).order_by(executions.c.id), str
 )
 
 
@@ -136,18 +137,40 @@ def execution(connection: Connection, id_: str) -> dict[str, Any]:
     if row is None:
         raise unknown(id_)
     plan = rows.plan(connection, row["plan_digest"])
+    variables_ = dict(_newest.all(connection, execution=id_))
+    children = _children.all(connection, parent=id_)
+    return _told(row, plan, _statuses.all(connection, execution=id_), variables_, children)
+
+
+def just_made(run: Run) -> dict[str, Any]:
+    """The same of an execution that was made by now, as its transaction left it. Nothing is read."""
+    assert run.birth is not None, "it was made here"
+    known = {**run.birth.columns, **run.head.state.__dict__}
+    known["created_at"] = run.head.state.system["timestamp"]
+    row = {column.name: known.get(column.name) for column in _WHOLE}
+    statuses = [(name, state.status) for name, state in run.slice.tasks.items()]
+    return _told(row, run.plan, statuses, dict(sorted(run.slice.vars.items())), [])
+
+
+def _told(
+    row: Mapping[str, Any],
+    plan: Plan,
+    statuses: Iterable[tuple[str, str]],
+    variables_: Mapping[str, Any],
+    children: Sequence[str],
+) -> dict[str, Any]:
     by_status: dict[str, list[str]] = {}
-    for name, status in _statuses.all(connection, execution=id_):
+    for name, status in statuses:
         by_status.setdefault(status, []).append(name)
     return {
         **row,
         "parameters": marks.shown(row["parameters"]),
-        "variables": _variables(connection, id_),
+        "variables": variables_,
         "current_tasks": _named(by_status, TASK_LIVE),
         "completed_tasks": _named(by_status, (SUCCEEDED, SKIPPED)),
         "failed_tasks": _named(by_status, (FAILED, TIMED_OUT)),
         "task_graph": graph(plan),
-        "children": list(connection.execute(_children, {"parent": id_}).scalars()),
+        "children": children,
     }
 
 
@@ -158,10 +181,6 @@ def unknown(execution: str) -> NotFound:
 
 def _named(by_status: Mapping[str, list[str]], wanted: Any) -> list[str]:
     return [name for status in wanted for name in by_status.get(status, ())]
-
-
-def _variables(connection: Connection, execution: str) -> dict[str, Any]:
-    return dict(_newest.all(connection, execution=execution))
 
 
 def graph(plan: Plan) -> dict[str, list[dict[str, str]]]:
