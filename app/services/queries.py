@@ -100,6 +100,66 @@ class State:
         return self.status in EXECUTION_OVER
 
 
+_state = Query(
+    select(executions.c.status, executions.c.degraded, executions.c.event_seq).where(
+        executions.c.id == bindparam("id")
+    ),
+    State,
+)
+_Row = Mapping[str, Any]
+"""Some columns of a row, by name."""
+_TASK = (
+    "name",
+    "task_index",
+    "status",
+    "wait_reason",
+    "units",
+    "total",
+    "nodes",
+    "result",
+    "error",
+    "started_at",
+    "ended_at",
+    "first_attempt",
+    "base_attempt",
+    "retry_count",
+    "max_retries",
+)  # fmt: skip
+_JOB = (
+    "id",
+    "task",
+    "unit",
+    "attempt",
+    "node",
+    "status",
+    "exit_code",
+    "result",
+    "error",
+    "effect_unknown",
+    "started_at",
+    "ended_at",
+)  # fmt: skip
+_tasks = Query(
+    select(*(tasks.c[name] for name in _TASK))
+    .where(tasks.c.execution == bindparam("execution"))
+    .order_by(tasks.c.task_index),
+    lambda *values: dict(zip(_TASK, values, strict=True)),
+)
+_mine = jobs.c.execution == bindparam("execution")
+_latest = (
+    select(jobs.c.task, jobs.c.unit, func.max(jobs.c.attempt).label("attempt"))
+    .where(_mine)
+    .group_by(jobs.c.task, jobs.c.unit)
+    .subquery()
+)
+_latest_jobs = Query(
+    select(*(jobs.c[name] for name in _JOB))
+    .join(_latest, and_(*(jobs.c[name] == _latest.c[name] for name in ("task", "unit", "attempt"))))
+    .where(_mine),
+    lambda *values: dict(zip(_JOB, values, strict=True)),
+)
+
+
 def list_executions(
     connection: Connection,
     *,
@@ -124,11 +184,10 @@ def list_executions(
 
 def state(connection: Connection, execution: str) -> State:
     """Raises NotFound."""
-    query = select(executions.c.status, executions.c.degraded, executions.c.event_seq)
-    row = connection.execute(query.where(executions.c.id == execution)).first()
-    if row is None:
+    found = _state.first(connection, id=execution)
+    if found is None:
         raise unknown(execution)
-    return State(*row)
+    return found
 
 
 def execution(connection: Connection, id_: str) -> dict[str, Any]:
@@ -201,28 +260,17 @@ def graph(plan: Plan) -> dict[str, list[dict[str, str]]]:
 def units(connection: Connection, execution: str) -> list[dict[str, Any]]:
     """A row for every unit of every task, in the order of the workflow. Raises NotFound. Three statements."""
     state(connection, execution)
-    of_tasks = select(tasks).where(tasks.c.execution == execution).order_by(tasks.c.task_index)
-    latest = (
-        select(jobs.c.task, jobs.c.unit, func.max(jobs.c.attempt).label("attempt"))
-        .where(jobs.c.execution == execution)
-        .group_by(jobs.c.task, jobs.c.unit)
-        .subquery()
-    )
-    of_jobs = select(jobs).join(
-        latest,
-        and_(jobs.c.task == latest.c.task, jobs.c.unit == latest.c.unit, jobs.c.attempt == latest.c.attempt),
-    )
-    found: dict[str, dict[int, RowMapping]] = {}
-    for job in connection.execute(of_jobs.where(jobs.c.execution == execution)).mappings():
+    found: dict[str, dict[int, _Row]] = {}
+    for job in _latest_jobs.all(connection, execution=execution):
         found.setdefault(job["task"], {})[job["unit"]] = job
     return [
         unit
-        for task in connection.execute(of_tasks).mappings()
+        for task in _tasks.all(connection, execution=execution)
         for unit in _units_of(task, found.get(task["name"], {}))
     ]
 
 
-def _units_of(task: RowMapping, by_unit: Mapping[int, RowMapping]) -> list[dict[str, Any]]:
+def _units_of(task: _Row, by_unit: Mapping[int, _Row]) -> list[dict[str, Any]]:
     by_unit = {unit: job for unit, job in by_unit.items() if job["attempt"] >= task["base_attempt"]}
     if task["total"]:
         nodes = {unit: job["node"] or None for unit, job in by_unit.items()}
@@ -232,7 +280,7 @@ def _units_of(task: RowMapping, by_unit: Mapping[int, RowMapping]) -> list[dict[
     return [_single(task, by_unit.get(max(by_unit, default=0)))]
 
 
-def _single(task: RowMapping, job: RowMapping | None) -> dict[str, Any]:
+def _single(task: _Row, job: _Row | None) -> dict[str, Any]:
     """A task of one job, or of none: what the task says counts, where it says more than its job."""
     settled = task["status"] in TASK_OVER or task["status"] == WAITING or job is None
     row = _row(task, job["unit"] if job else 0, job)
@@ -248,7 +296,7 @@ def _single(task: RowMapping, job: RowMapping | None) -> dict[str, Any]:
     }
 
 
-def _unit(task: RowMapping, unit: int, node: str | None, job: RowMapping | None) -> dict[str, Any]:
+def _unit(task: _Row, unit: int, node: str | None, job: _Row | None) -> dict[str, Any]:
     not_begun = NOT_REACHED if task["status"] in TASK_OVER else PENDING
     return {
         **_row(task, unit, job),
@@ -259,7 +307,7 @@ def _unit(task: RowMapping, unit: int, node: str | None, job: RowMapping | None)
     }
 
 
-def _row(task: RowMapping, unit: int, job: RowMapping | None) -> dict[str, Any]:
+def _row(task: _Row, unit: int, job: _Row | None) -> dict[str, Any]:
     job_columns = ("attempt", "exit_code", "error", "result")
     return {
         "task": task["name"],
