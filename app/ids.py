@@ -8,6 +8,10 @@ import secrets
 import time
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
+_SHIFTS = range(120, -1, -10)
+_TO_PYTHON = str.maketrans(_ALPHABET, "0123456789abcdefghijklmnopqrstuv")
+"""From Crockford's digits to those that `int` reads."""
 _TRACEPARENT = re.compile(
     r"(?P<version>[0-9a-f]{2})-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-[0-9a-f]{2}(?P<more>-[!-~]{0,200})?"
 )
@@ -17,15 +21,12 @@ def ulid(now: float | None = None) -> str:
     """A new ULID: 48 bits of milliseconds, 80 random bits, Crockford base 32."""
     moment = int((time.time() if now is None else now) * 1000)
     value = (moment & (1 << 48) - 1) << 80 | secrets.randbits(80)
-    return "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
+    return "".join([_PAIRS[value >> shift & 1023] for shift in _SHIFTS])
 
 
 def trace_of(id_: str) -> str:
     """The W3C trace id that belongs to a ULID: its 128 bits, as 32 hexadecimal digits."""
-    value = 0
-    for char in id_:
-        value = value << 5 | _ALPHABET.index(char)
-    return f"{value & (1 << 128) - 1:032x}"
+    return f"{int(id_.translate(_TO_PYTHON), 32) & (1 << 128) - 1:032x}"
 
 
 def trace_in(traceparent: str) -> tuple[str, str]:

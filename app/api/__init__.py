@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import version
+from typing import Any
 
 from flask import Flask, Response
 
@@ -44,6 +46,13 @@ _HEADERS = {
 }
 
 
+class Api(Flask):
+    """Flask without coroutines: no view is one, and it asks that of a dozen functions for each request."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        return func
+
+
 def create_app(settings: Settings | None = None, *, control: Control | None = None) -> Flask:
     """The API as a WSGI application; settings come from the environment unless they or a `control` are given. Without
     either this is the API's own process, and its log is set up too.
@@ -54,7 +63,7 @@ def create_app(settings: Settings | None = None, *, control: Control | None = No
         settings = environment.from_environment()
         configure(settings, process="api")
     made = control or wiring.make_control(settings or Settings())
-    app = Flask("app.api", static_folder=None)
+    app = Api("app.api", static_folder=None)
     app.json = StrictJson(app)
     app.config.update(
         API_TITLE="Muster",

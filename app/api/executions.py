@@ -95,6 +95,8 @@ def start(
 
 def check_nodes(names: Sequence[str] | None, pack: str, at: str) -> None:
     """Raises NotAllowed for nodes that a request names at the pointer `at`, and that are out of the person's bounds."""
+    if not person().is_scoped:
+        return
     with audit.refusals(control(), person().login, "execution.submit", pack), reading() as connection:
         scope.check_nodes(control(), connection, person(), names or (), pack, at)
 
@@ -128,8 +130,11 @@ def request_of(asked_for: dict[str, Any]) -> str:
 
 
 def _answer(accepted: Accepted, *, waited: bool, finished: bool) -> Response:
-    with reading() as connection:
-        found = queries.execution(connection, accepted.execution)
+    if accepted.run is not None and not waited:
+        found = queries.just_made(accepted.run)
+    else:
+        with reading() as connection:
+            found = queries.execution(connection, accepted.execution)
     response = jsonify(_shown.dump(found))
     response.status_code = 202 if waited and not finished else 201 if accepted.created else 200
     response.headers["Location"] = url_for("executions.get_execution", id=accepted.execution)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from flask import Request, Response
 
-from app.api.wiring import control, reading, wiring
+from app.api.wiring import control, wiring
 from app.errors import Unavailable
 from app.services import queries
 
@@ -54,7 +54,7 @@ def until_over(execution: str, seconds: float) -> bool:
         return False
     try:
         while True:
-            with reading() as connection:
+            with control().store.glance() as connection:
                 if queries.state(connection, execution).over:
                     return True
             left = deadline - time.monotonic()

@@ -6,6 +6,7 @@ import atexit
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,6 +34,10 @@ log = logging.getLogger(__name__)
 Send = Callable[[Iterable[str]], None]
 
 _NUDGES = 10_000
+_APART = 0.005
+"""Seconds between two writes to the broker at the least: a write takes longer than what one more nudge adds to it."""
+_TOGETHER = 100
+"""Nudges that are sent in one write at the most."""
 _LAST = ""
 _OTHER_THREADS = 4
 
@@ -45,7 +50,7 @@ class Nudger:
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
-        self._waiting: queue.Queue[tuple[Send, str]] = queue.Queue(_NUDGES)
+        self._waiting: queue.SimpleQueue[tuple[Send, str]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
@@ -64,11 +69,10 @@ class Nudger:
                 self._thread = threading.Thread(target=self._run, name="nudge", daemon=True)
                 self._thread.start()
         for name in names:
-            try:
-                self._waiting.put_nowait((send, name))
-            except queue.Full:
+            if self._waiting.qsize() >= _NUDGES:
                 log.warning("a nudge was dropped; its work is found without it")
                 return
+            self._waiting.put((send, name))
 
     def close(self, seconds: float) -> None:
         """Drop what waits and end the thread; waits so many seconds for what is being sent."""
@@ -77,19 +81,34 @@ class Nudger:
         if thread is None:
             return
         self._closed.set()
-        while True:
-            try:
-                self._waiting.get_nowait()
-            except queue.Empty:
-                break
+        while self._more():
+            pass
         self._waiting.put((self._sender.settle, _LAST))
         thread.join(seconds)
 
     def _run(self) -> None:
+        sent_at = float("-inf")
         while not self._closed.is_set():
-            send, name = self._waiting.get()
-            if name != _LAST:
-                send([name])
+            first = self._waiting.get()
+            # The first goes at once; those close behind it go together.
+            self._closed.wait(max(0.0, sent_at + _APART - time.monotonic()))
+            together: dict[Send, list[str]] = {}
+            for send, name in (first, *self._more()):
+                if name != _LAST:
+                    together.setdefault(send, []).append(name)
+            for send, names in together.items():
+                send(names)
+            sent_at = time.monotonic()
+
+    def _more(self) -> list[tuple[Send, str]]:
+        """What waits by now, so that it goes out in one write."""
+        found: list[tuple[Send, str]] = []
+        try:
+            while len(found) < _TOGETHER:
+                found.append(self._waiting.get_nowait())
+        except queue.Empty:
+            pass
+        return found
 
 
 class Seats:

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 from app.errors import InvalidInput
@@ -169,7 +170,7 @@ class PlanTask:
         return bool(self.on_timeout if outcome == "timed_out" and self.on_timeout else self.on_failure)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """All tasks of a workflow by name, in the order written, children of blocks after their block.
 
@@ -205,12 +206,12 @@ class Plan:
     scripts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     remote: Mapping[str, Any] | None = None
 
-    @property
+    @cached_property
     def secret_parameters(self) -> frozenset[str]:
         """The names of the parameters whose values are secrets."""
         return frozenset(one["name"] for one in self.parameters if one["type"] == "secret")
 
-    @property
+    @cached_property
     def entries(self) -> tuple[str, ...]:
         """The tasks that start with the execution."""
         if self.start is not None:
@@ -254,8 +255,9 @@ class Plan:
         """The parameters of one of its `actions`."""
         return tuple(parameter_from_json(one) for one in self.actions[action]["parameters"])
 
-    @property
+    @cached_property
     def digest(self) -> str:
+        """The SHA-256 of its text."""
         return hashlib.sha256(self.dump().encode()).hexdigest()
 
 

@@ -191,11 +191,9 @@ def _submitted(draft: Draft, event: Event) -> None:
 def _job_ended(draft: Draft, event: Event) -> None:
     assert isinstance(event, JobEnded)
     job = draft.job(event.job)
-    if event.went_on:
-        gone.note(draft, job)
+    gone.note(draft, job, event)
     _ended(draft, job)
-    if draft.held or draft.halted:
-        gone.begin_held_back(draft, job)
+    gone.begin_held_back(draft, job)
 
 
 def _ended(draft: Draft, job: JobState) -> None:

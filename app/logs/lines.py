@@ -103,6 +103,9 @@ def format_of(settings: Settings, *, terminal: bool) -> str:
 def install(formatter: logging.Formatter, level: str) -> None:
     """Every logger of this process writes to standard error, as this formatter says; so do warnings, and threads that
     end by an exception."""
+    # What no line of ours tells is not found out for each: the place in the code, the thread, the process.
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
     root = logging.getLogger()

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 import structlog
 
 from app.logs.lines import fields_of, format_of, install
 from app.settings import Settings
+
+_encode = json.JSONEncoder(default=repr).encode
+
+
+def _to_json(fields: Mapping[str, Any], **_: Any) -> str:
+    # An encoder that is made once: structlog has `json.dumps` make one for each line.
+    return _encode(fields)
 
 
 class StructuredFormatter(logging.Formatter):
@@ -19,7 +28,7 @@ class StructuredFormatter(logging.Formatter):
         super().__init__()
         self._always = dict(always)
         self._render = (
-            structlog.processors.JSONRenderer()
+            structlog.processors.JSONRenderer(_to_json)
             if form == "json"
             # structlog's own tracebacks would show local variables; ours come as text.
             else structlog.dev.ConsoleRenderer(

@@ -21,7 +21,7 @@ from app.node.journal import Entry, Journal
 from app.transport import queues
 from app.transport.celery_app import Muster
 from app.transport.gate import Canvas
-from app.transport.messages import Heartbeat, Report
+from app.transport.life import Heartbeat, Report
 from app.transport.sealing import sign_heartbeat, sign_report
 from app.transport.wire import Message
 

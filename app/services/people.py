@@ -110,7 +110,7 @@ def authenticate(control: Control, token: str) -> Person:
     if not _TOKEN.fullmatch(token):
         raise _unknown()
     now = control.clock()
-    with control.store.read() as connection:
+    with control.store.glance() as connection:
         row = _by_token.first(connection, sha256=fingerprint(token))
     if row is None or row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= now):
         raise _unknown()

@@ -28,7 +28,7 @@ from app.services.lost import fail, lose
 from app.services.measures import REFUSED
 from app.services.run import Run
 from app.store.tables import Job, Node, table
-from app.transport.messages import Heartbeat, Report
+from app.transport.life import Heartbeat, Report
 from app.transport.sealing import Refused, open_heartbeat, open_report
 
 jobs, nodes = table(Job), table(Node)

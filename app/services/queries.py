@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from app.engine.status import (
     WAITING,
 )
 from app.errors import NotFound
+from app.services.run import Run
 from app.store import executions as rows
 from app.store.prepared import Query
 from app.store.tables import Execution, Job, Task, Variable
@@ -81,8 +82,8 @@ _newest = Query(
 )
 
 
-_children = (
-    select(executions.c.id).where(executions.c.parent == bindparam("parent")).order_by(executions.c.id)
+_children = Query(
+    select(executions.c.id).where(executions.c.parent == bindparam("parent")).order_by(executions.c.id), str
 )
 
 
@@ -97,6 +98,66 @@ class State:
     @property
     def over(self) -> bool:
         return self.status in EXECUTION_OVER
+
+
+_state = Query(
+    select(executions.c.status, executions.c.degraded, executions.c.event_seq).where(
+        executions.c.id == bindparam("id")
+    ),
+    State,
+)
+_Row = Mapping[str, Any]
+"""Some columns of a row, by name."""
+_TASK = (
+    "name",
+    "task_index",
+    "status",
+    "wait_reason",
+    "units",
+    "total",
+    "nodes",
+    "result",
+    "error",
+    "started_at",
+    "ended_at",
+    "first_attempt",
+    "base_attempt",
+    "retry_count",
+    "max_retries",
+)  # fmt: skip
+_JOB = (
+    "id",
+    "task",
+    "unit",
+    "attempt",
+    "node",
+    "status",
+    "exit_code",
+    "result",
+    "error",
+    "effect_unknown",
+    "started_at",
+    "ended_at",
+)  # fmt: skip
+_tasks = Query(
+    select(*(tasks.c[name] for name in _TASK))
+    .where(tasks.c.execution == bindparam("execution"))
+    .order_by(tasks.c.task_index),
+    lambda *values: dict(zip(_TASK, values, strict=True)),
+)
+_mine = jobs.c.execution == bindparam("execution")
+_latest = (
+    select(jobs.c.task, jobs.c.unit, func.max(jobs.c.attempt).label("attempt"))
+    .where(_mine)
+    .group_by(jobs.c.task, jobs.c.unit)
+    .subquery()
+)
+_latest_jobs = Query(
+    select(*(jobs.c[name] for name in _JOB))
+    .join(_latest, and_(*(jobs.c[name] == _latest.c[name] for name in ("task", "unit", "attempt"))))
+    .where(_mine),
+    lambda *values: dict(zip(_JOB, values, strict=True)),
+)
 
 
 def list_executions(
@@ -123,11 +184,10 @@ def list_executions(
 
 def state(connection: Connection, execution: str) -> State:
     """Raises NotFound."""
-    query = select(executions.c.status, executions.c.degraded, executions.c.event_seq)
-    row = connection.execute(query.where(executions.c.id == execution)).first()
-    if row is None:
+    found = _state.first(connection, id=execution)
+    if found is None:
         raise unknown(execution)
-    return State(*row)
+    return found
 
 
 def execution(connection: Connection, id_: str) -> dict[str, Any]:
@@ -136,18 +196,40 @@ def execution(connection: Connection, id_: str) -> dict[str, Any]:
     if row is None:
         raise unknown(id_)
     plan = rows.plan(connection, row["plan_digest"])
+    variables_ = dict(_newest.all(connection, execution=id_))
+    children = _children.all(connection, parent=id_)
+    return _told(row, plan, _statuses.all(connection, execution=id_), variables_, children)
+
+
+def just_made(run: Run) -> dict[str, Any]:
+    """The same of an execution that was made by now, as its transaction left it. Nothing is read."""
+    assert run.birth is not None, "it was made here"
+    known = {**run.birth.columns, **run.head.state.__dict__}
+    known["created_at"] = run.head.state.system["timestamp"]
+    row = {column.name: known.get(column.name) for column in _WHOLE}
+    statuses = [(name, state.status) for name, state in run.slice.tasks.items()]
+    return _told(row, run.plan, statuses, dict(sorted(run.slice.vars.items())), [])
+
+
+def _told(
+    row: Mapping[str, Any],
+    plan: Plan,
+    statuses: Iterable[tuple[str, str]],
+    variables_: Mapping[str, Any],
+    children: Sequence[str],
+) -> dict[str, Any]:
     by_status: dict[str, list[str]] = {}
-    for name, status in _statuses.all(connection, execution=id_):
+    for name, status in statuses:
         by_status.setdefault(status, []).append(name)
     return {
         **row,
         "parameters": marks.shown(row["parameters"]),
-        "variables": _variables(connection, id_),
+        "variables": variables_,
         "current_tasks": _named(by_status, TASK_LIVE),
         "completed_tasks": _named(by_status, (SUCCEEDED, SKIPPED)),
         "failed_tasks": _named(by_status, (FAILED, TIMED_OUT)),
         "task_graph": graph(plan),
-        "children": list(connection.execute(_children, {"parent": id_}).scalars()),
+        "children": children,
     }
 
 
@@ -158,10 +240,6 @@ def unknown(execution: str) -> NotFound:
 
 def _named(by_status: Mapping[str, list[str]], wanted: Any) -> list[str]:
     return [name for status in wanted for name in by_status.get(status, ())]
-
-
-def _variables(connection: Connection, execution: str) -> dict[str, Any]:
-    return dict(_newest.all(connection, execution=execution))
 
 
 def graph(plan: Plan) -> dict[str, list[dict[str, str]]]:
@@ -182,28 +260,17 @@ def graph(plan: Plan) -> dict[str, list[dict[str, str]]]:
 def units(connection: Connection, execution: str) -> list[dict[str, Any]]:
     """A row for every unit of every task, in the order of the workflow. Raises NotFound. Three statements."""
     state(connection, execution)
-    of_tasks = select(tasks).where(tasks.c.execution == execution).order_by(tasks.c.task_index)
-    latest = (
-        select(jobs.c.task, jobs.c.unit, func.max(jobs.c.attempt).label("attempt"))
-        .where(jobs.c.execution == execution)
-        .group_by(jobs.c.task, jobs.c.unit)
-        .subquery()
-    )
-    of_jobs = select(jobs).join(
-        latest,
-        and_(jobs.c.task == latest.c.task, jobs.c.unit == latest.c.unit, jobs.c.attempt == latest.c.attempt),
-    )
-    found: dict[str, dict[int, RowMapping]] = {}
-    for job in connection.execute(of_jobs.where(jobs.c.execution == execution)).mappings():
+    found: dict[str, dict[int, _Row]] = {}
+    for job in _latest_jobs.all(connection, execution=execution):
         found.setdefault(job["task"], {})[job["unit"]] = job
     return [
         unit
-        for task in connection.execute(of_tasks).mappings()
+        for task in _tasks.all(connection, execution=execution)
         for unit in _units_of(task, found.get(task["name"], {}))
     ]
 
 
-def _units_of(task: RowMapping, by_unit: Mapping[int, RowMapping]) -> list[dict[str, Any]]:
+def _units_of(task: _Row, by_unit: Mapping[int, _Row]) -> list[dict[str, Any]]:
     by_unit = {unit: job for unit, job in by_unit.items() if job["attempt"] >= task["base_attempt"]}
     if task["total"]:
         nodes = {unit: job["node"] or None for unit, job in by_unit.items()}
@@ -213,7 +280,7 @@ def _units_of(task: RowMapping, by_unit: Mapping[int, RowMapping]) -> list[dict[
     return [_single(task, by_unit.get(max(by_unit, default=0)))]
 
 
-def _single(task: RowMapping, job: RowMapping | None) -> dict[str, Any]:
+def _single(task: _Row, job: _Row | None) -> dict[str, Any]:
     """A task of one job, or of none: what the task says counts, where it says more than its job."""
     settled = task["status"] in TASK_OVER or task["status"] == WAITING or job is None
     row = _row(task, job["unit"] if job else 0, job)
@@ -229,7 +296,7 @@ def _single(task: RowMapping, job: RowMapping | None) -> dict[str, Any]:
     }
 
 
-def _unit(task: RowMapping, unit: int, node: str | None, job: RowMapping | None) -> dict[str, Any]:
+def _unit(task: _Row, unit: int, node: str | None, job: _Row | None) -> dict[str, Any]:
     not_begun = NOT_REACHED if task["status"] in TASK_OVER else PENDING
     return {
         **_row(task, unit, job),
@@ -240,7 +307,7 @@ def _unit(task: RowMapping, unit: int, node: str | None, job: RowMapping | None)
     }
 
 
-def _row(task: RowMapping, unit: int, job: RowMapping | None) -> dict[str, Any]:
+def _row(task: _Row, unit: int, job: _Row | None) -> dict[str, Any]:
     job_columns = ("attempt", "exit_code", "error", "result")
     return {
         "task": task["name"],

@@ -25,8 +25,10 @@ from app.engine.status import EXECUTION_OVER, NOT_REACHED, PENDING
 from app.logs import scope
 from app.services import audit, ends, kv, limits, questions, spans, subjects
 from app.services.control import Control
+from app.store import births
 from app.store import executions as rows
 from app.store.approvals import Asked
+from app.store.births import Birth
 from app.store.head import Head
 from app.store.tables import Job, table
 
@@ -39,11 +41,14 @@ MAX_NEEDS = 64
 class Run:
     """One locked execution. `dispatch` collects the jobs that its steps want handed over.
 
-    `stops`: jobs are to be stopped. It is written down with what changed: whoever signs orders tells their nodes,
-    until they answer. `children`: there is something to be said to its children.
+    `birth` is what it was made with, where this transaction makes it. `stops`: jobs are to be stopped. It is written
+    down with what changed: whoever signs orders tells their nodes, until they answer. `children`: there is something
+    to be said to its children.
     """
 
-    def __init__(self, control: Control, connection: Connection, head: Head, plan: Plan) -> None:
+    def __init__(
+        self, control: Control, connection: Connection, head: Head, plan: Plan, birth: Birth | None = None
+    ) -> None:
         self.control = control
         self.connection = connection
         self.head = head
@@ -59,6 +64,8 @@ class Run:
         self._to_stop: list[JobState] = []
         self._answered: list[tuple[str, dict[str, Any]]] = []
         self._asked: dict[str, Asked] = {}
+        self.birth = birth
+        self._is_unborn = birth is not None
         self.slice = Slice(plan, head.state, limits=limits.of_executions(control.settings))
 
     @classmethod
@@ -67,6 +74,18 @@ class Run:
         head = rows.lock(connection, execution)
         scope.note(execution=execution, trace_id=head.trace_id)
         return cls(control, connection, head, rows.plan(connection, head.plan_digest))
+
+    @classmethod
+    def new(cls, control: Control, connection: Connection, birth: Birth) -> Run:
+        """An execution that nobody else can know of: its rows are written with what its first step changes."""
+        run = cls(control, connection, birth.head(), birth.plan, birth)
+        run.slice.tasks = birth.tasks()
+        return run
+
+    def be_born(self) -> None:
+        """Have the rows of a new execution there, for statements of others that need them."""
+        if self._is_unborn:
+            self._write_birth({})
 
     @property
     def execution(self) -> str:
@@ -86,6 +105,7 @@ class Run:
         self._answered.append((event.kind, data_of(event, step, self.slice.limits)))
         merge(self._unsaved, step.changes)
         if step.changes.asks:
+            self.be_born()
             asked_by = subjects.askers(self)[-1]
             for ask in step.changes.asks:
                 subject = subjects.of(self, ask, asked_by)
@@ -133,6 +153,7 @@ class Run:
             # It is written as it stands by now.
             changes.jobs.pop(job, None)
         changes.jobs = {job: columns for job, columns in changes.jobs.items() if columns}
+        self._save_states(changes)
         rows.save(self.connection, self.head, changes, self._answered, self.now, self._unborn, self._asked)
         for stopped in self._to_stop:
             asked = update(jobs).where(jobs.c.id == stopped.id, jobs.c.stop_asked_at.is_(None))
@@ -144,6 +165,17 @@ class Run:
             audit.completed(self.connection, self.head, self.now)
         self._unsaved, self._answered, self._unborn, self._to_stop = Changes(), [], {}, []
         self._asked = {}
+
+    def _save_states(self, changes: Changes) -> None:
+        if self._is_unborn:
+            self._write_birth({**changes.execution, "event_seq": len(self._answered)})
+        else:
+            rows.save_states(self.connection, self.head, changes, len(self._answered))
+
+    def _write_birth(self, changed: Mapping[str, Any]) -> None:
+        assert self.birth is not None, "who is unborn has one"
+        births.write(self.connection, self.birth, self.slice.tasks, changed)
+        self._is_unborn = False
 
     def settle(self) -> None:
         """Fold every job that is over and that no settle has folded, and write the sum. Idempotent."""
@@ -290,7 +322,7 @@ class Run:
             for name, state in run.tasks.items():
                 spared = changes.sweep_pending == "main" and self.plan.tasks[name].is_finally
                 if state.status == PENDING and not spared:
-                    state.status = NOT_REACHED
+                    state.status, state.ended_at = NOT_REACHED, self.now
 
 
 def own_input(job: JobState) -> tuple[Mapping[str, Any], float | None]:

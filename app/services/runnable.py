@@ -166,16 +166,26 @@ def runnable(control: Control, ref: str, wanted: Version = None) -> Runnable:
 
     Raises NotFound; Conflict where it is switched off; InvalidWorkflow where it no longer fits what it calls.
     """
+    with control.store.glance() as connection:
+        found = _enabled(connection, ref, wanted)
+        plan = rows.plan(connection, found.plan_digest)
+    if not _foreign(plan) and not plan.scripts:
+        return Runnable(plan, found.source, found.revision)
     with control.store.read() as connection:
         return as_it_is(control, connection, ref, wanted)
 
 
-def as_it_is(control: Control, connection: Connection, ref: str, wanted: Version = None) -> Runnable:
-    """The same in a transaction of the caller's."""
+def _enabled(connection: Connection, ref: str, wanted: Version) -> _Snapshot:
     found = snapshot(connection, ref, wanted)
     if not found.enabled:
         hint = "register its pack with it, or execute another"
         raise Conflict(f"{ref} is switched off", hint=hint, code="workflow-disabled")
+    return found
+
+
+def as_it_is(control: Control, connection: Connection, ref: str, wanted: Version = None) -> Runnable:
+    """The same in a transaction of the caller's."""
+    found = _enabled(connection, ref, wanted)
     plan = rows.plan(connection, found.plan_digest)
     now = {**_digests(connection, _foreign(plan)), **_digests_of(_scripts(connection, plan))}
     then = {name: action["digest"] for name, action in plan.actions.items()}

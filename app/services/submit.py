@@ -27,6 +27,7 @@ from app.services.control import Control
 from app.services.measures import CREATED
 from app.services.run import Run
 from app.store import executions as rows
+from app.store.births import Birth
 from app.store.statements import insert_into
 from app.store.tables import Execution, IdempotencyKey, table
 
@@ -78,10 +79,12 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """`created` is False where an Idempotency-Key named an execution that was there already."""
+    """`created` is False where an Idempotency-Key named an execution that was there already. `run` is one that was
+    created, as its transaction left it."""
 
     execution: str
     created: bool
+    run: Run | None = field(default=None, repr=False, compare=False)
 
 
 Claim = Callable[[Connection, str], None]
@@ -114,43 +117,41 @@ def submit(control: Control, submission: Submission, claim: Claim = _unclaimed) 
     trace_id, parent_span = _trace(parent, execution)
     given_on = _given_on(control, submission, execution)
     sealed = vault.seal(control, execution, plan.secret_parameters, bound, given_on)
-    with control.store.write() as connection:
+
+    def write(connection: Connection) -> Accepted:
         known = _claim_key(control, connection, submission, execution, now) or _child_of(connection, parent)
         if known is not None:
             return Accepted(known, created=False)
+        scope.note(execution=execution, trace_id=trace_id)
         claim(connection, execution)
-        config = pack_config.for_execution(connection, plan)
-        digest = rows.store_plan(connection, plan, submission.source, PLAN_VERSION, now)
-        values = {
+        columns = {
             "id": execution,
-            "workflow_ref": plan.ref,
-            "workflow_revision": submission.revision,
-            "plan_digest": digest,
-            "kind": submission.kind,
-            "script": submission.script,
-            "script_version": submission.script_version,
-            **_askers(submission),
-            "origin": submission.origin,
+            **_columns(submission),
+            "plan_digest": rows.store_plan(connection, plan, submission.source, PLAN_VERSION, now),
             "guard": examined.guard,
             "trace_id": trace_id,
             "parent_span": parent_span,
-            **_family(parent),
             "status": SCHEDULING,
-            "workspace": submission.workspace,
             "parameters": sealed.parameters,
-            "config": config,
+            "config": pack_config.for_execution(connection, plan),
             "created_at": now,
         }
-        rows.create(connection, values, plan, now)
+        run = Run.new(control, connection, Birth(columns, plan))
+        if submission.is_put_off or sealed.rows:
+            run.be_born()
         vault.keep(connection, sealed)
         _keep_in_audit(connection, submission, execution, examined, now)
         if not submission.is_put_off:
-            Run.lock(control, connection, execution).take(Submitted())
-    scope.note(execution=execution, trace_id=trace_id)
-    log.info("execution accepted", extra=scope.facts(workflow=plan.ref, revision=submission.revision))
-    control.tally.count(CREATED)
-    control.nudge([execution])
-    return Accepted(execution, created=True)
+            run.take(Submitted())
+        return Accepted(execution, created=True, run=run)
+
+    accepted = control.store.write_together(write)
+    if accepted.created:
+        scope.note(execution=execution, trace_id=trace_id)
+        log.info("execution accepted", extra=scope.facts(workflow=plan.ref, revision=submission.revision))
+        control.tally.count(CREATED)
+        control.nudge([execution])
+    return accepted
 
 
 def fitted(control: Control, submission: Submission) -> dict[str, Any]:
@@ -183,19 +184,23 @@ def _child_of(connection: Connection, parent: Parent | None) -> str | None:
     return connection.execute(select(executions.c.id).where(executions.c.parent_job == parent.job)).scalar()
 
 
-def _askers(submission: Submission) -> dict[str, Any]:
-    """Who asks for it, by which schedule, and who had a hand in it."""
+def _columns(submission: Submission) -> dict[str, Any]:
+    """What its row says of what is asked for, by whom and by which schedule, and of what it is a child of."""
+    parent = submission.parent
+    family = {"parent": parent.execution, "parent_job": parent.job, "depth": parent.depth} if parent else {}
     return {
+        "workflow_ref": submission.plan.ref,
+        "workflow_revision": submission.revision,
+        "kind": submission.kind,
+        "script": submission.script,
+        "script_version": submission.script_version,
         "requester": submission.requester,
         "schedule": submission.schedule or None,
         "askers": list(submission.askers),
+        "origin": submission.origin,
+        "workspace": submission.workspace,
+        **family,
     }
-
-
-def _family(parent: Parent | None) -> dict[str, Any]:
-    if parent is None:
-        return {}
-    return {"parent": parent.execution, "parent_job": parent.job, "depth": parent.depth}
 
 
 def _hold(control: Control, submission: Submission) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import literal_column, select
 
 from app.compiler.plan import LOCAL
 from app.errors import InvalidInput
 from app.services.control import Control
+from app.store.prepared import Query
 from app.store.tables import Node, table
 
 nodes = table(Node)
@@ -33,13 +34,25 @@ class Targets:
     allow_unknown: bool = False
 
 
-def fleet_now(control: Control) -> dict[str, Any]:
-    """The nodes that are not removed, by name: state, labels and shells."""
-    query = select(nodes.c.name, nodes.c.state, nodes.c.labels, nodes.c.shells).where(
-        nodes.c.state != "removed"
-    )
-    with control.store.read() as connection:
-        return {row.name: row for row in connection.execute(query)}
+class Known(NamedTuple):
+    """A node that is not removed."""
+
+    name: str
+    state: str
+    labels: Mapping[str, str] | None
+    shells: Sequence[str]
+
+
+_known = Query(
+    select(*(nodes.c[name] for name in Known._fields)).where(nodes.c.state != literal_column("'removed'")),
+    Known,
+)
+
+
+def fleet_now(control: Control) -> dict[str, Known]:
+    """The nodes that are not removed, by name."""
+    with control.store.glance() as connection:
+        return {node.name: node for node in _known.all(connection)}
 
 
 def labelled(fleet: Mapping[str, Any], labels: Mapping[str, str]) -> list[str]:

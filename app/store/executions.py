@@ -6,11 +6,9 @@ transaction.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
-from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, Table, bindparam, delete, insert, select, update
@@ -82,7 +80,6 @@ _insert_jobs = _insert(jobs, *JOB_COLUMNS, *_UNSENT, "execution", "created_at")
 _insert_variables = _insert(variables, "execution", "seq", "name", "value", "task")
 _insert_events = _insert(events, "execution", "seq", "kind", "at", "data")
 _insert_timers = _insert(timers, "execution", "task", "unit", "kind", "due_at")
-_insert_tasks = _insert(tasks, "execution", "name", "task_index", "is_finally", "status", "open")
 _select_digest = Query(select(plans.c.digest).where(plans.c.digest == bindparam("digest")), str)
 _drop_task_timers = Command(
     delete(timers).where(timers.c.execution == bindparam("execution"), timers.c.task == bindparam("task"))
@@ -216,20 +213,8 @@ def unsettled(connection: Connection, execution: str) -> list[JobState]:
     return _select_unsettled.all(connection, execution=execution)
 
 
-def save(
-    connection: Connection,
-    head: Head,
-    changes: Changes,
-    answered: Sequence[tuple[str, Any]],
-    now: float,
-    sent: Mapping[str, Mapping[str, Any]],
-    asked: Mapping[str, Asked],
-) -> None:
-    """Write what one or more steps changed, and the events that they answered. The caller holds the lock.
-
-    `sent` holds what is known of the orders of new jobs, by their ids: such a job is born `dispatched`, in one
-    INSERT. `asked` holds what new questions are about, by their jobs. Event numbers have no gaps because of the lock.
-    """
+def save_states(connection: Connection, head: Head, changes: Changes, answered: int) -> None:
+    """Write what so many answered events changed of the execution's own row and of the rows of its tasks."""
     execution = head.state.id
     set_each(
         connection,
@@ -242,6 +227,26 @@ def save(
             for name, columns in changes.tasks.items()
         ),
     )
+    columns = {**changes.execution, "event_seq": head.event_seq + answered}
+    set_columns(connection, executions, columns, id=execution)
+
+
+def save(
+    connection: Connection,
+    head: Head,
+    changes: Changes,
+    answered: Sequence[tuple[str, Any]],
+    now: float,
+    sent: Mapping[str, Mapping[str, Any]],
+    asked: Mapping[str, Asked],
+) -> None:
+    """Write what one or more steps changed beside the states of tasks, and the events that they answered. The caller
+    holds the lock.
+
+    `sent` holds what is known of the orders of new jobs, by their ids: such a job is born `dispatched`, in one
+    INSERT. `asked` holds what new questions are about, by their jobs. Event numbers have no gaps because of the lock.
+    """
+    execution = head.state.id
     _save_tasks(connection, execution, changes)
     new = [_job_row(execution, job, now, sent.get(job.id, {})) for job in changes.new_jobs]
     _insert_jobs.run_each(connection, new)
@@ -267,7 +272,6 @@ def save(
         for seq, (kind, data) in enumerate(answered, first)
     ]
     _insert_events.run_each(connection, numbered)
-    set_columns(connection, executions, {**changes.execution, "event_seq": head.event_seq}, id=execution)
 
 
 def _save_tasks(connection: Connection, execution: str, changes: Changes) -> None:
@@ -324,37 +328,14 @@ def _sweep(connection: Connection, execution: str, which: str, now: float) -> No
     connection.execute(query.values(status=NOT_REACHED, ended_at=now))
 
 
-@cache
-def _insert_execution(names: tuple[str, ...]) -> Command:
-    return _insert(executions, *names)
-
-
-def create(connection: Connection, values: Mapping[str, Any], plan_: Plan, now: float) -> None:
-    """A new execution with a pending row for every task."""
-    _insert_execution(tuple(values)).run(connection, values)
-    rows: Sequence[dict[str, Any]] = [
-        {
-            "execution": values["id"],
-            "name": task.name,
-            "task_index": task.index,
-            "is_finally": task.is_finally,
-            "status": PENDING,
-            "open": task.incoming,
-        }
-        for task in plan_.tasks.values()
-    ]
-    _insert_tasks.run_each(connection, rows)
-
-
 def store_plan(connection: Connection, plan_: Plan, source: str, plan_version: int, now: float) -> str:
     """Keep a plan by its digest, once. Returns the digest."""
-    body = plan_.dump()
-    digest = hashlib.sha256(body.encode()).hexdigest()
+    digest = plan_.digest
     if not _select_digest.all(connection, digest=digest):
         values = {
             "digest": digest,
             "plan_version": plan_version,
-            "body": body,
+            "body": plan_.dump(),
             "source": source,
             "used_at": now,
         }

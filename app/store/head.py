@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 from app.engine.state import ExecutionState
 from app.store.tables import Execution, table
+from app.store.types import as_kept
 
 executions = table(Execution)
 
@@ -24,6 +26,7 @@ _BESIDE = (
     "workspace",
     "event_seq",
 )
+_AT_FIRST: Mapping[str, Any] = {"parent": None, "parent_span": "", "workspace": "", "event_seq": 0}
 HEAD_COLUMNS = (
     *(executions.c[name] for name in _EXECUTION_COLUMNS),
     executions.c.plan_digest,
@@ -67,9 +70,24 @@ class Head:
         for name, value in zip(_BESIDE, values[count:-1], strict=True):
             setattr(self, name, value)
         columns = dict(zip(_EXECUTION_COLUMNS, known, strict=True))
-        system = {
-            "execution_id": columns["id"],
+        self.state = ExecutionState(**columns, system=self._system(columns["id"], created_at))
+
+    @classmethod
+    def of_new(cls, columns: Mapping[str, Any]) -> Head:
+        """That of a row that is not written yet, from its columns; one that is not among them has its default."""
+        head = cls.__new__(cls)
+        given = {**_AT_FIRST, **columns, "workflow": columns["workflow_ref"]}
+        for name in _BESIDE:
+            setattr(head, name, given[name])
+        known = {name: columns[name] for name in _EXECUTION_COLUMNS if name in columns}
+        head.state = ExecutionState(
+            **known, system=head._system(columns["id"], as_kept(columns["created_at"]))
+        )
+        return head
+
+    def _system(self, execution: str, created_at: float) -> dict[str, Any]:
+        return {
+            "execution_id": execution,
             "timestamp": created_at,
             "identity": {"login": self.requester},
         }
-        self.state = ExecutionState(**columns, system=system)

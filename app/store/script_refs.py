@@ -25,6 +25,8 @@ _COLUMNS = (
 def load(connection: Connection, refs: Iterable[str]) -> dict[str, PinnedScript]:
     """Those that there are, by what they were asked for. At most two statements for 500 of them."""
     wanted = sorted(set(refs))
+    if not wanted:
+        return {}
     newest = [ref for ref in wanted if "@" not in ref]
     found: dict[str, PinnedScript] = {}
     query = select(*_COLUMNS).join(versions, versions.c.script_id == scripts.c.id)

@@ -12,6 +12,11 @@ Json = JSON(none_as_null=True)
 """Never PostgreSQL's JSONB: that forgets the order of a mapping's keys, and a workflow may go through them in order."""
 
 
+def as_kept(moment: float) -> float:
+    """A moment as a database gives it back: it keeps whole microseconds."""
+    return datetime.fromtimestamp(moment, UTC).timestamp()
+
+
 class Instant(TypeDecorator[float]):
     """A moment: Unix seconds in Python, a UTC timestamp in the database.
 

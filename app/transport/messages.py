@@ -87,7 +87,7 @@ class Job(_Measured):
     workspace: Workspace | None = None
 
     def to_json(self) -> dict[str, Any]:
-        own = {**_shallow(self), **Deployment(self.files, self.commands).to_json()}
+        own = {**shallow(self), **Deployment(self.files, self.commands).to_json()}
         # Left out where there is none: jobs that were journalled before there were workspaces keep their digest.
         if self.workspace is None:
             del own["workspace"]
@@ -137,7 +137,7 @@ class Job(_Measured):
 
     @classmethod
     def from_json(cls, data: Any) -> Job:
-        fields = _fields(data, cls)
+        fields = fields_of(data, cls)
         try:
             plan = deploy.read(fields["files"], fields["commands"])
             codes = tuple(fields.get("ok_codes", (0,)))
@@ -209,7 +209,7 @@ class Order:
 
     def to_json(self) -> dict[str, Any]:
         jobs = [job.to_json() for job in self.jobs]
-        own = {**_shallow(self), "jobs": jobs, "digests": [job.digest for job in self.jobs]}
+        own = {**shallow(self), "jobs": jobs, "digests": [job.digest for job in self.jobs]}
         if self.files is None:
             del own["files"]
         if not self.at_once:
@@ -222,7 +222,7 @@ class Order:
         version = data.get("order_version", ORDER_VERSION) if isinstance(data, dict) else None
         read = Job.from_version_1 if version == 1 else Job.from_json
         digests = data.pop("digests", None) if isinstance(data, dict) else None
-        fields = _fields(data, cls)
+        fields = fields_of(data, cls)
         try:
             order = cls(
                 **{
@@ -263,12 +263,12 @@ class Stream:
     truncated: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        return _shallow(self)
+        return shallow(self)
 
     @classmethod
     def from_json(cls, data: Any) -> Stream:
         try:
-            return cls(**_fields(data, cls))
+            return cls(**fields_of(data, cls))
         except TypeError as error:
             raise BadMessage(f"a stream lacks a field: {error}") from None
 
@@ -304,7 +304,7 @@ class Outcome:
     outcome_version: int = OUTCOME_VERSION
 
     def to_json(self) -> dict[str, Any]:
-        own = {**_shallow(self), "stdout": self.stdout.to_json(), "stderr": self.stderr.to_json()}
+        own = {**shallow(self), "stdout": self.stdout.to_json(), "stderr": self.stderr.to_json()}
         if self.files is None:
             del own["files"]
         for name in ("after", "then"):
@@ -314,7 +314,7 @@ class Outcome:
 
     @classmethod
     def from_json(cls, data: Any) -> Outcome:
-        fields = _fields(data, cls)
+        fields = fields_of(data, cls)
         try:
             outcome = cls(
                 **{
@@ -332,65 +332,7 @@ class Outcome:
         return outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """A node says that jobs were `accepted` or are `running`: pairs of job id and status, with the time."""
-
-    installation: str
-    node: str
-    epoch: str
-    sent_at: float
-    jobs: tuple[tuple[str, str, float], ...]
-
-    def to_json(self) -> dict[str, Any]:
-        return _shallow(self)
-
-    @classmethod
-    def from_json(cls, data: Any) -> Report:
-        fields = _fields(data, cls)
-        try:
-            report = cls(**{**fields, "jobs": tuple(tuple(job) for job in fields["jobs"])})
-        except (TypeError, KeyError) as error:
-            raise BadMessage(f"a report lacks a field: {error}") from None
-        for job in report.jobs:
-            if len(job) != 3 or job[1] not in ("accepted", "running", "not_known"):
-                raise BadMessage("a report holds triples of job id, accepted|running|not_known, and time")
-        return report
-
-
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
-    """A node is alive: every job it holds, its free slots, its shells and versions. `sequence` only grows.
-
-    `address` is the HOST:PORT that workflows may call it by, "" for none.
-    """
-
-    installation: str
-    node: str
-    epoch: str
-    sequence: int
-    sent_at: float
-    held: tuple[str, ...]
-    slots: int
-    free: int
-    shells: tuple[str, ...]
-    versions: Mapping[str, str]
-    started_at: float
-    address: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        return _shallow(self)
-
-    @classmethod
-    def from_json(cls, data: Any) -> Heartbeat:
-        fields = _fields(data, cls)
-        try:
-            return cls(**{**fields, "held": tuple(fields["held"]), "shells": tuple(fields["shells"])})
-        except (TypeError, KeyError) as error:
-            raise BadMessage(f"a heartbeat lacks a field: {error}") from None
-
-
-def _shallow(message: Any) -> dict[str, Any]:
+def shallow(message: Any) -> dict[str, Any]:
     """The fields as they are: `dataclasses.asdict` copies every value, and costs more than signing."""
     return {name: getattr(message, name) for name in message.__slots__}
 
@@ -403,7 +345,7 @@ def _check_measurable(job: Job) -> None:
         raise BadMessage(f"job {job.id} has no canonical form: {error}") from None
 
 
-def _fields(data: Any, cls: Any) -> dict[str, Any]:
+def fields_of(data: Any, cls: Any) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise BadMessage(f"{cls.__name__} must be a JSON object")
     known = cls.__dataclass_fields__.keys()

@@ -17,15 +17,8 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 from app.errors import InvalidInput, NotAllowed, TooLarge
 from app.transport import jose, shapes
 from app.transport.keys import KeyPair, Public
-from app.transport.messages import (
-    ORDER_VERSION,
-    OUTCOME_VERSION,
-    Heartbeat,
-    Order,
-    Outcome,
-    Report,
-    canonical,
-)
+from app.transport.life import Heartbeat, Report
+from app.transport.messages import ORDER_VERSION, OUTCOME_VERSION, Order, Outcome, canonical
 from app.transport.segments import Malformed
 
 ORDER_TYPE, OUTCOME_TYPE = "order+jws", "outcome+jws"

@@ -11,16 +11,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from app.transport.messages import (
-    JOB_ID,
-    NODE_NAME,
-    BadMessage,
-    Heartbeat,
-    Order,
-    Outcome,
-    Report,
-    Stream,
-)
+from app.transport.life import Heartbeat, Report
+from app.transport.messages import JOB_ID, NODE_NAME, BadMessage, Order, Outcome, Stream
 
 _TOKEN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -29,6 +29,8 @@ def test_an_execution_from_start_to_end(world: World) -> None:
     assert started["requester"] == "admin"
     assert world.nudged == [started["id"]]
 
+    assert started == world.get(f"{EXECUTION}/{started['id']}")
+
     (job,) = world.open_jobs(started["id"])
     world.hold(job)
     world.end(started["id"], job, stdout=b"hello moon\n")

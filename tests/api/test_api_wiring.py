@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -44,6 +45,19 @@ def test_a_submit_nudges_control_over_the_broker(world: World, redis_url: str) -
             200,
             {"database": "ok", "redis": "ok", "allowlist": "ok"},
         )
+    client.close()
+
+
+def test_nudges_that_come_close_together_all_arrive(world: World, redis_url: str) -> None:
+    client = connect(redis_url)
+    client.flushall()
+    with started(world, redis_url=redis_url) as api:
+        made = {api.run() for _ in range(30)}
+        wait_until(lambda: client.llen("control") == len(made), "every nudge")
+        bodies = [
+            json.loads(base64.b64decode(json.loads(one)["body"])) for one in client.lrange("control", 0, -1)
+        ]
+        assert {body[0][0] for body in bodies} == made
     client.close()
 
 

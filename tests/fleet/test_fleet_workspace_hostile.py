@@ -28,7 +28,8 @@ from app.node.identity import KEY_FILE, load_identity
 from app.node.journal import Journal
 from app.transport import queues
 from app.transport.keys import KeyPair
-from app.transport.messages import Heartbeat, Order, Outcome
+from app.transport.life import Heartbeat
+from app.transport.messages import Order, Outcome
 from app.transport.sealing import open_order, seal_outcome, sign_heartbeat
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(180)]

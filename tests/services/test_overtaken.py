@@ -22,7 +22,7 @@ from app.store import executions as rows
 from app.store import prepared
 from app.store.executions import UnknownExecution
 from app.store.tables import Execution, Output, table
-from app.transport.messages import Heartbeat, Report
+from app.transport.life import Heartbeat, Report
 from app.transport.sealing import sign_heartbeat, sign_report
 
 pytestmark = pytest.mark.postgres

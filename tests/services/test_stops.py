@@ -13,7 +13,7 @@ from app.services import cancel as cancelling
 from app.services import collect, families, fleet, library, presence, resolve, tick
 from app.services.approvals import Word, decide
 from app.store.tables import Approval, DeadLetter, Execution, table
-from app.transport.messages import Heartbeat, Report
+from app.transport.life import Heartbeat, Report
 from app.transport.sealing import sign_heartbeat, sign_report
 
 approvals, executions = table(Approval), table(Execution)

@@ -10,7 +10,7 @@ from desk import BOTH, EPOCH, Office, jobs, office_on
 from sqlalchemy import update
 
 from app.services import presence
-from app.transport.messages import Heartbeat
+from app.transport.life import Heartbeat
 from app.transport.sealing import sign_heartbeat
 
 RUNS = """

@@ -21,8 +21,9 @@ from app.files.manifest import Entry, Manifest
 from app.services import again, bearers, blobs, collect, presence, tick
 from app.store import snapshots
 from app.store.tables import Artifact, Execution, Job, Node, WorkspaceStep, table
-from app.transport.messages import Heartbeat, Outcome, Report
+from app.transport.life import Heartbeat, Report
 from app.transport.messages import Job as Message
+from app.transport.messages import Outcome
 from app.transport.sealing import open_order, seal_outcome, sign_heartbeat, sign_report
 
 CASES = Path(__file__).parents[1] / "cases" / "workspaces" / "merged.yaml"

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from app.transport import deploy, shapes
-from app.transport.messages import BadMessage, Heartbeat, Job, Order, Outcome, Report
+from app.transport.life import Heartbeat, Report
+from app.transport.messages import BadMessage, Job, Order, Outcome
 
 PLAN = deploy.of_script("sh", "echo", 5.0)
 JOB = Job("e.t.0.1", "e", "t", 0, 1, "core.shell", PLAN.files, PLAN.commands, env={"A": "b"})

@@ -15,7 +15,8 @@ import pytest
 
 from app.transport import jose, sealing
 from app.transport.keys import KeyPair
-from app.transport.messages import Heartbeat, canonical
+from app.transport.life import Heartbeat
+from app.transport.messages import canonical
 from app.transport.passes import PASS_BYTES, PASS_TYPE, Pass, open_pass, sign_pass
 from app.transport.sealing import Refused
 

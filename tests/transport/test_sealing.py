@@ -18,7 +18,8 @@ from app.errors import TooLarge
 from app.transport import deploy, sealing
 from app.transport.deploy import File
 from app.transport.keys import KeyPair
-from app.transport.messages import Heartbeat, Job, Order, Outcome, Report, canonical
+from app.transport.life import Heartbeat, Report
+from app.transport.messages import Job, Order, Outcome, canonical
 from app.transport.sealing import Refused, Signer
 
 NOW = 1_800_000_000.0
