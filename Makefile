@@ -66,7 +66,7 @@ SECONDS ?= 600
 simulate-long: setup  ## random workflows and everything that goes wrong, on every core for SECONDS=600
 	@$(BIN)/python tests/engine/simulate.py --seconds $(SECONDS)
 
-mutants: setup  ## twenty-one faults put into the engine by hand: the simulation has to find each
+mutants: setup  ## twenty-four faults put into the engine by hand: the simulation has to find each
 	@$(BIN)/python tests/mutants/hunt.py
 
 schema: setup  ## write the JSON Schemas under config/ from the loader's own tables

@@ -35,7 +35,7 @@ from app.node.pulse import Pulse
 from app.node.runner_client import Interrupted
 from app.node.scripts import Events, MakeScripts, Scripts
 from app.node.sweep import boot_id
-from app.node.voice import Heart, Reporter, Sender
+from app.node.voice import BESIDE, IN_LINE, Heart, Reporter, Sender
 from app.node.words import Words
 from app.node.workplace import make_workplace
 from app.settings import Settings
@@ -271,8 +271,8 @@ class Station:
         self.reporter.over(job.id)
         if follower is not None:
             self.reporter.say(follower.id, "accepted", time.time())
-        goes_on = follower is not None or (not self.lines.one_over(order) and outcome.status == "succeeded")
-        self.sender.publish(order.id, goes_on=goes_on)
+        has_others = not self.lines.one_over(order) and outcome.status == "succeeded"
+        self.sender.publish(order.id, within=IN_LINE if follower else BESIDE if has_others else 0.0)
         log.info("job over", extra=facts_of(outcome))
         self.filing.discard(job.id)
         self._prune()

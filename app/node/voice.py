@@ -32,8 +32,9 @@ REPORT_EVERY = 0.25
 
 RETRY_FIRST, RETRY_MOST = 0.2, 5.0
 
-SOON = 0.1
-"""Seconds that an outcome may wait for others which nobody waits for: well before a report of what came after it."""
+IN_LINE, BESIDE = 0.1, 0.02
+"""Seconds that an outcome may wait for the next of its order: where that is begun behind it, and where it runs beside
+it, so that control can be at work meanwhile."""
 
 AT_ONCE = 50
 """Outcomes that are published together, and marked after that."""
@@ -72,18 +73,17 @@ class Sender:
     def start(self) -> None:
         self._thread.start()
 
-    def publish(self, order: str, *, goes_on: bool = False) -> None:
+    def publish(self, order: str, *, within: float = 0.0) -> None:
         """There is an outcome of a job of this order: it is published here and now, unless another thread is at it.
 
-        Where this node `goes_on` by itself nobody waits for it: it goes with that of the next job, and leaves after
-        `SOON` at the latest.
+        With `within` nobody waits for it: it goes with that of the next job, and leaves after so many seconds at the
+        latest.
         """
         with self._changed:
-            if goes_on:
+            if within:
                 if order not in self._later:
-                    self._later[order] = time.monotonic() + SOON
-                    if len(self._later) == 1:
-                        self._changed.notify()
+                    self._later[order] = time.monotonic() + within
+                    self._changed.notify()
                 return
             self._later.pop(order, None)
             self._due = True

@@ -1,7 +1,7 @@
 """`python tests/mutants/hunt.py [NAME …]`: the simulation against each fault made by hand, as `make mutants` does.
 
 Each fault is put into a copy of the program, which a process of its own simulates until something is wrong, for 60 s
-at the most. The last line is `mutants: found n/21`; ends with 1 below that.
+at the most. The last line is `mutants: found n/24`; ends with 1 below that.
 """
 
 from __future__ import annotations

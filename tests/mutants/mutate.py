@@ -10,7 +10,7 @@ import yaml
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-WANTED = 21
+WANTED = 24
 
 
 class Misfit(ValueError):

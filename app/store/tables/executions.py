@@ -135,6 +135,8 @@ class Job(Base):
         Index("ix_jobs_execution_task", "execution", "task", "status", "unit"),
         Index("ix_jobs_node_status", "node", "status", "created_at", "id"),
         Index("ix_jobs_settled_status", "settled", "status"),
+        # The tick looks for the few that are out among all that are kept.
+        Index("ix_jobs_status", "status", "node"),
     )
 
     id: Mapped[str] = mapped_column(String(200), primary_key=True)

@@ -422,6 +422,7 @@ def _jobs() -> None:
     op.create_index("ix_jobs_execution_task", "jobs", ["execution", "task", "status", "unit"])
     op.create_index("ix_jobs_node_status", "jobs", ["node", "status", "created_at", "id"])
     op.create_index("ix_jobs_settled_status", "jobs", ["settled", "status"])
+    op.create_index("ix_jobs_status", "jobs", ["status", "node"])
 
 
 def _history() -> None:
