@@ -3,7 +3,8 @@
     line      chain     order(a)@node.x | collect | order(b, c)@node.y | collect
     siblings  group     of lines
     fan-out   chord     header: order | collect each, body: settle
-    block     chord     the same, where every child is one plain job; members for one node share an order
+    block     chord     the same, where every child is one plain job
+    shared    group     members for one node in one order, settled as they come
     wide      group     of the first `window` members; each `collect` claims the next
     loop      chord or group, as a fan-out
 
@@ -92,7 +93,7 @@ def compile(
             canvases.append(group([pair(member) for member in members[:window]], members[0].id + ".group"))
         else:
             heads = [pair(member) for member in members if member.id not in carried]
-            canvases.append(heads[0] if len(heads) == 1 else chord(heads, execution, members[0].id))
+            canvases.append(_around(heads, execution, members[0].id, is_shared=len(heads) < len(members)))
     if len(lines) == 1:
         canvases.append(lines[0])
     elif lines:
@@ -183,6 +184,13 @@ def _together(plan: Plan, job: Born) -> str:
     if task.parent and all(_fits_a_chord(plan.tasks[child]) for child in plan.tasks[task.parent].children):
         return task.parent
     return ""
+
+
+def _around(heads: Sequence[Signature], execution: str, first: str, *, is_shared: bool) -> Signature:
+    """The members of a chord; where some bring several outcomes each is settled as it comes, and none counts."""
+    if len(heads) == 1:
+        return heads[0]
+    return group(heads, f"{first}.group") if is_shared else chord(heads, execution, first)
 
 
 def _is_group(name: str, members: Sequence[Born]) -> bool:

@@ -18,7 +18,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -142,19 +142,22 @@ class Journal:
         self, installation: str, job_id: str, digest: str, order_id: str, canvas: str, now: float
     ) -> Accepted:
         """Promises to run the job, unless it is known. What it returns is on the disk."""
-        promise = Promise(job_id, digest, order_id, canvas)
-        known = None
+        return self.accept_each(installation, [Promise(job_id, digest, order_id, canvas)], now)[0]
+
+    def accept_each(self, installation: str, promises: Sequence[Promise], now: float) -> list[Accepted]:
+        """The same for several jobs, in one transaction."""
+        found = []
+        query = "SELECT digest, status FROM jobs WHERE installation = ? AND job = ?"
         with self._lock:
             with self._transaction() as db:
-                if not db.execute(_PROMISE, (installation, *promise, now)).rowcount:
-                    query = "SELECT digest, status FROM jobs WHERE installation = ? AND job = ?"
-                    known = db.execute(query, (installation, job_id)).fetchone()
-            if known is None:
-                self._keep(installation, promise, now)
-                return Accepted.FRESH
-        if known[0] != digest:
-            return Accepted.OTHER_DIGEST
-        return Accepted.ENDED if known[1] == "ended" else Accepted.RUNNING
+                for one in promises:
+                    is_new = db.execute(_PROMISE, (installation, *one, now)).rowcount
+                    known = None if is_new else db.execute(query, (installation, one.job)).fetchone()
+                    found.append(_accepted(one, known))
+            for one, accepted in zip(promises, found, strict=True):
+                if accepted is Accepted.FRESH:
+                    self._keep(installation, one, now)
+        return found
 
     def ended(
         self,
@@ -342,3 +345,13 @@ class Journal:
             raise Unavailable(
                 message, hint="free disk space, or restart the worker", code="journal"
             ) from error
+
+
+def _accepted(one: Promise, known: tuple[str, str] | None) -> Accepted:
+    """What a promise comes to, by the digest and status that its job is known with."""
+    if known is None:
+        return Accepted.FRESH
+    digest, status = known
+    if digest != one.digest:
+        return Accepted.OTHER_DIGEST
+    return Accepted.ENDED if status == "ended" else Accepted.RUNNING

@@ -40,14 +40,16 @@ class Lines:
 
     def begin(self, order: Order, job: Job) -> None:
         """This job has its turn; those behind it may follow."""
-        if len(order.jobs) == 1:
+        if len(order.jobs) == 1 or order.at_once:
             return
         with self._lock:
-            if order.at_once:
-                self._open[order.id] = self._open.get(order.id, 0) + 1
-            else:
-                line = _Line(order, _place(order, job))
-                self._lines.update({one.id: line for one in order.jobs})
+            line = _Line(order, _place(order, job))
+            self._lines.update({one.id: line for one in order.jobs})
+
+    def count(self, order: Order) -> None:
+        """All jobs of an order run here side by side."""
+        with self._lock:
+            self._open[order.id] = len(order.jobs)
 
     def end(self, order: Order) -> None:
         """Nothing of it follows any more."""
@@ -58,12 +60,12 @@ class Lines:
                 if (line := self._lines.get(job.id)) is not None and line.order is order:
                     del self._lines[job.id]
 
-    def one_over(self, order: Order) -> bool:
-        """A job is over: returns whether no other of its order runs here by its side."""
+    def some_over(self, order: Order, some: int) -> bool:
+        """So many jobs are over, or not run here: returns whether no other of their order runs by their side."""
         if not order.at_once:
             return True
         with self._lock:
-            left = self._open.pop(order.id, 1) - 1
+            left = self._open.pop(order.id, some) - some
             if left > 0:
                 self._open[order.id] = left
             return left <= 0

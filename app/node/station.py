@@ -10,7 +10,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -156,31 +156,47 @@ class Station:
         if order is None or order.kind != "run" or self._closed.is_set():
             return
         carried = canvas.to_json()
-        first, *others = order.jobs
-        is_fresh = self._promise(first, order, token, carried)
+        begun, waiting = self._split(order)
         if order.at_once:
-            # Those that have the first one's entry to go by need not keep the order again.
-            begin = partial(self._begin, order=order, token="" if is_fresh else token, canvas=carried)
-            for job in others:
-                self.lines.begin(order, job)
-                self.spread(partial(begin, job))
-        if is_fresh:
-            self.lines.begin(order, first)
-            self._run(first, order, carried)
+            self.lines.count(order)
+        is_known = self.journal.find(order.installation, order.jobs[0].id) is not None
+        # Those that have the first one's entry to go by need not keep the order again.
+        again = token if is_known else ""
+        fresh = self._promised(begun, order, [token, *[again] * (len(begun) - 1)], carried)
+        for job in fresh[1:]:
+            self.spread(partial(self._run, job, order, carried))
+        for job in waiting:
+            self.spread(partial(self._begin, job, order, again, carried))
+        if fresh:
+            self.lines.begin(order, fresh[0])
+            self._run(fresh[0], order, carried)
+
+    def _split(self, order: Order) -> tuple[Sequence[Job], Sequence[Job]]:
+        """Those jobs of an order that begin now, and those that wait for a thread or for the one before them."""
+        if not order.at_once:
+            return order.jobs[:1], ()
+        free = max(1, self.settings.node_slots - self._busy)
+        return order.jobs[:free], order.jobs[free:]
 
     def _begin(self, job: Job, order: Order, token: str, canvas: Mapping[str, Any]) -> None:
         """One of several at once has its thread: only now is it promised."""
-        is_leaving = self._closed.is_set() or self._leaving.is_set()
-        if not is_leaving and self._promise(job, order, token, canvas):
+        if self._closed.is_set() or self._leaving.is_set():
+            self.lines.some_over(order, 1)
+        elif self._promised([job], order, [token], canvas):
             self._run(job, order, canvas)
-        else:
-            self.lines.one_over(order)
 
-    def _promise(self, job: Job, order: Order, token: str, canvas: Mapping[str, Any]) -> bool:
-        """Whether the job is not known here and is to be run: then that is on the disk."""
-        _note(job)
-        promise = lines.promise(order, job, token, canvas)
-        state = self.journal.accept(order.installation, *promise, time.time())
+    def _promised(
+        self, jobs: Sequence[Job], order: Order, tokens: Sequence[str], canvas: Mapping[str, Any]
+    ) -> list[Job]:
+        """Those of the jobs that are not known here and are to be run: then that is on the disk."""
+        _note(jobs[0])
+        promises = [lines.promise(order, job, token, canvas) for job, token in zip(jobs, tokens, strict=True)]
+        states = self.journal.accept_each(order.installation, promises, time.time())
+        fresh = [job for job, state in zip(jobs, states, strict=True) if self._is_fresh(job, state)]
+        self.lines.some_over(order, len(jobs) - len(fresh))
+        return fresh
+
+    def _is_fresh(self, job: Job, state: Accepted) -> bool:
         if state is Accepted.FRESH:
             self.reporter.say(job.id, "accepted", time.time())
         elif state is Accepted.ENDED:
@@ -271,7 +287,7 @@ class Station:
         self.reporter.over(job.id)
         if follower is not None:
             self.reporter.say(follower.id, "accepted", time.time())
-        has_others = not self.lines.one_over(order) and outcome.status == "succeeded"
+        has_others = not self.lines.some_over(order, 1) and outcome.status == "succeeded"
         self.sender.publish(order.id, within=IN_LINE if follower else BESIDE if has_others else 0.0)
         log.info("job over", extra=facts_of(outcome))
         self.filing.discard(job.id)
@@ -356,8 +372,7 @@ class Station:
     def _state(self) -> dict[str, Any] | None:
         if not self.runner.is_reachable():
             return None
-        with self._lock:
-            busy = self._busy
+        busy = self._busy
         slots = 0 if self._closed.is_set() else self.settings.node_slots
         return {
             "slots": slots,

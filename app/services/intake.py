@@ -187,7 +187,7 @@ class Intake:
         unborn = self._run.unborn(outcome.job) if self._run else None
         if self._run and unborn is not None:
             return _row_of(self._run, outcome.job, unborn), None
-        if self._run:
+        if self._run and self._run.is_touched(outcome.job):
             self._run.flush()
         if self._execution or canvas.body is not None:
             row, head = job_rows.find(self._connection, outcome.job), None

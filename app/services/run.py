@@ -206,6 +206,10 @@ class Run:
         unborn.update({name: value for name, value in columns.items() if name != "status"})
         return True
 
+    def is_touched(self, job: str) -> bool:
+        """Whether a step has changed the job, and that is not written yet."""
+        return job in self._unsaved.jobs
+
     def see_job(self, job: JobState) -> None:
         """The caller has just written this row: use it instead of reading it again."""
         self.slice.jobs[job.id] = job

@@ -220,6 +220,8 @@ def test_all_at_once_is_at_once(place: Place) -> None:
 def test_what_runs_at_once_is_promised_as_it_begins(place: Place) -> None:
     """What waits for a slot when its worker ends is nobody's promise: control sends it again."""
     a, b, c = line(place, a=gated(place, "a"))
+    place.let_go()
+    place.station = place.new_station(node_slots=1)
     waiting: list[Callable[[], None]] = []
     place.station.spread = waiting.append
     worker = begin(place, a, b, c, at_once=True)
