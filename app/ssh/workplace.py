@@ -40,6 +40,8 @@ class Abroad:
         self._reach = reach
         self._lock = threading.Lock()
         self._executions: dict[str, str] = {}
+        # Jobs that are over and whose directories are still to be removed.
+        self._owed: dict[str, str] = {}
         self._known: set[str] | None = None
 
     def ready(self, job: Job) -> str:
@@ -49,6 +51,7 @@ class Abroad:
     def build(self, job: Job, manifest: Manifest, open_blob: OpenBlob) -> str:
         trees = self._trees()
         self._note(job)
+        self._pay()
         self._sweep_once(trees)
         try:
             there = trees.begin(job.id, job.execution)
@@ -72,11 +75,26 @@ class Abroad:
         """Its tree stays on the machine for those that come after it."""
         with self._lock:
             execution = self._executions.pop(job_id, None)
-        if execution is not None:
-            try:
+            if execution is None:
+                return
+            self._owed[job_id] = execution
+        # Once more where the connection has just dropped; after that with the next job.
+        if not self._pay():
+            self._pay()
+
+    def _pay(self) -> bool:
+        """Removes what is to be removed. False where the machine could not be told."""
+        with self._lock:
+            owed = dict(self._owed)
+        try:
+            for job_id, execution in owed.items():
                 self._trees().finish(job_id, execution)
-            except MusterError as error:
-                log.warning("the files of job %s stay on the machine for now: %s", job_id, error.message)
+                with self._lock:
+                    self._owed.pop(job_id, None)
+        except MusterError as error:
+            log.warning("the files of %d jobs stay on the machine for now: %s", len(owed), error.message)
+            return False
+        return True
 
     def sweep(self, known: Collection[str]) -> None:
         """With the first job that the machine is connected for."""
