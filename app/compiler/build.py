@@ -356,9 +356,14 @@ def static_node(task: PlanTask) -> str | None:
     return None
 
 
-def _cap_lines(tasks: dict[str, PlanTask]) -> None:
+def _heads(tasks: Mapping[str, PlanTask]) -> list[str]:
+    """The tasks that lines begin with."""
     followed = {task.then for task in tasks.values() if task.then}
-    for name in [name for name in tasks if name not in followed]:
+    return [name for name in tasks if name not in followed]
+
+
+def _cap_lines(tasks: dict[str, PlanTask]) -> None:
+    for name in _heads(tasks):
         length, at = 1, name
         while following := tasks[at].then:
             length += 1
@@ -373,8 +378,7 @@ def _draw_orders(tasks: dict[str, PlanTask], promising: Collection[str]) -> None
 
     `promising` are the actions whose result must fit a schema, so that control may find that they failed after all.
     """
-    followed = {task.then for task in tasks.values() if task.then}
-    for name in [name for name in tasks if name not in followed]:
+    for name in _heads(tasks):
         length, at = 1, name
         while following := tasks[at].then:
             along = length < ORDER_CAP and _may_go_along(tasks[at], tasks[following], promising)

@@ -14,8 +14,9 @@ lost, cut or sent twice costs seconds.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from app.compiler.build import static_node
@@ -50,11 +51,8 @@ def sharing(
 
     They may run at the same time, and nothing follows any of them before all are over.
     """
-    groups: dict[str, list[Born]] = {}
-    for job in jobs:
-        groups.setdefault(_together(plan, job), []).append(job)
     shared: dict[tuple[str, str], list[Born]] = {}
-    for name, members in groups.items():
+    for name, members in _grouped(plan, jobs).items():
         if _is_chord(plan, name, members, window, partial):
             for job in members:
                 if not plan.tasks[job.task].secrets:
@@ -70,7 +68,7 @@ def compile(
     window: int,
     partial: Collection[str] = (),
     carried: Collection[str] = (),
-    along: Mapping[str, int] | None = None,
+    along: Mapping[str, int] = MappingProxyType({}),
 ) -> list[Signature]:
     """The canvases that hand `jobs` over, in order.
 
@@ -81,14 +79,10 @@ def compile(
     that travel in the order of another (`sharing`), `along` says by a job's id how many follow in its order.
     """
     canvases: list[Signature] = []
-    groups: dict[str, list[Born]] = {}
-    for job in jobs:
-        groups.setdefault(_together(plan, job), []).append(job)
     lines: list[Signature] = []
-    for name, members in groups.items():
+    for name, members in _grouped(plan, jobs).items():
         if not _is_group(name, members):
-            known = along or {}
-            lines.extend(line(plan, execution, one, known.get(one.id)) for one in members)
+            lines.extend(line(plan, execution, one, along.get(one.id)) for one in members)
         elif not _is_chord(plan, name, members, window, partial):
             canvases.append(group([pair(member) for member in members[:window]], members[0].id + ".group"))
         else:
@@ -126,12 +120,12 @@ def links(plan: Plan, execution: str, job: Born, along: int | None = None) -> li
     return found
 
 
-def going_along(plan: Plan, task: str) -> dict[str, None]:
+def going_along(plan: Plan, task: str) -> list[str]:
     """The tasks that may travel in the order of this one, one after another."""
-    found: dict[str, None] = {}
+    found: list[str] = []
     at = plan.tasks[task].then
     while at is not None and plan.tasks[at].along:
-        found[at] = None
+        found.append(at)
         at = plan.tasks[at].then
     return found
 
@@ -174,6 +168,14 @@ def chord(members: Sequence[Signature], execution: str, first: str) -> Signature
             "kwargs": {},
         },
     )
+
+
+def _grouped(plan: Plan, jobs: Iterable[Born]) -> dict[str, list[Born]]:
+    """The jobs by what they belong to, "" for those of their own."""
+    groups: dict[str, list[Born]] = {}
+    for job in jobs:
+        groups.setdefault(_together(plan, job), []).append(job)
+    return groups
 
 
 def _together(plan: Plan, job: Born) -> str:

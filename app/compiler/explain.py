@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from app.compiler.build import static_node
+from app.compiler.canvas import going_along
 from app.compiler.plan import Plan, PlanTask
 
 _EDGES = ("on_success", "on_failure", "on_complete", "on_timeout", "on_skip")
@@ -38,18 +39,13 @@ def _segment(plan: Plan, first: PlanTask) -> Iterator[str]:
 
 def _line(plan: Plan, first: PlanTask) -> Iterator[str]:
     yield f"chain{_role(plan, first)}"
-    orders: list[list[PlanTask]] = []
     at: str | None = first.name
     while at is not None:
-        task = plan.tasks[at]
-        if orders and task.along:
-            orders[-1].append(task)
-        else:
-            orders.append([task])
-        at = task.then
-    for tasks in orders:
-        yield f"  {_link(*tasks)}"
-    yield f"  ends: {orders[-1][-1].boundary}"
+        order = [plan.tasks[name] for name in (at, *going_along(plan, at))]
+        yield f"  {_link(*order)}"
+        if order[-1].then is None:
+            yield f"  ends: {order[-1].boundary}"
+        at = order[-1].then
 
 
 def _link(task: PlanTask, *along: PlanTask) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from app.node.identity import Identity
-from app.transport.messages import READABLE_VERSIONS, Order
+from app.transport.messages import ORDER_VERSION, READABLE_VERSIONS, Order
 from app.transport.sealing import Refused, open_order
 
 log = logging.getLogger(__name__)
@@ -25,23 +26,17 @@ class Door:
 
     def open(self, token: Any) -> Order | None:
         """The order that has just come; None for one that is refused."""
-        mine = self._identity
         try:
-            return open_order(
-                token,
-                mine.keys,
-                mine.control,
-                installation=mine.installation,
-                node=mine.node,
-                epoch=self._epoch,
-                now=time.time(),
-            )
+            return self._opened(token, time.time(), (ORDER_VERSION,))
         except Refused as refused:
             self.refuse(f"{refused.code}: {refused.message}")
             return None
 
     def reopen(self, token: str, accepted_at: float) -> Order:
         """An order that was accepted then (Unix seconds). Raises Refused."""
+        return self._opened(token, accepted_at, READABLE_VERSIONS)
+
+    def _opened(self, token: Any, now: float, versions: Sequence[int]) -> Order:
         mine = self._identity
         return open_order(
             token,
@@ -50,8 +45,8 @@ class Door:
             installation=mine.installation,
             node=mine.node,
             epoch=self._epoch,
-            now=accepted_at,
-            versions=READABLE_VERSIONS,
+            now=now,
+            versions=versions,
         )
 
     def refuse(self, why: str) -> None:

@@ -117,6 +117,8 @@ class Journal:
         self._outbox: dict[tuple[str, str], Entry] | None = None
         self._outbox_size = 0
         self._cancelled: set[tuple[str, str]] = set(self._db.execute("SELECT installation, job FROM cancels"))
+        # Behind which nothing is to begin.
+        self._stopped: set[tuple[str, str]] = set(self._db.execute("SELECT installation, job FROM holds"))
         self._epoch = str(self._db.execute("SELECT epoch FROM meta").fetchone()[0])
 
     @property
@@ -184,11 +186,13 @@ class Journal:
                 ).rowcount
                 if key in self._cancelled:
                     db.execute("DELETE FROM cancels WHERE installation = ? AND job = ?", key)
-                db.execute("DELETE FROM holds WHERE installation = ? AND job = ?", key)
+                if key in self._stopped:
+                    db.execute("DELETE FROM holds WHERE installation = ? AND job = ?", key)
                 is_new = (
                     follower is not None and db.execute(_PROMISE, (installation, *follower, now)).rowcount
                 )
             self._cancelled.discard(key)
+            self._stopped.discard(key)
             held = self._held.pop(key, None)
             if follower is not None and is_new:
                 self._keep(installation, follower, now)
@@ -260,17 +264,17 @@ class Journal:
 
     def hold_requested(self, installation: str, job_id: str, now: float) -> None:
         """Remembers that nothing is to begin behind the job, also where it is not known yet."""
-        with self._transaction() as db:
-            db.execute(
-                "INSERT INTO holds (installation, job, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                (installation, job_id, now),
-            )
+        with self._lock:
+            with self._transaction() as db:
+                db.execute(
+                    "INSERT INTO holds (installation, job, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                    (installation, job_id, now),
+                )
+            self._stopped.add((installation, job_id))
 
     def is_held(self, installation: str, job_id: str) -> bool:
         """Is nothing to begin behind the job?"""
-        with self._lock, self._guarded() as db:
-            query = "SELECT 1 FROM holds WHERE installation = ? AND job = ?"
-            return db.execute(query, (installation, job_id)).fetchone() is not None
+        return (installation, job_id) in self._stopped
 
     def is_cancelled(self, installation: str, job_id: str) -> bool:
         """Was a cancel of the job asked for?"""
@@ -300,9 +304,10 @@ class Journal:
                 jobs = f"DELETE FROM jobs WHERE published = 1 AND ended_at < ? {names}"
                 gone: list[tuple[str, str]] = db.execute(jobs, before).fetchall()
                 cancels = db.execute(f"DELETE FROM cancels WHERE at < ? {names}", before).fetchall()
-                db.execute("DELETE FROM holds WHERE at < ?", before)
+                holds = db.execute(f"DELETE FROM holds WHERE at < ? {names}", before).fetchall()
                 db.execute("DELETE FROM orders WHERE expires_at < ?", (now,))
             self._cancelled.difference_update(cancels)
+            self._stopped.difference_update(holds)
         return gone
 
     def _entries(self, where: str, values: tuple[str, ...] = ()) -> list[Entry]:

@@ -159,8 +159,8 @@ class Station:
         begun, waiting = self._split(order)
         if order.at_once:
             self.lines.count(order)
-        is_known = self.journal.find(order.installation, order.jobs[0].id) is not None
         # Those that have the first one's entry to go by need not keep the order again.
+        is_known = order.at_once and self.journal.find(order.installation, order.jobs[0].id) is not None
         again = token if is_known else ""
         fresh = self._promised(begun, order, [token, *[again] * (len(begun) - 1)], carried)
         for job in fresh[1:]:

@@ -28,10 +28,6 @@ class Along:
     def first(self) -> str:
         return self.jobs[0][0]
 
-    @property
-    def ids(self) -> tuple[str, ...]:
-        return tuple(job for job, _ in self.jobs)
-
     def columns(self) -> dict[str, Any]:
         """What the row says of the first of them, once its node has gone on with it."""
         (_, digest), *rest = self.jobs

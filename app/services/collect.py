@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, exists, or_, select, update
+from sqlalchemy import Connection, Select, bindparam, exists, or_, select, update
 
 from app.engine.status import JOB_OUT, PAUSE, QUEUED
 from app.services import families, handover, outcomes, queued, room, workspaces
 from app.services.control import Control
 from app.services.dead_letters import letter
 from app.services.handover import Parcel
-from app.services.intake import Came, Canvas, Collected, Intake, Recall, in_order, note_end
+from app.services.intake import Came, Canvas, Collected, Intake, in_order, note_end
 from app.services.orders import Recipient, Signer
 from app.services.run import Run
 from app.store.tables import Execution, Job, Node, table
@@ -83,7 +83,7 @@ def collect(desk: Desk, tokens: Sequence[Any], canvas: Canvas, *, redelivered: b
     handover.deliver(desk.send, desk.signer, taken.parcel, now)
     _tell(desk, taken.parcel)
     for recall in taken.recalls:
-        _recall(desk, recall)
+        tell_nodes(desk, recall.kind, {recall.node: [recall.job]})
     for node in taken.crowded:
         if not _goes_to(node, taken.parcel):
             make_room(desk, node)
@@ -97,14 +97,6 @@ def _opened(desk: Desk, token: Any) -> Came | None:
         refuse(desk.control, "results", refused.code, str(token))
         return None
     return Came(token, outcome, workspaces.read_papers(desk.control, outcome))
-
-
-def _recall(desk: Desk, recall: Recall) -> None:
-    settings = desk.control.settings
-    with desk.control.store.read() as connection:
-        where = handover.places(connection, {recall.node}, desk.control.clock(), settings.offline_after)
-    if recall.node in where:
-        tell(desk, recall.kind, (recall.job,), where[recall.node].recipient)
 
 
 def _goes_to(node: str, parcel: Parcel) -> bool:
@@ -146,9 +138,8 @@ def _hold(desk: Desk, *which: Any) -> None:
     """Nothing is to begin behind these jobs. The heartbeats of their nodes see to it that it is said again."""
     out = (*which, jobs.c.status.in_(JOB_OUT), jobs.c.along.is_not(None))
     with desk.control.store.read() as connection:
-        found = connection.execute(select(jobs.c.id, jobs.c.node).where(*out).limit(STOPS_AT_ONCE)).all()
-    for row in found:
-        _recall(desk, Recall("hold", row.id, row.node))
+        found = _by_node(connection, select(jobs.c.id, jobs.c.node).where(*out))
+    tell_nodes(desk, "hold", found)
 
 
 def _tell(desk: Desk, parcel: Parcel) -> None:
@@ -172,20 +163,35 @@ def send_stops(desk: Desk) -> None:
         if connection.execute(select(jobs.c.id).where(*wanted).limit(1)).first() is None:
             return
     with desk.control.store.write() as connection:
-        by_node: dict[str, list[str]] = {}
         free = select(jobs.c.id, jobs.c.node).where(*wanted).with_for_update(skip_locked=True)
-        for row in connection.execute(free.limit(STOPS_AT_ONCE)):
-            by_node.setdefault(row.node, []).append(row.id)
-        ids = [job for found in by_node.values() for job in found]
+        found = _by_node(connection, free)
+        ids = [job for on_node in found.values() for job in on_node]
         connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(stop_sent_at=now))
-        where = handover.places(connection, by_node, now, desk.control.settings.offline_after)
+    tell_nodes(desk, "cancel", found)
+
+
+def _by_node(connection: Connection, query: Select[Any]) -> dict[str, list[str]]:
+    """The ids of the jobs that the query finds, by the names of their nodes."""
+    found: dict[str, list[str]] = {}
+    for job, node in connection.execute(query.limit(STOPS_AT_ONCE)):
+        found.setdefault(node, []).append(job)
+    return found
+
+
+def tell_nodes(desk: Desk, kind: str, by_node: Mapping[str, Sequence[str]]) -> None:
+    """Send each node a signed order about its jobs."""
+    if not by_node:
+        return
+    now, settings = desk.control.clock(), desk.control.settings
+    with desk.control.store.read() as connection:
+        where = handover.places(connection, by_node, now, settings.offline_after)
     for node, found in by_node.items():
         if node in where:
-            tell(desk, "cancel", tuple(found), where[node].recipient)
+            tell(desk, kind, tuple(found), where[node].recipient)
 
 
 def tell(desk: Desk, kind: str, about: tuple[str, ...], to: Recipient) -> None:
-    """Send a signed order about jobs to a node's `.ctl`; best effort, the tick repeats it."""
+    """Send a signed order about jobs to a node's `.ctl`; best effort: the tick or a heartbeat has it said again."""
     for start in range(0, len(about), IDS_AN_ORDER):
         ids = about[start : start + IDS_AN_ORDER]
         desk.send_ctl(to.name, desk.signer.about(kind, ids, to, desk.control.clock()))

@@ -19,7 +19,7 @@ from app.engine.status import (
 )
 from app.logs import scope
 from app.services import handover, room
-from app.services.collect import Desk, make_room, refuse, remind, tell
+from app.services.collect import Desk, make_room, refuse, remind, tell_nodes
 from app.services.dead_letters import letter
 from app.services.dispatched import BACKSTOP_MARGIN
 from app.services.fleet import WORKER
@@ -171,12 +171,7 @@ def heartbeat(desk: Desk, token: Any) -> None:
     handover.deliver(desk.send, desk.signer, parcel, now)
     desk.control.nudge(parcel.woken)
     remind(desk, beat.node)
-    if ask:
-        with desk.control.store.read() as connection:
-            place = handover.places(connection, {beat.node}, now, desk.control.settings.offline_after)[
-                beat.node
-            ]
-        tell(desk, "ask", tuple(ask), place.recipient)
+    tell_nodes(desk, "ask", {beat.node: ask} if ask else {})
     make_room(desk, beat.node)
 
 

@@ -101,10 +101,10 @@ def tell_along(
 
     A job that the allowlist is asked about, or that an approval stands for, is judged when its own turn has come.
     """
-    names = going_along(slice_.plan, job.task) if job.attempt == 1 else {}
+    names = going_along(slice_.plan, job.task) if job.attempt == 1 else []
     if not names or about.guard or about.gate or slice_.plan.gate:
         return ()
-    missing = names.keys() - slice_.tasks.keys()
+    missing = set(names) - slice_.tasks.keys()
     slice_.tasks.update(rows.load_tasks(connection, about.execution, missing) if missing else {})
     if not slice_.fleet:
         slice_.fleet = control.roster.nodes(connection)

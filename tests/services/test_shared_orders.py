@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -324,9 +325,9 @@ def test_one_node_alone_needs_no_chord(here: Office) -> None:
     }
 
 
-def rewritten(office: Office, answer: str, **fields: str) -> str:
+def rewritten(office: Office, answer: str, **fields: Any) -> str:
     """Another outcome that the node signs."""
     keys = office.keys["web-1"]
     known = NodeSigner("web-1", None, keys.public_keys)
     outcome: Outcome = open_outcome(answer, office.desk.signer.keys, lambda kid: known)
-    return seal_outcome(replace(outcome, **fields), keys, office.public)  # type: ignore[arg-type]
+    return seal_outcome(replace(outcome, **fields), keys, office.public)
