@@ -74,9 +74,13 @@ def collect(desk: Desk, tokens: Sequence[Any], canvas: Canvas, *, redelivered: b
     if came[-1].token is not tokens[-1]:
         canvas = Canvas()
     now = desk.control.clock()
-    with desk.control.store.write() as connection:
+
+    def take(connection: Connection) -> Intake:
         taken = Intake(desk.control, connection, canvas, redelivered=redelivered)
         taken.take(came)
+        return taken
+
+    taken = desk.control.store.write_together(take)
     if taken.next is not None:
         told, to = taken.next
         taken.answer.order = handover.sealed(desk.signer, told, to, now)

@@ -8,7 +8,6 @@ beat      only ticks
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +17,6 @@ from typing import Any, Literal
 from celery import Celery, Task
 from celery.app.amqp import AMQP, Queues
 from celery.app.utils import Settings
-from celery.backends.redis import RedisBackend
 from kombu import Exchange, Queue
 
 from app.errors import InvalidInput
@@ -27,8 +25,6 @@ from app.transport import restore, wire
 from app.transport.channel import Connection
 from app.transport.events import QuietEvents
 from app.transport.publisher import Publisher
-
-log = logging.getLogger(__name__)
 
 Role = Literal["control", "node", "beat", "sender"]
 
@@ -95,28 +91,6 @@ class QuietAMQP(AMQP):
     def as_task_v2(self, *args: Any, **options: Any) -> Any:
         options.update(argsrepr=wire.HIDDEN, kwargsrepr=wire.HIDDEN)
         return super().as_task_v2(*args, **options)
-
-
-class ChordBackend(RedisBackend):
-    """Counts chords. Nobody waits for a result, so nothing subscribes to one.
-
-    Celery's own keeps a subscription for every member of a group it ever sent whose result never comes.
-    """
-
-    def add_pending_result(self, result: Any, *args: Any, **options: Any) -> Any:
-        return result
-
-    def add_pending_results(self, results: Any, *args: Any, **options: Any) -> Any:
-        return results
-
-    def on_chord_part_return(self, *args: Any, **options: Any) -> Any:
-        """Counts one member. Where Redis does not let it, the tick finds the work: an error from here would leave the
-        message unacknowledged for as long as this worker lives, and after a few of them it would be given no more."""
-        try:
-            return super().on_chord_part_return(*args, **options)
-        except Exception:  # the edge to Redis' client
-            log.warning("a part of a chord could not be counted", exc_info=True)
-            return None
 
 
 class OwnSettings(Settings):
@@ -214,7 +188,7 @@ def make_celery(
     keep_own_settings(app)
     is_rabbit = scheme in _AMQP
     app.muster = Place(role, name, tuple(queues), state_dir, is_rabbit)
-    app.loader.override_backends = dict.fromkeys(_REDIS, "app.transport.celery_app:ChordBackend")
+    app.loader.override_backends = dict.fromkeys(_REDIS, "app.transport.chords:ChordBackend")
     app.conf.update(
         broker_url=broker_url,
         result_backend=backend_url,

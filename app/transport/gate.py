@@ -212,6 +212,19 @@ def restore_chord(request: Any, canvas: Canvas) -> None:
     request.chord, request.group, request.group_index = chord, canvas.group_id, canvas.group_index
 
 
+def chord_body(request: Any) -> Message:
+    """The call of the body of the chord that `restore_chord` has put on a task's request."""
+    chord = request.chord
+    return Message(
+        chord["options"]["queue"],
+        chord["task"],
+        chord["options"]["task_id"],
+        chord["args"],
+        root_id=request.root_id,
+        parent_id=request.id,
+    )
+
+
 def canvas_digest(chain: Sequence[Any] | None, chord: Any = None, group_id: str | None = None) -> str:
     """sha256 (hex) over name, queue, id and arguments of every link, and of the chord's body.
 

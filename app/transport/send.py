@@ -23,8 +23,8 @@ class Sender:
     def lines(self, sealed: Sequence[tuple[Member, str]]) -> None:
         """Each line's first order, with the rest of its canvas; chords are told their size first."""
         try:
-            for group_id, size in {m.group_id: m.size for m, _ in sealed if m.group_id}.items():
-                self._app.backend.set_chord_size(group_id, size)
+            if sizes := {m.group_id: m.size for m, _ in sealed if m.group_id}:
+                self._app.backend.expect(sizes)
             self._app.publisher.send([_order(member, token) for member, token in sealed])
         except Exception:  # the edge to the broker's client: kombu raises AttributeError too
             log.warning("orders could not be sent; they will be sent again", exc_info=True)
