@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,7 +58,8 @@ class Store:
         self._writers = self.engine.execution_options(muster_write=True)
         self._alone = self.engine.execution_options(muster_alone=True)
         self._glancing: list[Connection] = []
-        self._turn = Turn() if self.is_sqlite else nullcontext()
+        self._turn = Turn()
+        self._writing: list[Connection] = []
         self._group = Group(self.write) if self.is_sqlite else None
 
     @contextmanager
@@ -94,9 +95,28 @@ class Store:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction that writes: committed at the end, rolled back on an exception."""
-        with self._turn, self._writers.begin() as connection:
-            yield connection
+        """A transaction that writes: committed at the end, rolled back on an exception.
+
+        On SQLite, where one thread writes at a time, its connection stays open: to take one from the pool and to give
+        it back takes as long as a small transaction.
+        """
+        if not self.is_sqlite:
+            with self._writers.begin() as connection:
+                yield connection
+            return
+        with self._turn:
+            # Who has waited for too long for the turn may find it in use.
+            connection = self._writing.pop() if self._writing else self._writers.connect()
+            try:
+                with connection.begin():
+                    yield connection
+            except BaseException:
+                connection.close()
+                raise
+            if self._writing:
+                connection.close()
+            else:
+                self._writing.append(connection)
 
     def write_together(self, work: Callable[[Connection], _T]) -> _T:
         """What `work` gives in a transaction that writes. On SQLite it shares that with threads that wait for theirs.
@@ -109,8 +129,9 @@ class Store:
             return work(connection)
 
     def close(self) -> None:
-        while self._glancing:
-            self._glancing.pop().close()
+        for kept in (self._glancing, self._writing):
+            while kept:
+                kept.pop().close()
         self.engine.dispose()
 
 
