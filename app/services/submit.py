@@ -147,7 +147,6 @@ def submit(control: Control, submission: Submission, claim: Claim = _unclaimed) 
 
     accepted = control.store.write_together(write)
     if accepted.created:
-        scope.note(execution=execution, trace_id=trace_id)
         log.info("execution accepted", extra=scope.facts(workflow=plan.ref, revision=submission.revision))
         control.tally.count(CREATED)
         control.nudge([execution])

@@ -46,6 +46,10 @@ class _Part:
         self._turn.release()
 
     def answer(self) -> Any:
+        for variable, value in self._scope.items():
+            # What it has noted for the log stays known to who waited for it.
+            if variable.get(None) is not value:
+                variable.set(value)
         if self.error is not None:
             raise self.error
         return self._found

@@ -160,7 +160,7 @@ def test_where_no_transaction_begins_all_who_wait_hear_of_it_and_the_next_goes_o
 
 
 def test_each_part_is_written_with_the_ids_of_its_own_thread(desk: Desk) -> None:
-    def asking(name: str) -> dict[str, Any]:
+    def asking(name: str) -> list[dict[str, Any]]:
         scope.begin(request_id=name)
 
         def work(connection: Connection) -> dict[str, Any]:
@@ -168,14 +168,16 @@ def test_each_part_is_written_with_the_ids_of_its_own_thread(desk: Desk) -> None
             scope.note(execution=f"of {name}")
             return seen
 
-        return desk.group.write(work)
+        return [desk.group.write(work), dict(scope.current())]
 
     with ThreadPoolExecutor(5) as threads, desk.held():
         names = [f"request-{number}" for number in range(5)]
         asked = [threads.submit(asking, name) for name in names]
         wait_until(lambda: len(desk.group) == len(names), "they wait")
         scope.begin(request_id="mine")
-    assert [one.result(PATIENCE) for one in asked] == [{"request_id": name} for name in names]
+    assert [one.result(PATIENCE) for one in asked] == [
+        [{"request_id": name}, {"request_id": name, "execution": f"of {name}"}] for name in names
+    ]
     assert scope.current() == {"request_id": "mine"}
 
 
