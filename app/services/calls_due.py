@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import BindParameter, Connection, bindparam, not_, select, update
 
 from app.compiler.plan import IO
 from app.engine.status import DISPATCHED, EXECUTION_OVER, PAUSE, QUEUED, RUNNING, TIMED_OUT, UNKNOWN
@@ -13,6 +13,8 @@ from app.services import calls, collect, lost
 from app.services.apart import apart
 from app.services.collect import Desk
 from app.services.run import Run
+from app.store.looks import Look
+from app.store.prepared import one_of
 from app.store.tables import Execution, Job, table
 
 jobs, executions = table(Job), table(Execution)
@@ -26,6 +28,32 @@ ASK_AGAIN = 30.0
 QUEUED_FOR = 1.0
 """Seconds after which a call that is still queued means that a nudge was lost, or that its window is full."""
 
+_now: BindParameter[float] = bindparam("now")
+
+
+def _calls(*which: Any) -> Look:
+    return Look(select(jobs.c.id, jobs.c.execution, jobs.c.status).where(jobs.c.node == IO, *which), AT_ONCE)
+
+
+_LEFT_QUEUED = Look(
+    select(jobs.c.execution)
+    .join(executions, executions.c.id == jobs.c.execution)
+    .where(jobs.c.node == IO, jobs.c.status == QUEUED, jobs.c.created_at < bindparam("before"))
+    .where(executions.c.intent != PAUSE, not_(one_of(executions.c.status, EXECUTION_OVER)))
+    .distinct(),
+    AT_ONCE,
+)
+_UNTAKEN = Look(
+    select(jobs.c.id, jobs.c.sends).where(
+        jobs.c.node == IO, jobs.c.status == DISPATCHED, jobs.c.send_after <= _now
+    ),
+    AT_ONCE,
+)
+_TO_ASK = _calls(one_of(jobs.c.status, (RUNNING, UNKNOWN)), jobs.c.send_after <= _now)
+_OVERDUE = _calls(one_of(jobs.c.status, (DISPATCHED, RUNNING)), jobs.c.backstop_at <= _now)
+_TO_GIVE_UP = _calls(jobs.c.status == DISPATCHED, jobs.c.give_up_at <= _now)
+_LEASE_OVER = _calls(jobs.c.status == RUNNING, jobs.c.order_expires_at <= _now)
+
 
 def look(desk: Desk) -> None:
     """Calls that nobody took, foreign tasks to ask about, timeouts, and leases that ran out."""
@@ -38,15 +66,7 @@ def look(desk: Desk) -> None:
 
 
 def _queued(desk: Desk) -> None:
-    before = desk.control.clock() - QUEUED_FOR
-    query = (
-        select(jobs.c.execution)
-        .join(executions, executions.c.id == jobs.c.execution)
-        .where(jobs.c.node == IO, jobs.c.status == QUEUED, jobs.c.created_at < before)
-        .where(executions.c.intent != PAUSE, executions.c.status.not_in(EXECUTION_OVER))
-        .distinct()
-    )
-    for row in _rows(desk, query):
+    for row in _LEFT_QUEUED.rows(desk.control.store, before=desk.control.clock() - QUEUED_FOR):
         with apart(row.execution):
             collect.settle(desk, row.execution)
 
@@ -54,10 +74,10 @@ def _queued(desk: Desk) -> None:
 def _untaken(desk: Desk) -> None:
     """Handed over, and nobody has taken it: the message again, with growing waits."""
     now = desk.control.clock()
-    late = (jobs.c.node == IO, jobs.c.status == DISPATCHED, jobs.c.send_after <= now)
-    found = _rows(desk, select(jobs.c.id, jobs.c.sends).where(*late))
+    found = _UNTAKEN.rows(desk.control.store, now=now)
     if not found:
         return
+    late = (jobs.c.node == IO, jobs.c.status == DISPATCHED, jobs.c.send_after <= now)
     wait = desk.control.settings.resend_after
     with desk.control.store.write() as connection:
         free = _free(connection, [row.id for row in found], *late)
@@ -72,9 +92,9 @@ def _untaken(desk: Desk) -> None:
 def _pending(desk: Desk) -> None:
     """Tasks of other Celery apps that are to be asked about: by a message, so that no backend can hold up a tick."""
     now = desk.control.clock()
-    due = (jobs.c.node == IO, jobs.c.status.in_((RUNNING, UNKNOWN)), jobs.c.send_after <= now)
-    found = [row.id for row in _rows(desk, select(jobs.c.id).where(*due))]
+    found = [row.id for row in _TO_ASK.rows(desk.control.store, now=now)]
     if found:
+        due = (jobs.c.node == IO, jobs.c.status.in_((RUNNING, UNKNOWN)), jobs.c.send_after <= now)
         with desk.control.store.write() as connection:
             free = _free(connection, found, *due)
             connection.execute(update(jobs).where(jobs.c.id.in_(free)).values(send_after=now + ASK_AGAIN))
@@ -89,35 +109,30 @@ def _free(connection: Connection, ids: Collection[str], *more: Any) -> list[str]
 
 def _timed_out(desk: Desk) -> None:
     """The task's own `timeout`. What was on its way may have had its effect."""
-    wanted = (jobs.c.status.in_((DISPATCHED, RUNNING)), jobs.c.backstop_at <= desk.control.clock())
 
     def end(run: Run, row: Any) -> None:
         error = {"type": "timeout", "message": "the call was not over within the task's timeout"}
         lost.fail(run, row.id, row.status, error, status=TIMED_OUT, effect_unknown=row.status == RUNNING)
 
-    _each(desk, wanted, end)
+    _each(desk, _OVERDUE, end)
 
 
 def _given_up(desk: Desk) -> None:
-    wanted = (jobs.c.status == DISPATCHED, jobs.c.give_up_at <= desk.control.clock())
-
     def end(run: Run, row: Any) -> None:
         message = "nothing that consumes the queue `io` took the call for as long as queue_timeout allows"
         lost.fail(run, row.id, row.status, {"type": "node_offline", "message": message})
 
-    _each(desk, wanted, end)
+    _each(desk, _TO_GIVE_UP, end)
 
 
 def _cut_short(desk: Desk) -> None:
     """The lease ran out: whoever made the call is gone."""
-    wanted = (jobs.c.status == RUNNING, jobs.c.order_expires_at <= desk.control.clock())
-    _each(desk, wanted, lambda run, row: calls.give_up(run, row.id))
+    _each(desk, _LEASE_OVER, lambda run, row: calls.give_up(run, row.id))
 
 
-def _each(desk: Desk, wanted: Iterable[Any], what: Callable[[Run, Any], None]) -> None:
+def _each(desk: Desk, wanted: Look, what: Callable[[Run, Any], None]) -> None:
     """Do something to calls, each execution locked in a transaction of its own, then hand over what may run."""
-    query = select(jobs.c.id, jobs.c.execution, jobs.c.status).where(jobs.c.node == IO, *wanted)
-    found = _rows(desk, query)
+    found = wanted.rows(desk.control.store, now=desk.control.clock())
     for execution in dict.fromkeys(row.execution for row in found):
         with apart(execution):
             with desk.control.store.write() as connection:
@@ -126,8 +141,3 @@ def _each(desk: Desk, wanted: Iterable[Any], what: Callable[[Run, Any], None]) -
                     if row.execution == execution:
                         what(run, row)
             collect.settle(desk, execution)
-
-
-def _rows(desk: Desk, query: Any) -> list[Any]:
-    with desk.control.store.read() as connection:
-        return list(connection.execute(query.limit(AT_ONCE)).all())

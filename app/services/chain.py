@@ -21,6 +21,7 @@ from app.errors import Conflict, InvalidInput
 from app.logs import scope
 from app.services import audit
 from app.services.control import Control
+from app.store.looks import Look
 from app.store.prepared import Command
 from app.store.tables import AuditChain, AuditEntry, table
 
@@ -41,6 +42,8 @@ _set = Command(
     .where(entries.c.id == bindparam("entry"))
     .values(seq=bindparam("new_seq"), hash=bindparam("new_hash"))
 )
+_UNSEALED = Look(select(entries.c.id).where(entries.c.seq.is_(None)), 1)
+_CHAIN = Look(select(chains), 1)
 
 
 class Place(NamedTuple):
@@ -84,10 +87,8 @@ def seal(control: Control) -> int:
     """
     done = 0
     while done < MOST_SEALED:
-        with control.store.read() as connection:
-            waiting = select(entries.c.id).where(entries.c.seq.is_(None)).limit(1)
-            if connection.execute(waiting).first() is None:
-                break
+        if _UNSEALED.first(control.store) is None:
+            break
         with control.store.write() as connection:
             number = _seal(connection)
         done += number
@@ -140,8 +141,7 @@ def _chain(row: Any) -> Chain:
 def note_head(control: Control) -> None:
     """Tell the log the head of the chain, once an hour: whoever keeps logs elsewhere can compare it later."""
     now = control.clock()
-    with control.store.read() as connection:
-        row = connection.execute(select(chains)).first()
+    row = _CHAIN.first(control.store)
     if row is None or (row.noted_at is not None and row.noted_at > now - HOUR):
         return
     with control.store.write() as connection:

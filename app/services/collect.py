@@ -17,6 +17,8 @@ from app.services.handover import Parcel
 from app.services.intake import Came, Canvas, Collected, Intake, in_order, note_end
 from app.services.orders import Recipient, Signer
 from app.services.run import Run
+from app.store.looks import Look
+from app.store.prepared import one_of
 from app.store.tables import Execution, Job, Node, table
 from app.transport.canvas import Member
 from app.transport.output import OutputReader
@@ -25,7 +27,14 @@ from app.transport.sealing import Refused, open_outcome
 log = logging.getLogger(__name__)
 executions, jobs, nodes = table(Execution), table(Job), table(Node)
 
-_any_queued = select(jobs.c.id).where(jobs.c.node == bindparam("node"), jobs.c.status == QUEUED).limit(1)
+_QUEUED = Look(select(jobs.c.id).where(jobs.c.node == bindparam("node"), jobs.c.status == QUEUED), 1)
+_TO_STOP = (
+    jobs.c.stop_asked_at.is_not(None),
+    one_of(jobs.c.status, JOB_OUT),
+    or_(jobs.c.stop_sent_at.is_(None), jobs.c.stop_sent_at < bindparam("before")),
+)
+"""Jobs that are to be stopped, and that a node was not told of since `before`."""
+_ANY_TO_STOP = Look(select(jobs.c.id).where(*_TO_STOP), 1)
 
 STOPS_AT_ONCE = 5000
 IDS_AN_ORDER = 500
@@ -157,18 +166,12 @@ def _tell(desk: Desk, parcel: Parcel) -> None:
 def send_stops(desk: Desk) -> None:
     """Send signed cancels for every job that is to be stopped and has not been told within the last seconds."""
     now = desk.control.clock()
-    due = now - desk.control.settings.resend_after
-    wanted = (
-        jobs.c.stop_asked_at.is_not(None),
-        jobs.c.status.in_(JOB_OUT),
-        or_(jobs.c.stop_sent_at.is_(None), jobs.c.stop_sent_at < due),
-    )
-    with desk.control.store.read() as connection:
-        if connection.execute(select(jobs.c.id).where(*wanted).limit(1)).first() is None:
-            return
+    before = now - desk.control.settings.resend_after
+    if _ANY_TO_STOP.first(desk.control.store, before=before) is None:
+        return
     with desk.control.store.write() as connection:
-        free = select(jobs.c.id, jobs.c.node).where(*wanted).with_for_update(skip_locked=True)
-        found = _by_node(connection, free)
+        free = select(jobs.c.id, jobs.c.node).where(*_TO_STOP).with_for_update(skip_locked=True)
+        found = _by_node(connection, free.params(before=before))
         ids = [job for on_node in found.values() for job in on_node]
         connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(stop_sent_at=now))
     tell_nodes(desk, "cancel", found)
@@ -203,9 +206,8 @@ def tell(desk: Desk, kind: str, about: tuple[str, ...], to: Recipient) -> None:
 
 def make_room(desk: Desk, node: str) -> None:
     """A slot of this node is free again: hand over what waits for it, in a transaction of its own."""
-    with desk.control.store.read() as connection:
-        if connection.execute(_any_queued, {"node": node}).first() is None:
-            return
+    if _QUEUED.first(desk.control.store, node=node) is None:
+        return
     parcel = Parcel()
     with desk.control.store.write() as connection:
         room.promote(desk.control, connection, node, parcel)

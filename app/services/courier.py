@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 
 from app.errors import InvalidInput
 from app.services import installation, notices
@@ -21,6 +21,7 @@ from app.services.apart import apart
 from app.services.control import Control
 from app.services.notify import FAILED, PENDING, SENT, UNWANTED
 from app.settings import BadSetting, Settings
+from app.store.looks import Look
 from app.store.tables import Notification, table
 from app.transport.addresses import Policy
 from app.transport.mail import IN_CLEAR, STARTTLS, Mail
@@ -159,13 +160,17 @@ class Courier:
             self._lock.release()
 
 
+_DUE = Look(
+    select(notifications.c.id).where(
+        notifications.c.status == PENDING, notifications.c.due_at <= bindparam("now")
+    ),
+    1,
+)
+
+
 def is_due(control: Control) -> bool:
     """Whether anything waits to be sent now."""
-    query = select(notifications.c.id).where(
-        notifications.c.status == PENDING, notifications.c.due_at <= control.clock()
-    )
-    with control.store.read() as connection:
-        return connection.execute(query.limit(1)).first() is not None
+    return _DUE.first(control.store, now=control.clock()) is not None
 
 
 def send_due(control: Control, by: Ways) -> int:

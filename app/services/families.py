@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import exists, or_, select
+from sqlalchemy import bindparam, exists, or_, select
 
 from app import marks
 from app.compiler.plan import Plan
@@ -18,6 +18,7 @@ from app.engine.events import ChildEnded
 from app.engine.status import (
     CANCEL,
     EXECUTION_OVER,
+    EXECUTION_STATUSES,
     JOB_OVER,
     PAUSE,
     RUN,
@@ -31,6 +32,8 @@ from app.services.run import Run
 from app.services.runnable import runnable
 from app.services.submit import Parent, Submission, submit
 from app.store import executions as rows
+from app.store.looks import Look
+from app.store.prepared import one_of
 from app.store.tables import Approval, Execution, Job, Task, Timer, table
 
 log = logging.getLogger(__name__)
@@ -94,12 +97,12 @@ _CHILDREN = (
     .join(caller, caller.c.id == jobs.c.execution)
 )
 _lives = child.c.status.not_in(EXECUTION_OVER)
-_is_unsaid = or_(
-    ~_lives & (jobs.c.status == RUNNING),
-    _lives & jobs.c.status.in_(JOB_OVER) & (child.c.intent != CANCEL),
-    _lives & (caller.c.intent == PAUSE) & (child.c.intent == RUN),
-    _lives & (caller.c.intent == RUN) & child.c.held,
+_is_untold = or_(
+    one_of(jobs.c.status, JOB_OVER) & (child.c.intent != CANCEL),
+    (caller.c.intent == PAUSE) & (child.c.intent == RUN),
+    (caller.c.intent == RUN) & child.c.held,
 )
+_is_unsaid = or_(~_lives & (jobs.c.status == RUNNING), _lives & _is_untold)
 """One of both has not been told of what became of the other."""
 _UNMADE = (
     select(jobs.c.id, jobs.c.task, jobs.c.given, tasks.c.input)
@@ -205,32 +208,42 @@ def _follow(control: Control, parent: Any, row: Any) -> None:
         log.debug("a child was over before it could be told")
 
 
+_asleep = exists().where(
+    timers.c.execution == jobs.c.execution,
+    timers.c.task == jobs.c.task,
+    timers.c.unit == jobs.c.unit,
+    timers.c.kind.startswith("sleep."),
+)
+_NOT_STARTED = Look(
+    select(jobs.c.execution)
+    .join(tasks, (tasks.c.execution == jobs.c.execution) & (tasks.c.name == jobs.c.task))
+    .where(jobs.c.node == "", jobs.c.status == RUNNING, jobs.c.started_at < bindparam("before"), ~_asleep)
+    .where(or_(tasks.c.wait_reason == "child", jobs.c.given.is_not(None)))
+    .where(~exists().where(child.c.parent_job == jobs.c.id), ~exists().where(approvals.c.job == jobs.c.id))
+    .distinct(),
+    AT_ONCE,
+)
+# Both begin with what is open, which is little, and never with all that was kept.
+_NOT_HANDED_BACK = Look(
+    select(jobs.c.execution)
+    .where(jobs.c.status == RUNNING)
+    .where(exists().where(child.c.parent_job == jobs.c.id, one_of(child.c.status, EXECUTION_OVER)))
+    .distinct(),
+    AT_ONCE,
+)
+_NOT_TOLD = Look(
+    select(jobs.c.execution)
+    .select_from(child)
+    .join(jobs, jobs.c.id == child.c.parent_job)
+    .join(caller, caller.c.id == jobs.c.execution)
+    .where(one_of(child.c.status, set(EXECUTION_STATUSES) - EXECUTION_OVER), _is_untold)
+    .distinct(),
+    AT_ONCE,
+)
+
+
 def left_alone(control: Control) -> list[str]:
     """Executions with a child that nobody has seen to: for the tick."""
-    before = control.clock() - LEFT_ALONE
-    asleep = exists().where(
-        timers.c.execution == jobs.c.execution,
-        timers.c.task == jobs.c.task,
-        timers.c.unit == jobs.c.unit,
-        timers.c.kind.startswith("sleep."),
-    )
-    unmade = (
-        select(jobs.c.execution)
-        .join(tasks, (tasks.c.execution == jobs.c.execution) & (tasks.c.name == jobs.c.task))
-        .where(jobs.c.node == "", jobs.c.status == RUNNING, jobs.c.started_at < before, ~asleep)
-        .where(or_(tasks.c.wait_reason == "child", jobs.c.given.is_not(None)))
-        .where(
-            ~exists().where(child.c.parent_job == jobs.c.id), ~exists().where(approvals.c.job == jobs.c.id)
-        )
-        .distinct()
-    )
-    unsaid = (
-        select(jobs.c.execution)
-        .join(child, child.c.parent_job == jobs.c.id)
-        .join(caller, caller.c.id == jobs.c.execution)
-        .where(_is_unsaid)
-        .distinct()
-    )
-    with control.store.read() as connection:
-        found = {row[0] for query in (unmade, unsaid) for row in connection.execute(query.limit(AT_ONCE))}
-    return sorted(found)
+    found = _NOT_STARTED.rows(control.store, before=control.clock() - LEFT_ALONE)
+    found += _NOT_HANDED_BACK.rows(control.store) + _NOT_TOLD.rows(control.store)
+    return sorted({row.execution for row in found})

@@ -12,6 +12,7 @@ from app.engine.status import EXECUTION_OVER
 from app.errors import Unavailable
 from app.services import audit, chain, unused_files
 from app.services.control import Control
+from app.store.looks import Look
 from app.store.tables import (
     DeadLetter,
     EnrolmentToken,
@@ -107,12 +108,13 @@ def _rest(now: float, before: float) -> list[Any]:
     ]
 
 
+_LAST = Look(select(installations.c.pruned_at, installations.c.swept_at), 1)
+
+
 def hourly(control: Control) -> None:
     """`prune`, if the last one is an hour ago, of files once a day. The caller holds the tick's lease."""
     now = control.clock()
-    with control.store.read() as connection:
-        row = connection.execute(select(installations.c.pruned_at, installations.c.swept_at)).first()
-    last, swept = row or (None, None)
+    last, swept = _LAST.first(control.store) or (None, None)
     if last is not None and last > now - HOUR:
         return
     files = swept is None or swept <= now - DAY

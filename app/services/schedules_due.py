@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import BindParameter, Connection, bindparam, select, update
 
 from app.logs import scope
 from app.services import script_results
@@ -17,6 +17,7 @@ from app.services.measures import SCHEDULE_TICKS
 from app.services.misfires import Policy, Tick, divided, next_tick, pending
 from app.services.schedule_targets import SCRIPT
 from app.services.schedule_ticks import MISSED, Due, Overtaken, move, open_executions, see_to, write_tick
+from app.store.looks import Look
 from app.store.tables import Execution, Schedule, table
 
 log = logging.getLogger(__name__)
@@ -25,13 +26,25 @@ schedules, executions = table(Schedule), table(Execution)
 AT_ONCE: Final = 500
 """Schedules that one look takes on."""
 
+_now: BindParameter[float] = bindparam("now")
+_enabled = select(schedules).where(schedules.c.enabled.is_(True)).order_by(schedules.c.due_at, schedules.c.id)
+_WAITING = Look(_enabled.where(schedules.c.waiting.is_not(None)), AT_ONCE)
+_DUE = Look(_enabled.where(schedules.c.due_at <= _now), AT_ONCE)
+_UNSEEN = Look(
+    select(schedules.c.id, schedules.c.kind, schedules.c.last_execution, executions.c.status)
+    .join(executions, executions.c.id == schedules.c.last_execution)
+    .where(executions.c.status != schedules.c.seen),
+    AT_ONCE,
+)
+"""Schedules whose last executions stand otherwise than it says of them."""
+
 
 def look(desk: Desk) -> None:
     """One round: ticks that wait, times that have come, and how the executions stand."""
     control = desk.control
     now = control.clock()
-    for which, what in ((schedules.c.waiting.is_not(None), _release), (schedules.c.due_at <= now, _take)):
-        for row in _rows(control, which):
+    for which, given, what in ((_WAITING, {}, _release), (_DUE, {"now": now}, _take)):
+        for row in which.rows(control.store, **given):
             with apart(f"schedule {row.name}"):
                 # Each execution has a trace of its own.
                 scope.begin()
@@ -40,12 +53,6 @@ def look(desk: Desk) -> None:
                 except Overtaken:
                     log.info("another has seen to schedule %s, or it was changed", row.name)
     _follow(control)
-
-
-def _rows(control: Control, which: Any) -> list[Any]:
-    query = select(schedules).where(which, schedules.c.enabled.is_(True))
-    with control.store.read() as connection:
-        return list(connection.execute(query.order_by(schedules.c.due_at, schedules.c.id).limit(AT_ONCE)))
 
 
 def _release(control: Control, row: Any, now: float) -> None:
@@ -90,16 +97,11 @@ def _miss(control: Control, due: Due, missed: list[tuple[Tick, str]]) -> None:
 
 def _follow(control: Control) -> None:
     """What schedules say of their last executions, where these stand otherwise by now."""
-    query = (
-        select(schedules.c.id, schedules.c.kind, schedules.c.last_execution, executions.c.status)
-        .join(executions, executions.c.id == schedules.c.last_execution)
-        .where(executions.c.status != schedules.c.seen)
-    )
-    with control.store.read() as connection:
-        found = list(connection.execute(query.limit(AT_ONCE)))
-        words = {row.id: _word(connection, row) for row in found}
+    found = _UNSEEN.rows(control.store)
     if not found:
         return
+    with control.store.read() as connection:
+        words = {row.id: _word(connection, row) for row in found}
     with control.store.write() as connection:
         for row in found:
             told = {"last_status": words[row.id], "last_reason": "", "seen": row.status}

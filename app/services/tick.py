@@ -9,27 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sqlalchemy import Connection, not_, or_, select, update
+from sqlalchemy import Connection, select, update
 
-from app.compiler.plan import IO
 from app.engine.events import NodeBack, TimerDue
 from app.engine.status import (
     ACCEPTED,
     CANCELLED,
-    EXECUTION_OVER,
-    GATE_PENDING,
-    JOB_HELD,
-    JOB_OUT,
-    JOB_OVER,
-    PAUSE,
     QUEUED,
     RUNNING,
-    SCHEDULING,
     SUSPECT,
     TIMED_OUT,
     UNKNOWN,
 )
 from app.services import calls_due, chain, collect, courier, families, lost, output, retention, schedules_due
+from app.services import tick_looks as looks
 from app.services.apart import apart
 from app.services.collect import Desk
 from app.services.installation import LEASE
@@ -39,15 +32,6 @@ from app.store.tables import Execution, Installation, Job, Node, Output, Timer, 
 
 jobs, nodes, timers = table(Job), table(Node), table(Timer)
 executions, installations, outputs = table(Execution), table(Installation), table(Output)
-
-_ends_something = not_(or_(timers.c.kind == "delay", timers.c.kind.startswith("retry.")))
-"""In a pause only these timers fire: sleeps, timeouts, expiries."""
-
-_is_timeout = timers.c.kind.startswith("timeout")
-"""Those of blocks and of workflows that are called: what is in them may have ended, and nobody has heard of it yet."""
-
-AT_ONCE = 500
-"""Rows that one part of one tick takes on, so that a tick stays short."""
 
 SETTLE_AFTER = 1.0
 """Seconds after which a job that is over and unsettled means that a nudge was lost."""
@@ -85,8 +69,7 @@ def tick(desk: Desk, holder: str) -> bool:
 
 def _has_listened(desk: Desk) -> bool:
     """Whether control has been there for long enough to have heard whatever nodes had to say."""
-    with desk.control.store.read() as connection:
-        since = connection.execute(select(installations.c.tick_since)).scalar()
+    since = looks.LEASE.first(desk.control.store).tick_since
     return since is None or since <= desk.control.clock() - desk.control.settings.offline_after
 
 
@@ -108,34 +91,25 @@ def _sealed(desk: Desk) -> None:
 
 def _unverified(desk: Desk) -> None:
     """Output that was not complete in its stream when its outcome came."""
-    since = desk.control.clock() - KEEP_TRYING
-    query = (
-        select(outputs.c.job)
-        .join(jobs, jobs.c.id == outputs.c.job)
-        .where(outputs.c.verified.is_(False), jobs.c.recorded_at > since)
-        .distinct()
-    )
-    for row in _rows(desk, query):
+    for row in looks.UNVERIFIED.rows(desk.control.store, since=desk.control.clock() - KEEP_TRYING):
         output.keep(desk, row.job)
 
 
 def _lease(desk: Desk, holder: str) -> bool:
     now = desk.control.clock()
-    with desk.control.store.read() as connection:
-        columns = (installations.c.tick_holder, installations.c.tick_until)
-        row = connection.execute(select(*columns)).one()
+    row = looks.LEASE.first(desk.control.store)
     if row.tick_holder != holder and row.tick_until is not None and row.tick_until > now:
         return False
+    was_away = row.tick_until is not None and row.tick_until + LEASE < now
     with desk.control.store.write() as connection:
-        mine = or_(
-            installations.c.tick_holder == holder,
-            installations.c.tick_until.is_(None),
-            installations.c.tick_until <= now,
-        )
-        values: dict[str, Any] = {"tick_holder": holder, "tick_until": now + LEASE}
-        if row.tick_until is not None and row.tick_until + LEASE < now:
-            values["tick_since"] = now
-        return bool(connection.execute(update(installations).where(mine).values(values)).rowcount)
+        values = {
+            "holder": holder,
+            "now": now,
+            "tick_holder": holder,
+            "tick_until": now + LEASE,
+            "tick_since": now if was_away else row.tick_since,
+        }
+        return bool(looks.TAKE_LEASE.run(connection, values))
 
 
 def _each(desk: Desk, found: Iterable[str], what: Callable[[Run], None]) -> None:
@@ -147,23 +121,11 @@ def _each(desk: Desk, found: Iterable[str], what: Callable[[Run], None]) -> None
             collect.settle(desk, execution)
 
 
-def _rows(desk: Desk, query: Any) -> list[Any]:
-    with desk.control.store.read() as connection:
-        return list(connection.execute(query.limit(AT_ONCE)).all())
-
-
 def _timers(desk: Desk) -> None:
     now = desk.control.clock()
-    query = (
-        select(timers.c.execution, timers.c.task, timers.c.unit, timers.c.kind)
-        .join(executions, executions.c.id == timers.c.execution)
-        .where(timers.c.due_at <= now, executions.c.status.not_in(EXECUTION_OVER))
-        .where(or_(executions.c.intent != PAUSE, _ends_something))
-        .order_by(timers.c.due_at)
-    )
-    due = _rows(desk, query)
+    due = looks.DUE.rows(desk.control.store, now=now)
     if any(row.kind.startswith("timeout") for row in due) and not _has_listened(desk):
-        due = _rows(desk, query.where(not_(_is_timeout)))
+        due = looks.DUE_WITHOUT_TIMEOUTS.rows(desk.control.store, now=now)
 
     def fire(run: Run) -> None:
         for row in due:
@@ -186,22 +148,14 @@ def _still_due(connection: Connection, row: Any, now: float) -> bool:
 
 def _put_off(desk: Desk) -> None:
     """Executions whose first jobs are still to be born, and whose nudge was lost."""
-    before = desk.control.clock() - SETTLE_AFTER
-    query = select(executions.c.id).where(executions.c.status == SCHEDULING, executions.c.created_at < before)
-    for row in _rows(desk, query):
+    for row in looks.UNBORN.rows(desk.control.store, before=desk.control.clock() - SETTLE_AFTER):
         with apart(row.id):
             collect.settle(desk, row.id)
 
 
 def _unsettled(desk: Desk) -> None:
     """Jobs that are over and that no settle has folded: a chord body that never came."""
-    before = desk.control.clock() - SETTLE_AFTER
-    query = (
-        select(jobs.c.execution)
-        .where(jobs.c.settled.is_(False), jobs.c.status.in_(JOB_OVER), jobs.c.recorded_at < before)
-        .distinct()
-    )
-    for row in _rows(desk, query):
+    for row in looks.UNSETTLED.rows(desk.control.store, before=desk.control.clock() - SETTLE_AFTER):
         with apart(row.execution):
             collect.settle(desk, row.execution)
 
@@ -215,29 +169,13 @@ def _families(desk: Desk) -> None:
 
 def _queued(desk: Desk) -> None:
     """Jobs that wait, on nodes that are online: rows whose sending was lost, and slots that came free."""
-    seen = desk.control.clock() - desk.control.settings.offline_after
-    query = (
-        select(jobs.c.node)
-        .join(nodes, nodes.c.name == jobs.c.node)
-        .where(jobs.c.status == QUEUED, nodes.c.last_seen > seen, nodes.c.state == "active")
-        .distinct()
-    )
-    for row in _rows(desk, query):
+    for row in looks.WITH_QUEUE.rows(desk.control.store, seen=_seen(desk)):
         collect.make_room(desk, row.node)
 
 
 def _held_up(desk: Desk) -> None:
     """`queue_timeout` runs while a node is away: from when it goes, not after it came back."""
-    is_here = _is_here(desk)
-    query = (
-        select(jobs.c.id, jobs.c.execution, jobs.c.task, is_here.label("is_here"))
-        .join(nodes, nodes.c.name == jobs.c.node)
-        .join(executions, executions.c.id == jobs.c.execution)
-        .where(jobs.c.status == QUEUED)
-        .where(or_(is_here & jobs.c.give_up_at.is_not(None), ~is_here & jobs.c.give_up_at.is_(None)))
-        .where(or_(is_here, executions.c.intent != PAUSE), executions.c.gate != GATE_PENDING)
-    )
-    found = _rows(desk, query)
+    found = looks.HELD_UP.rows(desk.control.store, seen=_seen(desk))
 
     def note(run: Run) -> None:
         for row in found:
@@ -251,14 +189,9 @@ def _held_up(desk: Desk) -> None:
     _each(desk, (row.execution for row in found), note)
 
 
-def _is_here(desk: Desk) -> Any:
-    seen = desk.control.clock() - desk.control.settings.offline_after
-    return (nodes.c.state == "active") & not_(_is_silent(seen))
-
-
-def _is_silent(before: float) -> Any:
-    """Whether nothing was heard of a node since then."""
-    return or_(nodes.c.last_seen.is_(None), nodes.c.last_seen <= before)
+def _seen(desk: Desk) -> float:
+    """Since when a node must have been heard of to be here."""
+    return desk.control.clock() - desk.control.settings.offline_after
 
 
 def _still(run: Run, names: Iterable[str], is_so: Any) -> set[str]:
@@ -271,13 +204,9 @@ def _still(run: Run, names: Iterable[str], is_so: Any) -> set[str]:
 def _given_up(desk: Desk) -> None:
     """`queue_timeout`: the node stayed away for too long. One that is back has its jobs, also where not all of them are
     noted yet."""
-    now, is_away = desk.control.clock(), ~_is_here(desk)
-    query = (
-        select(jobs.c.id, jobs.c.execution, jobs.c.node, nodes.c.state)
-        .join(nodes, nodes.c.name == jobs.c.node)
-        .where(jobs.c.status == QUEUED, jobs.c.give_up_at <= now, is_away)
-    )
-    due = _rows(desk, query)
+    seen = _seen(desk)
+    due = looks.TO_GIVE_UP.rows(desk.control.store, now=desk.control.clock(), seen=seen)
+    is_away = ~looks.is_here(seen)
 
     def give_up(run: Run) -> None:
         mine = [row for row in due if row.execution == run.execution]
@@ -294,13 +223,8 @@ def _given_up(desk: Desk) -> None:
 def _away(desk: Desk) -> None:
     """Nodes that are silent: their jobs are suspect, after `lost_after` lost."""
     settings, now = desk.control.settings, desk.control.clock()
-    silent, lost_ones = _is_silent(now - settings.offline_after), _is_silent(now - settings.lost_after)
-    query = (
-        select(jobs.c.id, jobs.c.execution, jobs.c.status, jobs.c.node, nodes.c.last_seen)
-        .join(nodes, nodes.c.name == jobs.c.node)
-        .where(jobs.c.status.in_(JOB_OUT), silent)
-    )
-    found = _rows(desk, query)
+    found = looks.ON_SILENT.rows(desk.control.store, seen=now - settings.offline_after)
+    lost_ones = looks.is_silent(now - settings.lost_after)
     suspects = [row.id for row in found if row.status in (ACCEPTED, RUNNING)]
     if suspects:
         with desk.control.store.write() as connection:
@@ -322,11 +246,7 @@ def _away(desk: Desk) -> None:
 
 def _backstops(desk: Desk) -> None:
     """A script that should have been ended by its node long ago, and no word of it."""
-    now = desk.control.clock()
-    query = select(jobs.c.id, jobs.c.execution, jobs.c.status).where(
-        jobs.c.status.in_(JOB_HELD), jobs.c.backstop_at <= now, jobs.c.node != IO
-    )
-    due = _rows(desk, query)
+    due = looks.OVERDUE.rows(desk.control.store, now=desk.control.clock())
 
     def end(run: Run) -> None:
         for row in due:
@@ -341,13 +261,7 @@ def _backstops(desk: Desk) -> None:
 def _unstoppable(desk: Desk) -> None:
     """A cancel that a node never confirmed, or cannot, for it lost the job: cancelled all the same, and said so."""
     before = desk.control.clock() - desk.control.settings.cancel_patience
-    query = (
-        select(jobs.c.id, jobs.c.execution, jobs.c.status, jobs.c.node)
-        .join(nodes, nodes.c.name == jobs.c.node)
-        .where(jobs.c.status.in_((*JOB_OUT, UNKNOWN)), jobs.c.stop_asked_at <= before)
-        .where(or_(jobs.c.status == UNKNOWN, _is_silent(before)))
-    )
-    due = _rows(desk, query)
+    due = looks.UNSTOPPED.rows(desk.control.store, before=before)
 
     def give_up(run: Run) -> None:
         for row in due:

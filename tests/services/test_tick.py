@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from desk import BOTH, Office, Step, jobs, office_on, tasks
-from sqlalchemy import insert, update
+from sqlalchemy import event, insert, update
 
-from app.services import cancel, collect, hold, lost, tick
+from app.services import cancel, collect, hold, lost, tick, tick_looks
 from app.services.run import Run
 from app.store.tables import Node, Timer, table
 
@@ -111,7 +114,7 @@ def test_of_many_that_waited_for_a_node_none_is_given_up_once_it_is_back(
     small: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tick notes the return of some jobs at a time; the others wait no longer either."""
-    monkeypatch.setattr(tick, "AT_ONCE", 3)
+    monkeypatch.setattr(tick_looks.HELD_UP, "most", 3)
     small.hear("web-1", last_seen=None)
     waiting = [small.submit(SOON) for _ in range(10)]
     small.clock.now += 55
@@ -234,3 +237,34 @@ def test_a_node_that_stays_silent_is_given_up_later(small: Office, asked: bool) 
     time_passes(small, 36, online=False)
     ended = small.job(f"{execution}.a.0.1")
     assert ended.status == ("cancelled" if asked else "failed")
+
+
+SMALL = {"installation", "audit_chain", "schedules", "nodes"}
+"""Tables that may be read from end to end: they do not grow with what was ever done."""
+
+
+def test_what_a_tick_looks_for_begins_with_what_is_open(office: Office) -> None:
+    """Every table of what was done is entered by an index, in every statement: the tick comes every second."""
+    said: list[str] = []
+
+    @event.listens_for(office.store.engine, "checkout")
+    def _checked_out(connection: Any, *_: Any) -> None:
+        connection.set_trace_callback(said.append)
+
+    # The first looks at everything, as it does once an hour. What is open is looked for over connections that are kept.
+    assert tick.tick(office.desk, "control-1")
+    office.store.close()
+    said.clear()
+    office.clock.now += 1
+    assert tick.tick(office.desk, "control-1")
+    asked = {one for one in said if one.startswith("SELECT")}
+    with closing(sqlite3.connect(office.store.url.database or "")) as database:
+        plans = {one: database.execute(f"EXPLAIN QUERY PLAN {one}").fetchall() for one in asked}
+    assert sum("FROM jobs" in one for one in asked) >= 15, "the parts that follow from silence too"
+    read_whole = {
+        (one, step)
+        for one, steps in plans.items()
+        for *_, step in steps
+        if step.startswith("SCAN") and step.split()[1] not in SMALL and "ix_outputs_unverified" not in step
+    }
+    assert read_whole == set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, LargeBinary, String, Text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, LargeBinary, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.engine.status import EXECUTION_STATUSES, JOB_STATUSES, TASK_STATUSES
@@ -232,6 +232,15 @@ class Output(Base):
     """What was kept of one stream of one job. `verified`: its digest is the one in the signed outcome."""
 
     __tablename__ = "outputs"
+    __table_args__ = (
+        # Of what was kept, next to all is verified: what is not is looked for every second.
+        Index(
+            "ix_outputs_unverified",
+            "job",
+            sqlite_where=text("verified IS 0"),
+            postgresql_where=text("verified IS false"),
+        ),
+    )
 
     job: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     stream: Mapped[str] = mapped_column(String(8), primary_key=True)

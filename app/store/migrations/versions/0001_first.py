@@ -490,6 +490,13 @@ def _history() -> None:
         sa.PrimaryKeyConstraint("job", "stream", name=op.f("pk_outputs")),
     )
     op.create_index(op.f("ix_outputs_execution"), "outputs", ["execution"])
+    op.create_index(
+        "ix_outputs_unverified",
+        "outputs",
+        ["job"],
+        sqlite_where=sa.text("verified IS 0"),
+        postgresql_where=sa.text("verified IS false"),
+    )
 
 
 def _approvals() -> None:
