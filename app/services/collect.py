@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, exists, or_, select, update
+from sqlalchemy import Connection, bindparam, exists, or_, select, update
 
 from app.engine.status import JOB_OUT, PAUSE, QUEUED
 from app.services import families, handover, outcomes, queued, room, workspaces
@@ -37,6 +37,18 @@ _TO_STOP = (
 _ANY_TO_STOP = Look(select(jobs.c.id).where(*_TO_STOP), 1)
 
 STOPS_AT_ONCE = 5000
+_GOING_ON = select(jobs.c.id, jobs.c.node).where(one_of(jobs.c.status, JOB_OUT), jobs.c.along.is_not(None))
+"""Jobs behind which their nodes go on by themselves."""
+_TO_HOLD_OF = Look(_GOING_ON.where(jobs.c.execution == bindparam("execution")), STOPS_AT_ONCE)
+_TO_HOLD_ON = Look(
+    _GOING_ON.where(jobs.c.node == bindparam("node")).where(
+        or_(
+            exists().where(executions.c.id == jobs.c.execution, executions.c.intent == PAUSE),
+            exists().where(nodes.c.name == jobs.c.node, nodes.c.state != "active"),
+        )
+    ),
+    STOPS_AT_ONCE,
+)
 IDS_AN_ORDER = 500
 
 
@@ -137,22 +149,13 @@ def settle(desk: Desk, execution: str) -> None:
     if stops:
         send_stops(desk)
     if held:
-        _hold(desk, jobs.c.execution == execution)
+        # The heartbeats of their nodes see to it that it is said again.
+        tell_nodes(desk, "hold", _by_node(_TO_HOLD_OF.rows(desk.control.store, execution=execution)))
 
 
 def remind(desk: Desk, node: str) -> None:
     """A node that would go on by itself is told that it is not to: of a pause, or that it is draining."""
-    paused = exists().where(executions.c.id == jobs.c.execution, executions.c.intent == PAUSE)
-    leaving = exists().where(nodes.c.name == jobs.c.node, nodes.c.state != "active")
-    _hold(desk, jobs.c.node == node, or_(paused, leaving))
-
-
-def _hold(desk: Desk, *which: Any) -> None:
-    """Nothing is to begin behind these jobs. The heartbeats of their nodes see to it that it is said again."""
-    out = (*which, jobs.c.status.in_(JOB_OUT), jobs.c.along.is_not(None))
-    with desk.control.store.read() as connection:
-        found = _by_node(connection, select(jobs.c.id, jobs.c.node).where(*out))
-    tell_nodes(desk, "hold", found)
+    tell_nodes(desk, "hold", _by_node(_TO_HOLD_ON.rows(desk.control.store, node=node)))
 
 
 def _tell(desk: Desk, parcel: Parcel) -> None:
@@ -171,16 +174,16 @@ def send_stops(desk: Desk) -> None:
         return
     with desk.control.store.write() as connection:
         free = select(jobs.c.id, jobs.c.node).where(*_TO_STOP).with_for_update(skip_locked=True)
-        found = _by_node(connection, free.params(before=before))
+        found = _by_node(connection.execute(free.params(before=before).limit(STOPS_AT_ONCE)))
         ids = [job for on_node in found.values() for job in on_node]
         connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(stop_sent_at=now))
     tell_nodes(desk, "cancel", found)
 
 
-def _by_node(connection: Connection, query: Select[Any]) -> dict[str, list[str]]:
-    """The ids of the jobs that the query finds, by the names of their nodes."""
+def _by_node(rows: Iterable[Any]) -> dict[str, list[str]]:
+    """The ids of jobs by the names of their nodes."""
     found: dict[str, list[str]] = {}
-    for job, node in connection.execute(query.limit(STOPS_AT_ONCE)):
+    for job, node in rows:
         found.setdefault(node, []).append(job)
     return found
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, func, literal, or_, select, update
+from sqlalchemy import Connection, bindparam, func, literal, or_, select, update
 
 from app.engine.events import NodeBack
 from app.engine.status import (
@@ -27,6 +27,7 @@ from app.services.handover import Parcel
 from app.services.lost import fail, lose
 from app.services.measures import REFUSED
 from app.services.run import Run
+from app.store.prepared import Command, Query, one_of
 from app.store.tables import Job, Node, table
 from app.transport.life import Heartbeat, Report
 from app.transport.sealing import Refused, open_heartbeat, open_report
@@ -135,6 +136,48 @@ def _not_known(desk: Desk, mine: tuple[Any, ...]) -> None:
             lose(run, row.id)
 
 
+class _Known(NamedTuple):
+    """What is known of a node that is heard."""
+
+    transport: str
+    address: str
+    epoch: str
+    sequence: int
+    left_epochs: list[str]
+    versions: dict[str, str] | None
+
+
+class _Out(NamedTuple):
+    """A job that its node should hold, or may."""
+
+    id: str
+    execution: str
+    task: str
+    status: str
+    missing: int
+    send_after: float
+    stop_asked_at: float | None
+    stop_sent_at: float | None
+
+
+_KNOWN = Query(
+    select(*(nodes.c[name] for name in _Known._fields)).where(nodes.c.name == bindparam("name")), _Known
+)
+_SAID = ("address", "epoch", "sequence", "slots", "free", "shells", "versions", "heard_at", "last_seen")
+_HEARD = Command(
+    update(nodes).where(nodes.c.name == bindparam("node")).values({name: bindparam(name) for name in _SAID})
+)
+_OUT_THERE = Query(
+    select(*(jobs.c[name] for name in _Out._fields))
+    .where(jobs.c.node == bindparam("node"))
+    .where(or_(one_of(jobs.c.status, (DISPATCHED, *JOB_HELD)), (jobs.c.status == UNKNOWN) & ~jobs.c.settled))
+    .order_by(jobs.c.id)
+    # What somebody else is at is seen to with the next heartbeat: nothing is waited for with these in hand.
+    .with_for_update(skip_locked=True),
+    _Out,
+)
+
+
 def heartbeat(desk: Desk, token: Any) -> None:
     """A node is there: what it holds is compared with what the rows say."""
     try:
@@ -146,7 +189,7 @@ def heartbeat(desk: Desk, token: Any) -> None:
     now = desk.control.clock()
     parcel = Parcel()
     with desk.control.store.write() as connection:
-        known = connection.execute(select(nodes).where(nodes.c.name == beat.node)).first()
+        known = _KNOWN.first(connection, name=beat.node)
         if known is None or (known.epoch == beat.epoch and beat.sequence <= known.sequence):
             return
         if beat.epoch in known.left_epochs:
@@ -156,13 +199,11 @@ def heartbeat(desk: Desk, token: Any) -> None:
             return
         if known.epoch and known.epoch != beat.epoch:
             _other_journal(desk, connection, beat.node, known.epoch)
-            _leave(connection, known)
+            _leave(connection, beat.node, known)
         desk.control.tally.count(
             REFUSED, beat.node, by=_refusals(connection, known.versions or {}, beat, now)
         )
-        connection.execute(
-            update(nodes).where(nodes.c.name == beat.node).values(_seen(beat, known.transport, now))
-        )
+        _HEARD.run(connection, {"node": beat.node, **_seen(beat, known, now)})
         ask, moved = _compare(desk, connection, beat, parcel, now)
     for row in moved:
         _move(desk, row, parcel)
@@ -193,11 +234,10 @@ def _count(text: Any) -> int:
     return int(text) if isinstance(text, str) and text.isdecimal() and len(text) < 10 else 0
 
 
-def _seen(beat: Heartbeat, transport: str, now: float) -> dict[str, Any]:
+def _seen(beat: Heartbeat, known: _Known, now: float) -> dict[str, Any]:
     """The columns of a node that was heard. Where an SSH node is was said by whoever added it."""
-    own = {"address": beat.address} if transport == WORKER else {}
     return {
-        **own,
+        "address": beat.address if known.transport == WORKER else known.address,
         "epoch": beat.epoch,
         "sequence": beat.sequence,
         "slots": beat.slots,
@@ -218,9 +258,9 @@ def _other_journal(desk: Desk, connection: Connection, node: str, epoch: str) ->
         lose(Run.lock(desk.control, connection, row.execution), row.id)
 
 
-def _leave(connection: Connection, node: Any) -> None:
-    left = [*node.left_epochs, node.epoch][-MOST_LEFT:]
-    connection.execute(update(nodes).where(nodes.c.name == node.name).values(left_epochs=left))
+def _leave(connection: Connection, node: str, known: _Known) -> None:
+    left = [*known.left_epochs, known.epoch][-MOST_LEFT:]
+    connection.execute(update(nodes).where(nodes.c.name == node).values(left_epochs=left))
 
 
 def _compare(
@@ -232,17 +272,8 @@ def _compare(
     an execution is locked before its jobs, so not here.
     """
     held = set(beat.held)
-    columns = (jobs.c.id, jobs.c.status, jobs.c.missing, jobs.c.send_after, jobs.c.execution, jobs.c.task)
-    query = (
-        select(*columns, jobs.c.stop_asked_at, jobs.c.stop_sent_at)
-        .where(jobs.c.node == beat.node)
-        .where(or_(jobs.c.status.in_((DISPATCHED, *JOB_HELD)), (jobs.c.status == UNKNOWN) & ~jobs.c.settled))
-        .order_by(jobs.c.id)
-        # What somebody else is at is seen to with the next heartbeat: nothing is waited for with these in hand.
-        .with_for_update(skip_locked=True)
-    )
     ask, moved = [], []
-    for row in connection.execute(query).all():
+    for row in _OUT_THERE.all(connection, node=beat.node):
         mine = jobs.c.id == row.id
         if row.id in held:
             if row.status == DISPATCHED:
