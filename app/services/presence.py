@@ -140,7 +140,6 @@ class _Known(NamedTuple):
     """What is known of a node that is heard."""
 
     transport: str
-    address: str
     epoch: str
     sequence: int
     left_epochs: list[str]
@@ -163,10 +162,15 @@ class _Out(NamedTuple):
 _KNOWN = Query(
     select(*(nodes.c[name] for name in _Known._fields)).where(nodes.c.name == bindparam("name")), _Known
 )
-_SAID = ("address", "epoch", "sequence", "slots", "free", "shells", "versions", "heard_at", "last_seen")
-_HEARD = Command(
-    update(nodes).where(nodes.c.name == bindparam("node")).values({name: bindparam(name) for name in _SAID})
-)
+
+
+def _heard(*columns: str) -> Command:
+    said = update(nodes).where(nodes.c.name == bindparam("node"))
+    return Command(said.values({name: bindparam(name) for name in columns}))
+
+
+_SAID = ("epoch", "sequence", "slots", "free", "shells", "versions", "heard_at", "last_seen")
+_HEARD, _HEARD_AT = _heard(*_SAID), _heard(*_SAID, "address")
 _OUT_THERE = Query(
     select(*(jobs.c[name] for name in _Out._fields))
     .where(jobs.c.node == bindparam("node"))
@@ -203,7 +207,9 @@ def heartbeat(desk: Desk, token: Any) -> None:
         desk.control.tally.count(
             REFUSED, beat.node, by=_refusals(connection, known.versions or {}, beat, now)
         )
-        _HEARD.run(connection, {"node": beat.node, **_seen(beat, known, now)})
+        # Where an SSH node is was said by whoever added it.
+        heard = _HEARD_AT if known.transport == WORKER else _HEARD
+        heard.run(connection, {"node": beat.node, **_seen(beat, now)})
         ask, moved = _compare(desk, connection, beat, parcel, now)
     for row in moved:
         _move(desk, row, parcel)
@@ -234,10 +240,10 @@ def _count(text: Any) -> int:
     return int(text) if isinstance(text, str) and text.isdecimal() and len(text) < 10 else 0
 
 
-def _seen(beat: Heartbeat, known: _Known, now: float) -> dict[str, Any]:
-    """The columns of a node that was heard. Where an SSH node is was said by whoever added it."""
+def _seen(beat: Heartbeat, now: float) -> dict[str, Any]:
+    """The columns of a node that was heard."""
     return {
-        "address": beat.address if known.transport == WORKER else known.address,
+        "address": beat.address,
         "epoch": beat.epoch,
         "sequence": beat.sequence,
         "slots": beat.slots,

@@ -101,15 +101,16 @@ def _lease(desk: Desk, holder: str) -> bool:
     if row.tick_holder != holder and row.tick_until is not None and row.tick_until > now:
         return False
     was_away = row.tick_until is not None and row.tick_until + LEASE < now
+    take = looks.BEGIN_LEASE if was_away else looks.KEEP_LEASE
+    values = {
+        "holder": holder,
+        "now": now,
+        "tick_holder": holder,
+        "tick_until": now + LEASE,
+        "tick_since": now,
+    }
     with desk.control.store.write() as connection:
-        values = {
-            "holder": holder,
-            "now": now,
-            "tick_holder": holder,
-            "tick_until": now + LEASE,
-            "tick_since": now if was_away else row.tick_since,
-        }
-        return bool(looks.TAKE_LEASE.run(connection, values))
+        return bool(take.run(connection, values))
 
 
 def _each(desk: Desk, found: Iterable[str], what: Callable[[Run], None]) -> None:

@@ -46,17 +46,21 @@ _here = is_here(_was_seen)
 _on_nodes = jobs.join(nodes, nodes.c.name == jobs.c.node)
 
 LEASE = Look(select(installations.c.tick_holder, installations.c.tick_until, installations.c.tick_since), 1)
-TAKE_LEASE = Command(
-    update(installations)
-    .where(
-        or_(
-            installations.c.tick_holder == bindparam("holder"),
-            installations.c.tick_until.is_(None),
-            installations.c.tick_until <= _now,
-        )
+
+
+def _lease(*columns: str) -> Command:
+    free = or_(
+        installations.c.tick_holder == bindparam("holder"),
+        installations.c.tick_until.is_(None),
+        installations.c.tick_until <= _now,
     )
-    .values({name: bindparam(name) for name in ("tick_holder", "tick_until", "tick_since")})
-)
+    return Command(update(installations).where(free).values({name: bindparam(name) for name in columns}))
+
+
+KEEP_LEASE = _lease("tick_holder", "tick_until")
+BEGIN_LEASE = _lease("tick_holder", "tick_until", "tick_since")
+"""After a time in which nobody held it."""
+
 _due = (
     select(timers.c.execution, timers.c.task, timers.c.unit, timers.c.kind)
     .join(executions, executions.c.id == timers.c.execution)

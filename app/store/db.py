@@ -105,12 +105,17 @@ class Store:
                 yield connection
             return
         with self._turn:
-            # Who has waited for too long for the turn may find it in use.
-            connection = self._writing.pop() if self._writing else self._writers.connect()
+            try:
+                connection = self._writing.pop()
+            except IndexError:
+                # The first, or one who has waited for too long for the turn and finds it in use.
+                connection = self._writers.connect()
             try:
                 with connection.begin():
                     yield connection
             except BaseException:
+                # Where the COMMIT itself failed, its transaction may be open still, and hold SQLite's lock.
+                connection.invalidate()
                 connection.close()
                 raise
             if self._writing:

@@ -233,7 +233,11 @@ _SETTINGS: dict[str, Any] = {
     },
     "result_chord_expires": 30 * _DAY,
     "result_chord_join_timeout": 10.0,
+    # One backend for all threads of a process: it has nothing but a line, which they may share.
+    "result_backend_thread_safe": True,
     "redis_socket_connect_timeout": 5.0,
+    # They wait for each other there.
+    "redis_socket_timeout": 5.0,
     "worker_consumer": "app.transport.worker:Consumer",
     "worker_prefetch_multiplier": 1,
     # With it a thread of the pool talks on the loop's connection to RabbitMQ after a reconnect, and both may hang.

@@ -27,8 +27,6 @@ log = logging.getLogger(__name__)
 class ChordBackend(RedisBackend):
     """Holds, of each chord that is not complete, its size and the ids of the members that are counted."""
 
-    thread_safe = True
-
     @cached_property
     def line(self) -> Line:
         """The connection for what every member costs."""

@@ -9,7 +9,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
 from app.store.db import Store
-from app.store.tables import Base, StoredPlan, table
+from app.store.tables import Base, Event, StoredPlan, table
 
 plans = table(StoredPlan)
 
@@ -67,3 +67,23 @@ def test_a_store_that_is_closed_holds_no_connection_and_can_be_used_again(made: 
     assert pool.checkedout() == 0
     keep(made, "b")
     assert kept(made) == {"a", "b"}
+
+
+def test_a_commit_that_fails_leaves_no_lock(made: Store) -> None:
+    """SQLite looks at deferred keys only then, and leaves the transaction open."""
+    if not made.is_sqlite:
+        pytest.skip("of SQLite's lock")
+    lost = {"execution": "none", "seq": 1, "kind": "submitted", "at": 1_800_000_000.0, "data": {}}
+    with pytest.raises(IntegrityError, match="FOREIGN KEY"):
+        write_and_defer(made, lost)
+    other = Store(made.url.render_as_string(hide_password=False))
+    keep(other, "a")
+    keep(made, "b")
+    assert kept(other) == {"a", "b"}
+    other.close()
+
+
+def write_and_defer(store: Store, event: dict[str, Any]) -> None:
+    with store.write() as connection:
+        connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
+        connection.execute(insert(table(Event)).values(event))

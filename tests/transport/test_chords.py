@@ -6,14 +6,17 @@ import base64
 import json
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from celery.app.task import Context
 from real_fleet import Broker
+from waiting import PATIENCE
 
 from app.transport import queues
 from app.transport.celery_app import Muster, make_celery
+from app.transport.line import Line
 
 MONTH = 30 * 86_400
 
@@ -111,3 +114,18 @@ def test_without_redis_a_member_is_not_counted_and_nothing_is_raised(
         count(app, "a")
     assert "could not be counted" in caplog.text
     app.close()
+
+
+def test_all_threads_count_over_one_connection(broker: Broker, control: Muster) -> None:
+    members = [f"m{number}" for number in range(20)]
+    control.backend.expect({"g1": len(members)})
+
+    def counted(member: str) -> Line:
+        count(control, member)
+        line: Line = control.backend.line
+        return line
+
+    with ThreadPoolExecutor(5) as threads:
+        lines = {future.result(PATIENCE) for future in [threads.submit(counted, one) for one in members]}
+    assert lines == {control.backend.line}
+    assert len(sent(broker)) == 1
