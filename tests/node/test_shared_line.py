@@ -240,7 +240,8 @@ def test_a_member_finds_its_order_again_though_the_first_came_otherwise(place: P
     a, b, c = line(place, b=gated(place, "b"))
     place.station.run(place.order(a), Canvas())
     begin(place, a, b, c, at_once=True)
-    wait_until(lambda: sorted(place.ran()) == ["a", "b", "c"])
+    # A script that has begun is not yet one whose end is in the journal.
+    wait_until(lambda: statuses(place, a, c) == ["succeeded"] * 2 and sorted(place.ran()) == ["a", "b", "c"])
     place.let_go()
     place.station = place.new_station()
     open_gate(place, "b")
