@@ -7,11 +7,7 @@ workers on one machine would measure the machine. Everything up to the broker is
 from __future__ import annotations
 
 import json
-import os
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import insert, text
@@ -56,7 +52,7 @@ class Hundred:
 
     def request(self) -> float:
         """Milliseconds for an answer to `execute` on all the nodes. Control stands still meanwhile."""
-        with self._control_stopped():
+        with self.fleet.control_stopped():
             found = web.rate(self._client, _PATH, _BODY, connections=1, requests=POSTS)
         self._wait_for(POSTS * NODES)
         self._clear()
@@ -65,7 +61,7 @@ class Hundred:
     def plain(self) -> float:
         """Milliseconds for an answer to a plain POST: a stored workflow of one task that needs no node."""
         path = api("workflows", "bench.plain", "execute")
-        with self._control_stopped():
+        with self.fleet.control_stopped():
             found = web.rate(self._client, path, b'{"parameters":{}}', connections=1, requests=POSTS)
         return 1e3 / found
 
@@ -118,16 +114,6 @@ class Hundred:
             declared = [{"name": "target", "type": "string", "required": True}]
             version = {"script_id": script["id"], "version": 1, "parameters": declared, **body}
             connection.execute(insert(table(ScriptVersion)).values(version))
-
-    @contextmanager
-    def _control_stopped(self) -> Iterator[None]:
-        control = self._processes.pids()["control"]
-        with self.fleet.store.write():
-            os.kill(control, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(control, signal.SIGCONT)
 
 
 class RawHundred:

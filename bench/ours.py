@@ -6,8 +6,8 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from app.store.tables import Base, Node, table
 from app.transport.celery_app import make_celery
 from app.transport.keys import KeyPair
 from app.transport.send import Sender
-from bench.processes import BIN, Broken, Processes, wait_for, wait_until_gone
+from bench.processes import BIN, Broken, Processes, stand_still, wait_for, wait_until_gone
 
 END_WITHIN = 120.0
 """Seconds that executions may take."""
@@ -56,6 +56,7 @@ class Ours:
         extra: Mapping[str, str] | None = None,
         rabbit: str = "",
     ) -> None:
+        self._processes = processes
         self.directory = processes.directory / "muster"
         self.nodes = [f"node-{number}" for number in range(1, nodes + 1)]
         self.directory.mkdir(mode=0o700)
@@ -97,6 +98,18 @@ class Ours:
         for execution in executions:
             self.check(execution, jobs_each)
         return ended - began
+
+    @contextmanager
+    def control_stopped(self) -> Iterator[None]:
+        """The control worker stands still meanwhile."""
+        control = self._processes.pids()["control"]
+        # Not in the middle of a transaction of its own: nobody else could write until it goes on.
+        with self.store.write():
+            stand_still(control)
+        try:
+            yield
+        finally:
+            os.kill(control, signal.SIGCONT)
 
     def runner(self, node: str) -> int:
         """The pid of a node's runner."""

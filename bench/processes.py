@@ -117,6 +117,22 @@ def wait_until_gone(pid: int) -> None:
         time.sleep(0.02)
 
 
+def stand_still(pid: int) -> None:
+    """Stops a process until it gets a SIGCONT. Its threads go on for a moment until one of them has taken the signal:
+    this waits for that, so that none gets hold of what the caller lets go of next. Raises Broken."""
+    os.kill(pid, signal.SIGSTOP)
+    until = time.monotonic() + STOP_WITHIN
+    while not all(_is_stopped(thread) for thread in Path(f"/proc/{pid}/task").iterdir()):
+        if time.monotonic() > until:
+            raise Broken(f"process {pid} does not stand still")
+        time.sleep(0.001)
+
+
+def _is_stopped(thread: Path) -> bool:
+    state = (thread / "stat").read_text("ascii", "replace").rpartition(")")[2].split()[0]
+    return state in ("T", "t")
+
+
 def start_redis(processes: Processes) -> str:
     """A Redis as `muster up` configures it, on a unix socket; the socket's path."""
     directory = processes.directory

@@ -72,4 +72,6 @@ def url(socket_path: str) -> str:
 
 def connect(broker: str, database: int = 1) -> redis.Redis:
     """A client of the same database, or of another one on that Redis: ours is 0."""
-    return redis.Redis(unix_socket_path=broker.partition("://")[2].partition("?")[0], db=database)
+    path = broker.partition("://")[2].partition("?")[0]
+    # A relay waits for what it is asked for as long as it takes.
+    return redis.Redis(unix_socket_path=path, db=database, socket_timeout=None)

@@ -6,12 +6,8 @@ The allowlist is off (MUSTER_ALLOWLIST_MODE): what is asked for here is none of 
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from app.cli.client import api
@@ -85,7 +81,7 @@ class Served:
         behind the bare application; all are executed before this returns."""
         before, succeeded = self._executions(), self._succeeded()
         body = json.dumps({"parameters": {}}).encode()
-        with self._control_stopped():
+        with self.fleet.control_stopped():
             found = web.rate(self._client, api("workflows", "bench.one", "execute"), body, requests=POSTS)
             if self._executions() != before + POSTS:
                 raise Broken(f"{self._executions() - before} executions are stored, not {POSTS}")
@@ -120,17 +116,6 @@ class Served:
             " WHERE workflow_ref = 'bench.one' AND executions.status = 'completed' AND exit_code = 0"
         )
         return int(self.fleet.row(query)[0])
-
-    @contextmanager
-    def _control_stopped(self) -> Iterator[None]:
-        control = self._processes.pids()["control"]
-        # Not in the middle of a transaction of its own: nobody else could write until it goes on.
-        with self.fleet.store.write():
-            os.kill(control, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(control, signal.SIGCONT)
 
 
 def resident(pid: int) -> float:
