@@ -28,10 +28,9 @@ from app.services.collect import Desk
 from app.services.installation import LEASE
 from app.services.measures import TICK_SECONDS
 from app.services.run import Run
-from app.store.tables import Execution, Installation, Job, Node, Output, Timer, table
+from app.store.tables import Job, Node, Timer, table
 
 jobs, nodes, timers = table(Job), table(Node), table(Timer)
-executions, installations, outputs = table(Execution), table(Installation), table(Output)
 
 SETTLE_AFTER = 1.0
 """Seconds after which a job that is over and unsettled means that a nudge was lost."""

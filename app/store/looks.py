@@ -21,6 +21,7 @@ class Look:
     def __init__(self, statement: Select[Any], most: int) -> None:
         self.most = most
         columns = [str(column.key) for column in statement.selected_columns]
+        # Its fields are the statement's, which no type checker knows.
         row: Any = namedtuple("row", columns)  # type: ignore[misc]
         self._query: Query[Any] = Query(statement.limit(bindparam("at_most", type_=Integer)), row)
 

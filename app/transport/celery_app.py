@@ -232,7 +232,6 @@ _SETTINGS: dict[str, Any] = {
         "interval_max": 2,
     },
     "result_chord_expires": 30 * _DAY,
-    "result_chord_join_timeout": 10.0,
     # One backend for all threads of a process: it has nothing but a line, which they may share.
     "result_backend_thread_safe": True,
     "redis_socket_connect_timeout": 5.0,
