@@ -14,6 +14,7 @@ from typing import Any
 
 from celery.signals import setup_logging, worker_init, worker_shutdown
 
+from app.cycles import collect_rarely
 from app.logs import scope
 from app.logs.structured import configure
 from app.services import collect as service
@@ -42,6 +43,7 @@ settings = from_environment()
 configure(settings, process="control", worker=settings.control_name)
 setup_logging.connect(lambda **_: None, weak=False)  # so that Celery leaves it alone
 celerys.refuse_options()
+collect_rarely()
 log = logging.getLogger(__name__)
 
 celery = make_celery(

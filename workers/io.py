@@ -13,6 +13,7 @@ from typing import Any
 
 from celery.signals import setup_logging, worker_init, worker_ready, worker_shutdown
 
+from app.cycles import collect_rarely
 from app.logs import scope
 from app.logs.structured import configure
 from app.services import calling, spans
@@ -31,6 +32,7 @@ name = f"{settings.control_name}-io"
 configure(settings, process="io", worker=name)
 setup_logging.connect(lambda **_: None, weak=False)  # so that Celery leaves it alone
 celerys.refuse_options()
+collect_rarely()
 log = logging.getLogger(__name__)
 # Here, so that a worker with a setting that is wrong does not start at all.
 policy = Policy.read(settings.http_allow_private, settings.http_allow)

@@ -12,6 +12,7 @@ from typing import Any
 
 from celery.signals import setup_logging, worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
+from app.cycles import collect_rarely
 from app.logs import scope
 from app.logs.lines import configure
 from app.node.ctl import CtlConsumer
@@ -28,6 +29,7 @@ identity = load_identity(settings.node_directory)
 configure(settings, process="node", node=identity.node)
 setup_logging.connect(lambda **_: None, weak=False)  # so that Celery leaves it alone
 celerys.refuse_options()
+collect_rarely()
 
 celery = make_celery(
     "node",

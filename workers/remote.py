@@ -13,6 +13,7 @@ from typing import Any
 
 from celery.signals import setup_logging, worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
+from app.cycles import collect_rarely
 from app.gateway.consuming import Consuming
 from app.gateway.gateway import Gateway
 from app.gateway.post import Post
@@ -37,6 +38,7 @@ name = f"{settings.control_name}-ssh"
 configure(settings, process="ssh", worker=name)
 setup_logging.connect(lambda **_: None, weak=False)  # so that Celery leaves it alone
 celerys.refuse_options()
+collect_rarely()
 # It tells of every session that is opened, with its command.
 logging.getLogger("asyncssh").setLevel(logging.WARNING)
 

@@ -30,6 +30,7 @@ from app.api.strict import StrictJson
 from app.api.system import documents, system
 from app.api.workflows import workflows
 from app.api.workspaces import workspaces
+from app.cycles import collect_rarely
 from app.logs.structured import configure
 from app.services.control import Control
 from app.settings import Settings
@@ -62,6 +63,7 @@ def create_app(settings: Settings | None = None, *, control: Control | None = No
     if settings is None and control is None:
         settings = environment.from_environment()
         configure(settings, process="api")
+        collect_rarely()
     made = control or wiring.make_control(settings or Settings())
     app = Api("app.api", static_folder=None)
     app.json = StrictJson(app)

@@ -138,6 +138,7 @@ class Care:
         if link is not None:
             self._remove(link)
             self._reach.look()
+            self._reach.engage()
 
     def _remove(self, link: Link) -> None:
         left = self._leftovers(link)
@@ -146,10 +147,9 @@ class Care:
         if not names and not left:
             return
         try:
-            program = far_side.remove(self._reach.ground.base, [*names, *left])
-            if (desk := self._reach.open_desk) is not None and desk.does(program):
+            if (desk := self._reach.open_desk) is not None and desk.remove([*names, *left]):
                 return
-            done = run(link, far_side.COMMAND, program)
+            done = run(link, far_side.COMMAND, far_side.remove(self._reach.ground.base, [*names, *left]))
         except Unreachable:
             with self._lock:
                 self._over += names

@@ -1,7 +1,7 @@
 """What is said over one connection about one job: by sessions of which each is a command on the far side.
 
-main    starts the job or attaches to it, and says how it ends; what is over soon has its output with it. The shell for
-        many jobs (`app.ssh.desk`) does that in the place of a session, where there is one
+main    starts the job or attaches to it, and says how it ends; what is over soon has its output with it. The process
+        for many jobs (`app.ssh.desk`) does that in the place of a session, where there is one
 tail    sends output as it comes, of what takes longer
 rest    what the tail had not sent at the end
 ends    the last bytes of what was cut
@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from app.ssh import far_side
 from app.ssh.desk import APART, Desk
@@ -29,8 +29,6 @@ ANSWER_WITHIN = 30.0
 """Seconds that the machine has to say that it has begun."""
 AGAIN_AFTER = 2.0
 """Seconds until that is tried again where the machine would not open another session."""
-ASK_EVERY = 60.0
-"""Seconds until it is asked whether somebody there still answers for a job, where no session would end with him."""
 FINISH_WITHIN = 60.0
 """Seconds without a byte in which the machine has to go on with what is left."""
 
@@ -112,34 +110,27 @@ class Dialogue:
         main.session.end_input()
         return self._hear_out(main)
 
-    def share(self, desk: Desk, about: bytes, described: bytes) -> Transcript:
-        """The same by the shell for many jobs; what it is told is in `Errand.start`."""
+    def share(self, desk: Desk, told: Mapping[str, Any]) -> Transcript:
+        """The same by the process for many jobs; `told` is what `far_side.told` says."""
         errand = desk.begin(self._listener("main"))
         main = self._speakers["main"] = _Speaker(errand, 0, 0)
         self._tell.sending()
-        errand.start(about, described)
-        return self._hear_out(main, lambda: errand.stay(about), lambda: errand.ask(about))
+        errand.start(told)
+        return self._hear_out(main)
 
-    def _hear_out(
-        self, main: _Speaker, stay: Callable[[], None] | None = None, ask: Callable[[], None] | None = None
-    ) -> Transcript:
+    def _hear_out(self, main: _Speaker) -> Transcript:
         deadline = time.monotonic() + ANSWER_WITHIN
         live_at: float | None = None
         while main.status is None:
             is_answered = main.transcript.started is not None
-            ask_at = time.monotonic() + ASK_EVERY if ask is not None else None
-            if self._hear((live_at or ask_at) if is_answered else deadline):
+            if self._hear(live_at if is_answered else deadline):
                 if not is_answered and main.transcript.started is not None:
                     live_at = time.monotonic() + LIVE_AFTER
                     self._tell.answered(main.transcript.started)
             elif not is_answered:
                 raise Broken("the machine did not say that it has begun", silent=True)
-            elif live_at is not None:
-                if stay is not None:
-                    stay()
+            else:
                 live_at = None if self._follow() else time.monotonic() + AGAIN_AFTER
-            elif ask is not None:
-                ask()
         if main.status == APART:
             raise Broken("there is more to say of the job than fits among others", at_once=True)
         if main.status != b"0" or not main.transcript.is_whole:

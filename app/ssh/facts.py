@@ -41,6 +41,11 @@ class Details(NamedTuple):
     free: int
     python: str
 
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Of Python, as far as it can be compared; none where there is none."""
+        return tuple(int(part) for part in re.findall(r"\d{1,4}", self.python)[:2])
+
     def told(self) -> dict[str, str]:
         """For heartbeats."""
         system, _, machine = self.system.partition(" ")

@@ -1,12 +1,15 @@
-"""What is sent to the far side: the shell program `far_side.sh` and the calls that follow it.
+"""What is sent to the far side: the shell program `far_side.sh` and the calls that follow it, and what the program for
+many jobs (`app.ssh.far`) is told.
 
 A program goes through the standard input of `COMMAND`; nothing of a job is ever in a command line, which other users of
-the machine could read. Values are shell words in single quotes, so they are data whatever they hold.
+the machine could read. In a shell's program values are words in single quotes, so they are data whatever they hold.
 """
 
 from __future__ import annotations
 
+import ast
 import functools
+import json
 import math
 import os
 import re
@@ -22,6 +25,12 @@ COMMAND = "exec sh -c 'eval \"$(cat)\"'"
 """Evaluates its standard input once that has ended."""
 LISTENING = "exec sh -c 'IFS= read -r M_program; eval \"$M_program\"'"
 """Evaluates the first line of its standard input, which stays open."""
+AGENT = "exec python3 -IS -c 'import sys;exec(eval(sys.stdin.buffer.readline()))'"
+"""The same in Python, where the line is a literal."""
+AGENT_SINCE = (3, 8)
+"""The oldest Python that `AGENT` may be."""
+AGENT_LONGEST = 1 << 20
+"""Bytes of a job that is started by it."""
 
 OPENING = b"muster far side\n"
 """The line that the answers follow; what the machine's profile may have printed is before it."""
@@ -40,7 +49,7 @@ RESERVE = 16 << 20
 
 _DRAIN = 2.0
 _LONGEST_TICK = 1.0
-_LONGEST_PATROL = 15.0
+_AGENT_FILES = ("traces", "stream", "job", "agent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +88,11 @@ class Ground:
             if _NAME.fullmatch(name) and name not in launch.INHERITED and name != "PWD"
         ]
 
+    @property
+    def tick(self) -> float:
+        """Seconds between two looks at the bounds of a job."""
+        return max(0.05, min(_LONGEST_TICK, self.leash / 8))
+
 
 def about(job_id: str, digest: str) -> bytes:
     """Which job it is."""
@@ -108,8 +122,7 @@ def described(ground: Ground, job: Mapping[str, Any], secrets: Sequence[str], lo
     `secrets` are the values in it, of which none may be seen; `longest_secret` is what `Masker.longest` says. Raises
     `NotStarted` for what cannot be handed over.
     """
-    limit = job["output_limit"]
-    tick = max(0.05, min(_LONGEST_TICK, ground.leash / 8))
+    limit, tick = job["output_limit"], ground.tick
     full, over = _ticks(job.get("timeout"), tick)
     environment, words = _environment(ground, dict(job), secrets)
     stdin = job.get("stdin")
@@ -118,7 +131,6 @@ def described(ground: Ground, job: Mapping[str, Any], secrets: Sequence[str], lo
         % (limit, longest_end(limit, longest_secret), tick, full, over),
         b"M_leash=%d M_drain=%d M_grace=%.3f"
         % (math.ceil(ground.leash / tick), math.ceil(_DRAIN / tick), job["grace"]),
-        b"M_eager=%s" % (b"" if _may_wait(ground, job) else b"1"),
         b"M_secret=%s M_fed=%s" % (b"1" if secrets else b"", b"" if stdin is None else b"1"),
         b"M_feed() { %s\n}" % (b":" if stdin is None else _put(stdin)),
         b"M_prepare() {\n%s\n}" % b" &&\n".join(_files(job)),
@@ -181,6 +193,67 @@ def keep(base: str) -> bytes:
     return b'cd %s && while IFS= read -r n; do echo "$n" >lease; done\n' % quoted(base)
 
 
+def agent(ground: Ground) -> bytes:
+    """What `AGENT` reads first: the program, and what holds for every job."""
+    kept = [name for name in launch.INHERITED if name in ground.variables]
+    settings = [ground.base, ground.leash, ground.tick, jobdir.OUTPUT_LIMIT, kept, shells.SEARCH_PATH]
+    return b"%s\n%s\n" % (agent_text().encode(), json.dumps(settings).encode())
+
+
+@functools.cache
+def agent_text() -> str:
+    """The files of `app.ssh.far` as one program, as a literal in one line."""
+    body: list[ast.stmt] = []
+    for name in _AGENT_FILES:
+        tree = ast.parse(Path(__file__).parent.joinpath("far", f"{name}.py").read_bytes())
+        # In one program they have each other's names, and what tells the future comes first.
+        body += [
+            _bare(one) for one in tree.body if not (isinstance(one, ast.ImportFrom) and _is_of_ours(one))
+        ]
+    future = ast.parse("from __future__ import annotations").body
+    return ascii(ast.unparse(ast.Module([*future, *body], [])))
+
+
+def _bare(one: ast.stmt) -> ast.stmt:
+    """Without what is said to whoever reads it."""
+    for node in ast.walk(one):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body[:1] = [] if len(node.body) > 1 else [ast.Pass()]
+    return one
+
+
+def _is_of_ours(one: ast.ImportFrom) -> bool:
+    return (one.module or "").startswith(("app.", "__future__"))
+
+
+def told(
+    ground: Ground, job: Mapping[str, Any], digest: str, secrets: Sequence[str], longest_secret: int
+) -> dict[str, Any]:
+    """What `app.ssh.far.job` has to know to start the job; the rest as in `described`. Raises `NotStarted`."""
+    given = launch.environment_of(dict(job), "", ground.node)
+    paths = {name: given.pop(name) for name in ("MUSTER_INPUT", "MUSTER_OUTPUT")}
+    cwd, inside = _place(job)
+    limit = job["output_limit"]
+    found = {
+        **{name: job.get(name) for name in ("id", "argv", "stdin", "timeout", "grace")},
+        "digest": digest or "-",
+        "limit": limit,
+        "longest_end": longest_end(limit, longest_secret),
+        "has_secrets": bool(secrets),
+        "env": given,
+        "paths": paths,
+        "cwd": cwd,
+        "inside": inside,
+        "files": [["input.json", launch.input_text(dict(job)), 0o600]],
+    }
+    if job.get("script") is None:
+        return found
+    shell = shells.shell_of(job["shell"]) or shells.Shell(())
+    files = shells.files_for(job["shell"], job["file"], os.fsencode(job["script"]), job["env"])
+    found["files"] += [[name, os.fsdecode(data), job["mode"]] for name, data in files]
+    return {**found, "programs": shell.programs, "words": shell.words, "run": files[-1][0]}
+
+
 def remove(base: str, job_ids: Sequence[str]) -> bytes:
     """The program that removes what was kept of jobs that are over."""
     names = b" ".join(quoted(f"jobs/{job_id}") for job_id in job_ids)
@@ -190,20 +263,6 @@ def remove(base: str, job_ids: Sequence[str]) -> bytes:
 def leftovers(base: str) -> bytes:
     """The program that names the jobs that have been over for more than a day."""
     return b"cd %s && find jobs/*/_exit -prune -type f -mtime +0 2>/dev/null\n" % quoted(base)
-
-
-def patrol(leash: float) -> float:
-    """Seconds between two looks whether somebody watches over what was started in the shell for many jobs."""
-    return min(_LONGEST_PATROL, leash / 4)
-
-
-def _may_wait(ground: Ground, job: Mapping[str, Any]) -> bool:
-    """Is it enough that somebody watches over the job once it has taken longer than a moment, or by the next patrol at
-    the latest?"""
-    timeout = job.get("timeout")
-    return ground.leash >= 4.0 * _LONGEST_TICK * 4 and (
-        timeout is None or timeout >= 2 * patrol(ground.leash)
-    )
 
 
 def _ticks(timeout: float | None, tick: float) -> tuple[int, float]:
@@ -242,25 +301,31 @@ def _mode(mode: int, name: bytes) -> bytes:
 
 
 def _directory(job: Mapping[str, Any]) -> list[bytes]:
-    workdir = job.get("workdir")
-    cwd = job.get("cwd") or workdir
+    cwd, inside = _place(job)
     if cwd is None:
         return [b'cd "$M_job/work"']
-    is_inside = not os.path.isabs(cwd)
-    if is_inside and not workdir:
-        raise NotStarted("cwd", f"the working directory {cwd!r} must be an absolute path")
-    if is_inside:
-        cwd = f"{workdir}/{cwd}"
-    if "\0" in cwd:
-        raise NotStarted("refused", "the job holds text that the system cannot take: embedded null byte")
     place = quoted(cwd)
     return [
         b"if ! cd -- %s 2>/dev/null; then" % place,
         b"if ! [ -e %s ]; then M_refuse cwd_missing -; elif ! [ -d %s ]; then M_refuse cwd_file -; fi"
         % (place, place),
         b"M_refuse cwd_denied -\nfi",
-        *(_inside(workdir) if is_inside and workdir else ()),
+        *(_inside(inside) if inside is not None else ()),
     ]
+
+
+def _place(job: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Where the script starts, None for a directory of its own; and what that place may not be outside of."""
+    workdir: str | None = job.get("workdir")
+    cwd: str | None = job.get("cwd") or workdir
+    if cwd is None:
+        return None, None
+    is_inside = not os.path.isabs(cwd)
+    if is_inside and not workdir:
+        raise NotStarted("cwd", f"the working directory {cwd!r} must be an absolute path")
+    if "\0" in cwd:
+        raise NotStarted("refused", "the job holds text that the system cannot take: embedded null byte")
+    return (f"{workdir}/{cwd}", workdir) if is_inside else (cwd, None)
 
 
 def _inside(workdir: str) -> list[bytes]:

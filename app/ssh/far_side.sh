@@ -6,7 +6,6 @@
 #   $M_base/jobs/<job id>/  made by one mkdir, which is the claim: who made it may start the job, nobody else ever may
 #     _owner, _main         who answers for the job: pid, start time, boot, digest; the pid of the script
 #     _verdict              why it ends; the first who writes it has decided
-#     _plan, _guard         what has to be known to watch over it; somebody does
 #     _code, _killing       its main process has ended; the grace is over
 #     _out, _err            what it wrote, the first bytes; *.tail and *.count are of what came after those
 #     _exit                 how it ended, in one line that ends with `ok`
@@ -14,8 +13,6 @@ umask 077
 trap '' PIPE HUP
 M_asked=
 M_seconds=-
-# Set where several jobs are told of in one session: the number of this one there, and what is to be told at once.
-M_number= M_text= M_who=
 # What the script said on standard error follows a mark there; nothing else of ours goes there.
 exec 4>&2 2>/dev/null
 
@@ -24,16 +21,6 @@ if [ -n "${KSH_VERSION:-}" ] && ! (command -v printf | grep -v / >/dev/null); th
 else
     M_put() { printf '%s' "$1"; }
 fi
-
-# Says a line about the job. Where others are told of as well it waits for M_flush, which says all of it in one piece.
-M_tell() {
-    if [ -z "$M_number" ]; then echo "$1"; else M_text="$M_text$M_number+$1$M_nl"; fi
-}
-
-M_flush() {
-    if [ -n "$M_text" ]; then M_put "$M_text"; fi
-    M_text=
-}
 
 # Waits a moment; where sleep takes whole seconds only, a second.
 M_nap() { sleep "$1" 2>/dev/null || sleep 1; }
@@ -98,7 +85,7 @@ M_refuse() {
 
 # Becomes the program "$@" in a session of its own.
 M_become() {
-    trap - PIPE HUP USR1 USR2
+    trap - PIPE HUP USR1
     if [ -n "$M_setsid" ]; then
         set -- "$M_setsid" "$@"
     elif [ -n "$M_perl" ]; then
@@ -226,22 +213,18 @@ M_reap() {
 # Beside the script, a look every $M_tick seconds: its timeout, the leash, and that what answers for it lives.
 M_watch() {
     trap 'kill $M_pid 2>/dev/null; exit 0' TERM
-    M_ticks=0 M_idle=0 M_drained=0 M_seen= M_part=
-    M_late
+    M_ticks=0 M_idle=0 M_drained=0 M_seen=
     while :; do
-        M_for=${M_part:-$M_tick} M_part=
+        M_for=$M_tick
         if [ "$M_ticks" = "$M_full" ]; then M_for=$M_over; fi
-        M_nap "$M_for" 5>&- &
+        M_nap "$M_for" &
         M_pid=$!
         wait $M_pid
-        if ! M_answers; then
-            # Who ends a job knows nothing of a guard: of that one all may be gone by now.
-            if [ -n "$M_who" ] && ! [ -e _owner ]; then exit 0; fi
+        if ! kill -s 0 $$ 2>/dev/null; then
             if ! [ -s _exit ] && { M_decide interrupted || ! M_decided; }; then
                 M_sweep
                 M_write interrupted -
             fi
-            if [ -n "$M_number" ]; then echo "$M_number=1" >&5; fi
             exit 0
         fi
         if [ -e _code ]; then
@@ -257,65 +240,7 @@ M_watch() {
         M_idle=$((M_idle + 1))
         if [ "$M_now" != "$M_seen" ]; then M_seen=$M_now M_idle=0; fi
         if [ $M_idle -ge "$M_leash" ]; then M_end lost; fi
-        if [ -s _verdict ] && ! [ -e _ending ]; then kill -s USR1 "$M_self"; fi
-    done
-}
-
-# Does the process live that answers for the job? A guard has to know it from another one with its number later.
-M_answers() {
-    kill -s 0 "$M_self" 2>/dev/null || return
-    if [ -n "$M_who" ]; then
-        M_identify "$M_self"
-        [ "$M_who" = "$M_began $M_boot" ]
-    fi
-}
-
-# Where the watch of a job begins late, and looks every second: M_ticks that have passed, M_part of a second to the next.
-M_late() {
-    M_uptime
-    case $M_since$M_seconds in *-* | '') return ;; esac
-    M_part=$((1${M_seconds%.*}${M_seconds#*.} - 1${M_since%.*}${M_since#*.}))
-    if [ ${#M_seconds} -ne ${#M_since} ] || [ $M_part -lt 10 ] || [ "$M_tick" != 1.000 ]; then
-        M_part=
-        return
-    fi
-    M_ticks=$((M_part / 100))
-    if [ "$M_full" -ge 0 ] && [ "$M_ticks" -ge "$M_full" ]; then M_ticks=$M_full M_part=; return; fi
-    M_part=$((200 - M_part % 100))
-    case $M_part in 200) M_part= ;; *) M_part=0.${M_part#1} ;; esac
-}
-
-# Watches over a job that nobody watches over yet, beside the one who answers for it: in its directory.
-M_guard() {
-    M_done=1
-    set -C
-    { : >_guard; } 2>/dev/null && M_done=0
-    set +C
-    if [ $M_done -ne 0 ]; then return; fi
-    M_script=
-    { read -r M_self M_began M_boot M_line <_owner; } 2>/dev/null
-    M_who="$M_began $M_boot"
-    { read -r M_script M_one M_two M_since M_tick M_full M_over M_leash M_drain M_grace M_secret <_plan; } 2>/dev/null
-    M_pumps="$M_one $M_two" M_left=0
-    if [ -n "$M_script" ]; then M_watch 5>&1 >/dev/null 2>&1 4>&-; fi
-}
-
-# As long as the shell lives that starts jobs for many, and then twice: sees to it that somebody watches over each of
-# them. Most are over by then; of the others the connection says it at once, where it is there.
-M_patrol() {
-    M_last=0
-    M_identify $$
-    M_mine="$M_began $M_boot"
-    while [ $M_last -lt 2 ]; do
-        sleep "$1"
-        M_identify $$
-        if [ "$M_mine" != "$M_began $M_boot" ] || ! kill -s 0 $$ 2>/dev/null; then M_last=$((M_last + 1)); fi
-        for M_job in "$M_base"/jobs/*/_plan; do
-            M_job=${M_job%/_plan}
-            if ! [ -e "$M_job/_plan" ] || [ -e "$M_job/_guard" ] || [ -s "$M_job/_exit" ]; then continue; fi
-            M_id=${M_job##*/}
-            (cd "$M_job" && M_guard) &
-        done
+        if [ -s _verdict ] && ! [ -e _ending ]; then kill -s USR1 $$; fi
     done
 }
 
@@ -341,25 +266,21 @@ M_ended() {
 }
 
 # Says how it ended, and what it wrote into the file of MUSTER_OUTPUT: `none`, `bad WHY`, or its size and its bytes.
-# Fails where that is more than can be told beside others.
 M_say() {
-    M_tell "$M_line ok"
+    echo "$M_line ok"
     if [ -L output.json ]; then
-        M_tell 'output bad link'
+        echo 'output bad link'
     elif ! [ -e output.json ]; then
-        M_tell 'output none'
+        echo 'output none'
     elif ! [ -f output.json ]; then
-        M_tell 'output bad kind'
+        echo 'output bad kind'
     elif ! [ -s output.json ]; then
-        M_tell 'output none'
+        echo 'output none'
     else
         M_size=$(wc -c <output.json)
         M_size=$((M_size))
         if [ "$M_size" -gt "$M_output" ]; then
-            M_tell "output bad size $M_size"
-        elif [ -n "$M_number" ]; then
-            M_tell "output $M_size"
-            M_fold output.json "$M_size" + - || return 1
+            echo "output bad size $M_size"
         else
             if head -c "$M_output" output.json >_given; then
                 M_size=$(wc -c <_given)
@@ -373,75 +294,15 @@ M_say() {
     fi
 }
 
-# Adds the $2 bytes of the file $1 to what is told: its lines with the mark $3, its end with $4 where it is no whole line.
-# Fails where it is too much to be told in one piece, or no text: a shell loses what is a NUL, so the bytes are counted.
-M_fold() {
-    if [ $((${#M_text} + $2)) -gt 3000 ]; then return 1; fi
-    LC_ALL=C
-    M_folded= M_read=0
-    while IFS= read -r M_word; do
-        M_folded="$M_folded$M_number$3$M_word$M_nl" M_read=$((M_read + ${#M_word} + 1))
-    done <"$1"
-    if [ -n "$M_word" ]; then
-        M_folded="$M_folded$M_number$4$M_word$M_nl" M_read=$((M_read + ${#M_word}))
-    fi
-    if [ $M_read -ne "$2" ] || [ $((${#M_text} + ${#M_folded})) -gt 4000 ]; then return 1; fi
-    M_text=$M_text$M_folded
-}
-
-# Adds the stream in the file $1, by what dd has said of its size.
-M_fold_stream() {
-    if ! [ -s "$1" ]; then return 0; fi
-    M_size=
-    while read -r M_word M_rest; do
-        case $M_word in '' | *[!0-9]*) ;; *) M_size=$M_word ;; esac
-    done <"$1.moved"
-    if [ -z "$M_size" ] || [ ${#M_size} -gt 4 ]; then return 1; fi
-    M_fold "$1" "$M_size" "$2" "$3"
-}
-
 # Says what it wrote, where that is short: who follows the output meanwhile asks for the rest, as of what is long.
 M_show() {
     if [ -e _live ] || [ -e _out.count ] || [ -e _err.count ]; then return; fi
-    if [ -n "$M_number" ]; then
-        M_kept=$M_text
-        M_tell data
-        if ! { M_fold_stream _err '*' / && M_fold_stream _out + -; }; then M_text=$M_kept; fi
-        return
-    fi
     echo data
     if [ -s _err ]; then
         echo "$M_mark" >&4
         cat _err >&4
     fi
     if [ -s _out ]; then cat _out; fi
-}
-
-# Leaves what has to be known to watch over the job, should it take longer than a moment.
-M_planned() {
-    M_line="$M_script $M_pumps $M_since $M_tick $M_full $M_over $M_leash $M_drain $M_grace $M_secret"
-    { echo "$M_line" >_plan; } 2>/dev/null && [ -s _plan ]
-}
-
-# Makes the two pipes, of those that are kept to be copied where they are: that is one program for them and the script.
-M_pipes() {
-    if [ -n "$M_number" ]; then
-        if cp -R -p "$M_mould/_out.pipe" "$M_mould/_err.pipe" "$M_mould/script" .; then return; fi
-        rm -f _out.pipe _err.pipe script
-    fi
-    mkfifo _out.pipe _err.pipe
-}
-
-# The mould of a job's directory: M_mould.
-M_cast() {
-    M_mould=$M_base/mould
-    if [ -p "$M_mould/_err.pipe" ]; then return; fi
-    rm -rf "$M_mould" "$M_mould.$$"
-    mkdir -p "$M_mould.$$"
-    : >"$M_mould.$$/script"
-    chmod 700 "$M_mould.$$/script"
-    mkfifo "$M_mould.$$/_out.pipe" "$M_mould.$$/_err.pipe"
-    mv "$M_mould.$$" "$M_mould"
 }
 
 # Starts the job, or attaches to it where it was started before. Its files are written by M_prepare, M_launch becomes it.
@@ -453,25 +314,19 @@ M_start() {
         fi
         mkdir -p "$M_base/jobs" 2>/dev/null
         if ! M_why=$(mkdir "$M_job" "$M_job/work" 2>&1); then
-            M_tell "failed claim $M_why"
+            echo "failed claim $M_why"
             return
         fi
     fi
     cd "$M_job" || return
-    M_self=$$
-    # A subshell has the number of the shell that it is of.
-    if [ -n "$M_number" ] && ! { read -r M_self M_line </proc/self/stat; } 2>/dev/null; then
-        M_self=$(exec sh -c 'echo $PPID')
-    fi
-    M_called=
     trap 'M_asked=1' USR1
-    trap 'M_asked=1 M_called=1' USR2
-    M_identify "$M_self"
-    if ! { echo "$M_self $M_began $M_boot $M_digest" >_owner && : >_out && : >_err && M_pipes && M_prepare; }; then
+    M_identify $$
+    if ! { echo "$$ $M_began $M_boot $M_digest" >_owner && : >_out && : >_err && M_prepare; } ||
+        ! mkfifo _out.pipe _err.pipe; then
         M_line='ended no_space - 0 - - - -'
         echo "$M_line ok" >_exit
-        M_tell "$M_line ok"
-        M_tell 'output none'
+        echo "$M_line ok"
+        echo 'output none'
         return
     fi
     M_setsid= M_perl=
@@ -490,25 +345,12 @@ M_start() {
         M_script=$!
     fi
     set +m
-    M_watcher=
-    if [ -z "$M_number" ]; then
-        M_watch >/dev/null 2>&1 4>&- &
-        M_watcher=$!
-    elif [ -n "$M_eager" ] || ! kill -s 0 $$ 2>/dev/null || ! M_planned; then
-        # One that outlives who answers for the job says so beside the others.
-        M_watch 5>&1 >/dev/null 2>&1 4>&- &
-        M_watcher=$!
-    fi
+    M_watch >/dev/null 2>&1 4>&- &
+    M_watcher=$!
     echo "$M_script" >_main
-    if [ -n "$M_number" ]; then M_tell "owner $M_self"; fi
-    M_tell "started $M_script"
-    M_flush
+    echo "started $M_script"
     M_code= M_left=0
     while :; do
-        if [ -n "$M_called" ] && [ -z "$M_watcher" ]; then
-            M_watch 5>&1 >/dev/null 2>&1 4>&- &
-            M_watcher=$!
-        fi
         if M_reap && { M_decide exit || ! M_decided; }; then
             M_verdict=exit
             echo "$M_code" >_code
@@ -525,17 +367,17 @@ M_start() {
         wait $M_pumps
         if [ -z "$M_asked" ]; then break; fi
     done
-    if [ -n "$M_watcher" ]; then kill $M_watcher 2>/dev/null; fi
+    kill $M_watcher 2>/dev/null
     if [ -e _refused ]; then read -r M_verdict M_code <_refused; fi
     M_write "$M_verdict" "$M_code"
-    M_say || return 3
+    M_say
     M_show
 }
 
 # Waits for the end of a job that was started before, and says it.
 M_attach() {
     if ! cd "$M_job" 2>/dev/null; then
-        M_tell 'failed absent'
+        echo 'failed absent'
         return
     fi
     M_naps=0
@@ -547,17 +389,16 @@ M_attach() {
     M_owner= M_of=
     { read -r M_owner M_start M_on M_of <_owner; } 2>/dev/null
     if [ -n "$M_of" ] && [ "$M_of" != "$M_digest" ]; then
-        M_tell 'failed other_digest'
+        echo 'failed other_digest'
         return
     fi
     M_script=0
     { read -r M_script <_main; } 2>/dev/null
-    M_tell "attached ${M_script:-0}"
-    M_flush
+    echo "attached ${M_script:-0}"
     M_naps=0
     until M_ended; do
         if ! [ -d "$M_job" ]; then
-            M_tell 'failed absent'
+            echo 'failed absent'
             return
         fi
         M_identify "${M_owner:-0}"
@@ -568,7 +409,7 @@ M_attach() {
         M_naps=$((M_naps + 1))
         if [ $M_naps -lt 20 ]; then M_nap 0.1; else sleep 1; fi
     done
-    M_say || return 3
+    M_say
 }
 
 # Nobody answers for the job any more: what is left of it is ended.
@@ -626,8 +467,9 @@ M_rest() {
     cd "$M_job" || return
     echo data
     echo "$M_mark" >&4
-    tail -c "+$2" _err >&4
-    tail -c "+$1" _out
+    # Who answered for the job may have died before there was anything to write into.
+    if [ -e _err ]; then tail -c "+$2" _err >&4; fi
+    if [ -e _out ]; then tail -c "+$1" _out; fi
 }
 
 # The last bytes of what was cut.
@@ -637,28 +479,6 @@ M_ends() {
     echo "$M_mark" >&4
     if [ -s _err.tail ]; then cat _err.tail >&4; fi
     if [ -s _out.tail ]; then cat _out.tail; fi
-}
-
-# Starts the job among others: what is said of it ends with how this went. 3: it has to be asked for by itself.
-M_share() {
-    M_start
-    if [ $? -eq 3 ]; then M_text=$M_number=3$M_nl; else M_text=$M_text$M_number=0$M_nl; fi
-    M_flush
-}
-
-# Has somebody watch over the job, for it takes longer than a moment. Where the script has removed all that is known of
-# it the process $1, which answers for it, does that.
-M_stay() {
-    if ! cd "$M_job"; then kill -s USR2 "$1"; elif [ -e _plan ]; then M_guard; fi
-}
-
-# Says that nobody answers for the job any more, where that is so; $1 did.
-M_ask() {
-    M_owner=$1 M_identified=
-    { read -r M_owner M_start M_on M_of <"$M_job/_owner"; } 2>/dev/null && M_identified=1
-    M_identify "$M_owner"
-    if [ -z "$M_identified" ]; then M_start=$M_began M_on=$M_boot; fi
-    if [ "$M_began $M_boot" != "$M_start $M_on" ] || ! kill -s 0 "$M_owner" 2>/dev/null; then echo "$M_number=1"; fi
 }
 
 # What has to be known before the first job, and the place where everything is kept, which must be ours alone. Starts no

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from app.ssh import connection, facts, openssh
+from app.ssh import connection, facts, far_side, openssh
 from app.ssh.breaker import Breaker
 from app.ssh.desk import Desk
 from app.ssh.facts import Details, Facts
@@ -114,27 +114,32 @@ class Reach:
 
     @property
     def open_desk(self) -> Desk | None:
-        """The shell for many jobs, where there is one."""
+        """The process for many jobs, where there is one."""
         desk = self._desk
         return desk if desk is not None and not desk.is_over and desk.link is self.open_link else None
 
-    def desk(self, link: Link) -> Desk | None:
-        """The shell for many jobs on the connection; it is made where there is none. None: jobs do without."""
+    def engage(self) -> None:
+        """Has a process for many jobs on the machine, where there may be one. Without it each has a session."""
+        link, details = self.open_link, self._details
         with self._desking:
             last = self._desk
-            if last is not None and last.link is link and (not last.is_over or not last.has_answered):
-                return None if last.is_over else last
-            if self._is_short_of_sessions:
-                return None
+            if (
+                link is None
+                or details is None
+                or details.version < far_side.AGENT_SINCE
+                or self._is_short_of_sessions
+            ):
+                return
+            # One that never said a word will not say it the next time.
+            if last is not None and last.link is link and not (last.is_over and last.has_answered):
+                return
             try:
                 self._desk = Desk(link, self.ground)
             except Unreachable as error:
                 log.info("%s: %s", self.target.address, error.message)
-                return None
-            return self._desk
 
     def spare(self) -> None:
-        """Where a session was not opened the shell for many jobs may be one too many: from now on they do without."""
+        """Where a session was not opened the process for many jobs may be one too many: from now on they do without."""
         desk = self.open_desk
         if desk is not None and desk.close():
             self._is_short_of_sessions = True

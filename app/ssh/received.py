@@ -36,10 +36,11 @@ class Received:
         """Of the `cut` bytes after those that were taken, the last ones."""
         missing = cut - len(data)
         if missing > 0:
-            self._close(name)
-            if self._masker is not None:
+            mask = self._masks[name]
+            if self._masker is not None and mask is not None:
                 data = self._without_beginning(data)
-                missing = cut - len(data)
+                # What was held back may be the beginning of a secret that goes on in what is missing.
+                missing = cut - len(data) + len(mask.end())
                 self._masks[name] = self._masker.stream()
             self._spools[name].skip(missing)
         self._write(name, data)

@@ -18,12 +18,11 @@ from typing import Any
 
 from app.masking import Masker
 from app.node import jobdir, launch
+from app.node import told as telling
 from app.node.process import opening
 from app.node.runner_client import Interrupted
 from app.node.scripts import Events
-from app.node.told import told
 from app.ssh import far_side, records
-from app.ssh.desk import LONGEST
 from app.ssh.dialogue import Broken, Dialogue, Heard, Inbox, Told
 from app.ssh.failures import Refused, Unreachable
 from app.ssh.link import Link
@@ -73,7 +72,7 @@ class RemoteJob:
         self.is_written = False
         self.over = threading.Event()
         self.answered_at: float | None = None
-        self._job = told(job, workdir)
+        self._job = telling.told(job, workdir)
         self._secrets = secrets
         self._reach = reach
         self._events = events
@@ -183,7 +182,6 @@ class RemoteJob:
     # On a connection
 
     def _on(self, link: Link) -> dict[str, Any]:
-        described = self._described()
         if "sent" not in self._known:
             self._check_space()
         # What an earlier connection said is not about this one.
@@ -202,7 +200,7 @@ class RemoteJob:
             self._check()
             if self._reason is not None and not self._is_new:
                 dialogue.cancel()
-            return self._record(self._heard_out(dialogue, link, described))
+            return self._record(self._heard_out(dialogue, link))
         except Broken as broken:
             if broken.silent:
                 self._reach.broken(link, str(broken))
@@ -210,23 +208,20 @@ class RemoteJob:
         finally:
             dialogue.close()
 
-    def _described(self) -> bytes | None:
-        """What the machine is told to start the job; None where it is only asked for."""
+    def _heard_out(self, dialogue: Dialogue, link: Link) -> Transcript:
+        ground = self._reach.ground
         is_old = time.time() - self._known.get("sent", time.time()) > START_FOR
         if "answered" in self._known or is_old:
-            return None
+            return dialogue.hold(far_side.attach(ground, self.id, self.digest, bool(self._secrets)))
         job = launch.with_values(self._job, self._secrets) if self._secrets else self._job
         secrets = tuple(self._secrets.values())
-        return far_side.described(self._reach.ground, job, secrets, self._longest_secret)
-
-    def _heard_out(self, dialogue: Dialogue, link: Link, described: bytes | None) -> Transcript:
-        ground = self._reach.ground
-        if described is None:
-            return dialogue.hold(far_side.attach(ground, self.id, self.digest, bool(self._secrets)))
-        if self._is_among_others and len(described) <= LONGEST:
+        desk = self._reach.open_desk
+        if self._is_among_others and desk is not None and desk.link is link:
             self._is_among_others = False
-            if (desk := self._reach.desk(link)) is not None:
-                return dialogue.share(desk, far_side.about(self.id, self.digest), described)
+            if len(job.get("script") or "") + len(job.get("stdin") or "") <= far_side.AGENT_LONGEST:
+                told = far_side.told(ground, job, self.digest, secrets, self._longest_secret)
+                return dialogue.share(desk, told)
+        described = far_side.described(ground, job, secrets, self._longest_secret)
         return dialogue.hold(far_side.start(ground, self.id, self.digest, described))
 
     @property

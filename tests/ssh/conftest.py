@@ -10,12 +10,15 @@ from far_bench import FarBench, target_of
 from shell_server import ShellServer
 from sshd import Sshd
 
-WAYS = ("asyncssh", "openssh", "in-process")
-"""asyncssh to sshd, the `ssh` program to sshd, asyncssh to asyncssh's own server."""
+from app.ssh.target import Backend
+
+WAYS = ("asyncssh", "agent", "openssh", "openssh agent", "in-process")
+"""asyncssh to sshd, the `ssh` program to sshd, asyncssh to asyncssh's own server; with the process for many jobs from
+the beginning."""
 
 
 @pytest.fixture(
-    scope="module", params=[WAYS[0], *(pytest.param(way, marks=pytest.mark.long) for way in WAYS[1:])]
+    scope="module", params=[*WAYS[:2], *(pytest.param(way, marks=pytest.mark.long) for way in WAYS[2:])]
 )
 def far(
     request: pytest.FixtureRequest, sshd_program: str, tmp_path_factory: pytest.TempPathFactory
@@ -30,14 +33,15 @@ def far(
         server.stop()
         return
     with Sshd(directory, environment={"HELD_BACK": "secret"}) as sshd:
-        bench = FarBench(directory, target_of(sshd, backend=request.param))
+        backend: Backend = "openssh" if "openssh" in request.param else "asyncssh"
+        bench = FarBench(directory, target_of(sshd, backend=backend), agent="agent" in request.param)
         yield bench
         bench.close()
 
 
-@pytest.fixture
-def near(sshd: Sshd, tmp_path: Path) -> Iterator[FarBench]:
+@pytest.fixture(params=["sessions", "agent"])
+def near(request: pytest.FixtureRequest, sshd: Sshd, tmp_path: Path) -> Iterator[FarBench]:
     """asyncssh to a server of the test's own, which it may stop."""
-    bench = FarBench(tmp_path, target_of(sshd))
+    bench = FarBench(tmp_path, target_of(sshd), agent=request.param == "agent")
     yield bench
     bench.close()

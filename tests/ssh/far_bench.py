@@ -5,14 +5,18 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from planned_jobs import planned
 from sshd import Sshd
+from waiting import wait_until
 
 from app.node import jobdir, spool
 from app.node.scripts import Events
+from app.ssh.desk import Desk
+from app.ssh.failures import Refused, Unreachable
 from app.ssh.remote_runner import RemoteRunner
 from app.ssh.target import Backend, Target
 from app.transport.messages import Job
@@ -33,9 +37,11 @@ class Heard:
 
 
 class FarBench:
-    """The node's directory here, the runners of it, and jobs to be run."""
+    """The node's directory here, the runners of it, and jobs to be run. With `agent` the process for many jobs is there
+    before the first job, else each of the first jobs has a session."""
 
-    def __init__(self, directory: Path, target: Target, node: str = "web-1") -> None:
+    def __init__(self, directory: Path, target: Target, node: str = "web-1", *, agent: bool = False) -> None:
+        self.agent = agent
         self.root = str(directory / "node")
         self.target = target
         self.node = node
@@ -50,6 +56,8 @@ class FarBench:
         made = RemoteRunner(self.root, self.node, given.pop("target"), self.heard.events(), **given)
         made.ensure()
         self._runners.append(made)
+        if self.agent:
+            engage(made)
         return made
 
     def job(self, script: str | None = None, **fields: Any) -> Job:
@@ -64,6 +72,22 @@ class FarBench:
     def close(self) -> None:
         for runner in self._runners:
             runner.close()
+
+
+def engage(runner: RemoteRunner) -> Desk | None:
+    """The process for many jobs, which has answered; None where the machine lets nobody in."""
+    with suppress(Refused, Unreachable):
+        runner.probe()
+
+        def is_there() -> Desk | None:
+            runner.reach.engage()
+            return runner.reach.open_desk
+
+        # A machine that opens one session at a time may not have closed the last one yet.
+        desk = wait_until(is_there, "it is there")
+        wait_until(lambda: desk.has_answered, "it answers")
+        return desk
+    return None
 
 
 class Running(threading.Thread):

@@ -1,41 +1,46 @@
-"""The one shell that starts many jobs on a machine: what it is told and says, and what becomes of jobs without it."""
+"""The one process that starts many jobs on a machine: what it is told and says, and what becomes of jobs without it."""
 
 from __future__ import annotations
 
+import ast
+import json
 import os
+import resource
 import signal
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from far_bench import FarBench, Running, target_of
+from far_bench import FarBench, Running, engage, target_of
 from sshd import Sshd
 from test_contract import alive, first_line
-from test_far_shells import bench
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 from app.node.runner_client import Interrupted
-from app.ssh import desk as desks
 from app.ssh import dialogue, far_side
-from app.ssh.desk import LONGEST, Desk
+from app.ssh.desk import Desk
+from app.ssh.facts import Details
 from app.ssh.link import Listener, Session
-from app.ssh.remote_runner import RemoteRunner
 
-__all__ = ["bench"]
+PLACE = 32_768
+"""Bytes of output that are told with a job's end."""
 
 
-def desk_of(runner: RemoteRunner) -> Desk:
-    found = runner.reach.open_desk
-    assert found is not None
-    assert found.has_answered
-    return found
+@pytest.fixture(scope="module")
+def bench(sshd_program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarBench]:
+    directory = tmp_path_factory.mktemp("desk")
+    with Sshd(directory) as sshd:
+        made = FarBench(directory, target_of(sshd), agent=True)
+        yield made
+        made.close()
 
 
 def test_short_jobs_go_by_it_alone(bench: FarBench, monkeypatch: pytest.MonkeyPatch) -> None:
     # Where the machine is busy they take longer, and would be followed.
     monkeypatch.setattr(dialogue, "LIVE_AFTER", 60.0)
     runner = bench.runner()
-    first = bench.job("echo first")
-    assert runner.run(first)["status"] == "succeeded"
     opened: list[bytes] = []
     link = runner.reach.link()
     inner = link.open
@@ -51,17 +56,27 @@ def test_short_jobs_go_by_it_alone(bench: FarBench, monkeypatch: pytest.MonkeyPa
         bench.job("echo ' it'\\''s  é '; echo; exit 3"),
         bench.job('echo "{\\"a\\": [1, \\"b c\\"]}" >"$MUSTER_OUTPUT"'),
         bench.job("cat", stdin="one\n\ntwo"),
+        bench.job("printf 'a\\000b\\n\\377'"),
+        bench.job(f"head -c {PLACE} /dev/zero"),
+        bench.job("cat; wc -c", stdin=""),
+        bench.job("wc -c", stdin="é" * 100_000),
         bench.job("true"),
+        bench.job(argv=["no-such-program"]),
+        bench.job("true", cwd="/no/such"),
     ]
     records = [runner.run(job) for job in jobs]
-    desk_of(runner)
-    assert [record["exit_code"] for record in records] == [0, 0, 3, 0, 0, 0]
-    assert [bench.text(job) for job in jobs] == [
+    assert runner.reach.open_desk is not None
+    assert [record["exit_code"] for record in records] == [0, 0, 3, *[0] * 7, 127, None]
+    assert [bench.text(job) for job in jobs[:10]] == [
         b"out\n",
         b"no end",
         " it's  é \n\n".encode(),
         b"",
         b"one\n\ntwo",
+        b"a\0b\n\xff",
+        bytes(PLACE),
+        b"0\n",
+        b"200000\n",
         b"",
     ]
     assert [bench.text(job, "stderr") for job in jobs[:2]] == [b"err\n", b"none\n\n either"]
@@ -69,99 +84,206 @@ def test_short_jobs_go_by_it_alone(bench: FarBench, monkeypatch: pytest.MonkeyPa
     assert [data for data in opened if jobs[0].id.rpartition(".")[0].encode() in data] == []
 
 
-def test_what_is_no_short_text_is_asked_for(bench: FarBench) -> None:
+def test_what_is_long_is_asked_for(bench: FarBench) -> None:
     runner = bench.runner()
     jobs = [
-        bench.job("printf 'a\\000b\\n'"),
-        bench.job("seq 1 5000"),
-        bench.job("seq 1 400; seq 1 400 >&2"),
-        bench.job("printf 'x%.0s' $(seq 1 5000)", shell="bash"),
-        bench.job('printf "{\\"a\\": \\"%05000d\\"}" 7 >"$MUSTER_OUTPUT"'),
-        bench.job("echo up" + " " * LONGEST),
+        bench.job(f"head -c {PLACE + 1} /dev/zero"),
+        bench.job("seq 1 5000; seq 1 5000 >&2"),
+        bench.job('printf "{\\"a\\": \\"%050000d\\"}" 7 >"$MUSTER_OUTPUT"'),
+        bench.job("echo up" + " " * far_side.AGENT_LONGEST),
     ]
     records = [one.record() for one in [Running(runner, job) for job in jobs]]
-    assert [record["status"] for record in records] == ["succeeded"] * 6
-    assert [bench.text(job) for job in jobs] == [
-        b"a\0b\n",
-        b"".join(b"%d\n" % number for number in range(1, 5001)),
-        b"".join(b"%d\n" % number for number in range(1, 401)),
-        b"x" * 5000,
-        b"",
-        b"up\n",
-    ]
-    assert bench.text(jobs[2], "stderr") == bench.text(jobs[2])
-    assert records[4]["output"] == {"a": f"{7:05000}"}
+    assert [record["status"] for record in records] == ["succeeded"] * 4
+    numbers = b"".join(b"%d\n" % number for number in range(1, 5001))
+    assert [bench.text(job) for job in jobs] == [bytes(PLACE + 1), numbers, b"", b"up\n"]
+    assert bench.text(jobs[1], "stderr") == numbers
+    assert records[2]["output"] == {"a": f"{7:050000}"}
 
 
 def test_many_at_once_are_told_apart(bench: FarBench) -> None:
     runner = bench.runner()
-    jobs = [bench.job(f"for i in 1 2 3 4 5 6 7 8; do echo {number} $i; done") for number in range(12)]
+    jobs = [bench.job(f"for i in 1 2 3 4 5 6 7 8; do echo {number} $i; done") for number in range(40)]
     records = [one.record() for one in [Running(runner, job) for job in jobs]]
     assert {record["status"] for record in records} == {"succeeded"}
     assert [bench.text(job) for job in jobs] == [
-        b"".join(b"%d %d\n" % (number, line) for line in range(1, 9)) for number in range(12)
+        b"".join(b"%d %d\n" % (number, line) for line in range(1, 9)) for number in range(40)
     ]
 
 
-def test_its_end_is_no_end_of_a_job(near: FarBench, tmp_path: Path) -> None:
-    runner = near.runner()
-    job = near.job(
+def test_what_is_over_is_removed_with_all_that_is_in_it(bench: FarBench) -> None:
+    runner = bench.runner()
+    scripts = ("true", "mkdir -p a/b; touch a/b/c; cd ..; mkdir other; ln -s / work/root; chmod 500 work/a/b")
+    jobs = [bench.job(script) for script in scripts]
+    for job in jobs:
+        assert runner.run(job)["status"] == "succeeded"
+    places = [Path(runner.base, "jobs", job.id) for job in jobs]
+    wait_until(lambda: not any(place.exists() for place in places), "it is removed")
+    assert Path("/etc").is_dir()
+
+
+def test_its_connection_is_not_its_end(bench: FarBench, tmp_path: Path) -> None:
+    runner = bench.runner()
+    job = bench.job(
         f'echo up; until [ -e "{tmp_path}/go" ]; do sleep 0.05; done; echo x >>"{tmp_path}/effect"'
     )
     running = Running(runner, job)
-    first_line(near, job.id)
-    first = desk_of(runner)
-    first.write(b"exit 0")
-    first._session.close()
+    first_line(bench, job.id)
+    first = runner.reach.open_desk
+    assert first is not None
+    agent = owner(bench, runner.base, job.id)
+    runner.reach.link().close()
     wait_until(lambda: first.is_over, "it ends")
+    assert alive(agent)
     (tmp_path / "go").touch()
     assert running.record()["status"] == "succeeded"
     assert (tmp_path / "effect").read_text() == "x\n"
-    assert runner.run(near.job("echo again"))["status"] == "succeeded"
-    assert desk_of(runner) is not first
+    wait_until(lambda: not alive(agent), "it goes when its last job is over")
+    assert engage(runner) is not first
+    assert runner.run(bench.job("echo again"))["status"] == "succeeded"
 
 
-def test_what_takes_long_is_watched_over_without_being_told_to(
-    bench: FarBench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(far_side, "patrol", lambda leash: 0.2)
-    monkeypatch.setattr(desks.Errand, "stay", lambda *_: None)
-    # In a place of its own, for it looks after whatever it finds there.
-    runner = bench.runner(installation="PATROL")
-    job = bench.job("echo $$; sleep 60", timeout=1.5, grace=0.3)
+def owner(bench: FarBench, base: str, job_id: str) -> int:
+    """The pid of who answers for the job."""
+    return int(Path(base, "jobs", job_id, "_owner").read_text().split()[0])
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("is_guarded", [True, False])
+def test_it_is_killed(bench: FarBench, is_guarded: bool) -> None:
+    runner = bench.runner()
+    job = bench.job("trap '' TERM; setsid sleep 60 & echo $$ $!; wait; sleep 60")
+    running = Running(runner, job)
+    first_line(bench, job.id)
+    pids = [int(word) for word in bench.text(job).split()]
+    agent = owner(bench, runner.base, job.id)
+    guard = next(one for one in children(agent) if one not in pids)
+    if not is_guarded:
+        os.kill(guard, signal.SIGKILL)
+    os.kill(agent, signal.SIGKILL)
+    record = running.record()
+    assert (record["status"], record["error"]["type"]) == ("unknown", "interrupted")
+    assert not any(map(alive, pids))
+    assert not alive(guard)
+
+
+def test_it_is_killed_while_nobody_is_there(bench: FarBench) -> None:
+    runner = bench.runner()
+    job = bench.job("echo $$; sleep 60")
     running = Running(runner, job)
     script = int(first_line(bench, job.id))
-    record = running.record()
-    assert record["status"] == "timed_out"
-    assert record["duration"] > 1.4
-    assert not alive(script)
+    agent = owner(bench, runner.base, job.id)
+    runner.close()
+    with pytest.raises(Interrupted):
+        running.record()
+    assert alive(script)
+    os.kill(agent, signal.SIGKILL)
+    wait_until(lambda: not alive(script), "the guard ends it")
+    record = bench.runner().run(job)
+    assert (record["status"], record["error"]["type"]) == ("unknown", "interrupted")
 
 
-def test_a_job_without_a_directory_has_its_bounds(
-    bench: FarBench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(far_side, "_may_wait", lambda *_: True)
+def test_a_job_without_a_directory_has_its_bounds(bench: FarBench, tmp_path: Path) -> None:
     runner = bench.runner()
     pid = tmp_path / "pid"
     script = f'rm -rf "${{MUSTER_INPUT%/*}}"; echo $$ >"{pid}"; while :; do sleep 0.1; done'
     running = Running(runner, bench.job(script, timeout=1.0))
     wait_until(lambda: pid.exists() and pid.read_text(), "it has removed what is known of it")
     wait_until(lambda: not alive(int(pid.read_text())), "it is ended")
-    runner.release()
-    with pytest.raises(Interrupted):
-        running.record()
+    assert running.record()["status"] == "timed_out"
 
 
-def test_a_job_is_watched_over_once(bench: FarBench) -> None:
-    runner = bench.runner()
-    job = bench.job("echo $$; sleep 60", grace=0.3)
-    running = Running(runner, job)
-    first_line(bench, job.id)
-    directory = Path(runner.base, "jobs", job.id)
-    wait_until((directory / "_guard").exists, "somebody watches over it")
-    owner = int((directory / "_owner").read_text().split()[0])
-    os.kill(owner, signal.SIGKILL)
-    assert running.record()["status"] == "unknown"
+class Alone:
+    """The program without a connection: what it is told and says, by its three streams."""
+
+    def __init__(self, directory: Path, **limits: Any) -> None:
+        self.base = directory / "base"
+        self.ground = far_side.Ground("INST", "web-1", 60.0, str(self.base), ("PATH", "HOME"))
+        self.process = subprocess.Popen(
+            ["/bin/sh", "-c", far_side.AGENT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            preexec_fn=lambda: [resource.setrlimit(*one) for one in limits.items()] and None,
+        )
+        self.write(far_side.agent(self.ground))
+
+    def write(self, data: bytes) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(data)
+        self.process.stdin.flush()
+
+    def start(self, number: int, script: str, **fields: Any) -> Path:
+        """Starts a job; its directory."""
+        given = {"id": f"job.{number}", "argv": ["/bin/sh", "-c", script], "env": {}, "grace": 0.3}
+        job = {**given, "output_limit": 1 << 20, "timeout": None, "stdin": None, "input": None, **fields}
+        told = far_side.told(self.ground, job, "d", (), 0)
+        self.write(json.dumps([number, "start", told]).encode() + b"\n")
+        return self.base / "jobs" / given["id"]
+
+    def end(self) -> bytes:
+        """What it said, once it has ended."""
+        assert self.process.stdout is not None
+        said, _ = self.process.communicate(timeout=PATIENCE)
+        assert self.process.returncode == 0
+        return said
+
+
+def has_ended(job: Path) -> bool:
+    return (job / "_exit").exists() and (job / "_exit").read_text().endswith(" ok\n")
+
+
+def test_who_does_not_listen_holds_up_nothing(tmp_path: Path) -> None:
+    alone = Alone(tmp_path)
+    jobs = [alone.start(number, "head -c 30000 /dev/zero") for number in range(300)]
+    late = alone.start(300, "sleep 60", timeout=0.5)
+    for job in [*jobs, late]:
+        wait_until(lambda: has_ended(job), "it is over")  # noqa: B023
+    assert (late / "_exit").read_text().startswith("ended timed_out 143 ")
+    said = alone.end()
+    # What is said ends in the middle once more than 4 MB wait; nobody is told half of something for the whole.
+    assert len(said) < 5 << 20
+    assert b"300=0" not in said
+
+
+def test_it_works_with_the_oldest_python_that_it_is_tried_with() -> None:
+    ast.parse(ast.literal_eval(far_side.agent_text()), feature_version=far_side.AGENT_SINCE)
+
+
+@pytest.mark.parametrize(
+    ("told", "version"), [("", ()), ("3.11.2", (3, 11)), ("3.7.3", (3, 7)), ("nonsense", ()), ("3", (3,))]
+)
+def test_a_machine_says_which_python_it_has(told: str, version: tuple[int, ...]) -> None:
+    assert Details("Linux x86_64", 1, told).version == version
+
+
+def test_a_machine_without_it(sshd_program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(far_side, "AGENT_SINCE", (4, 0))
+    with Sshd(tmp_path) as server:
+        from_far = FarBench(tmp_path, target_of(server))
+        runner = from_far.runner()
+        runner.probe()
+        runner.reach.engage()
+        assert runner.reach.open_desk is None
+        assert runner.run(from_far.job("echo one"))["status"] == "succeeded"
+        from_far.close()
+
+
+def test_one_that_does_not_start(sshd_program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(far_side, "AGENT", "echo no >&2; exit 1")
+    with Sshd(tmp_path) as server:
+        from_far = FarBench(tmp_path, target_of(server))
+        runner = from_far.runner()
+        runner.probe()
+        runner.reach.engage()
+        first = runner.reach._desk
+        assert first is not None
+        wait_until(lambda: first.is_over, "it ends")
+        runner.reach.engage()
+        assert runner.reach._desk is first
+        assert runner.run(from_far.job("echo one"))["status"] == "succeeded"
+        from_far.close()
 
 
 class Silent:
@@ -225,10 +347,10 @@ def test_a_machine_that_never_ends_a_line(said: bytes) -> None:
 
 def test_one_session_is_enough(sshd_program: str, tmp_path: Path) -> None:
     with Sshd(tmp_path, sessions=1) as server:
-        from_far = FarBench(tmp_path, target_of(server))
+        from_far = FarBench(tmp_path, target_of(server), agent=True)
         runner = from_far.runner()
-        jobs = [from_far.job("echo short"), from_far.job("seq 1 3000")]
+        jobs = [from_far.job("echo short"), from_far.job("seq 1 30000")]
         records = [runner.run(job) for job in jobs]
         from_far.close()
     assert [record["status"] for record in records] == ["succeeded"] * 2
-    assert from_far.text(jobs[1]).count(b"\n") == 3000
+    assert from_far.text(jobs[1]).count(b"\n") == 30000
