@@ -34,6 +34,8 @@ LOOK_EVERY = 0.3
 PATIENCE = 3.0
 """Seconds that the end waits for output which is not stored yet."""
 
+_TOGETHER = 0.02
+"""Seconds for which other ends are waited for, once a job's end was heard."""
 _BATCH = 200
 _ENTRIES = 200
 _PIECE = 65_536
@@ -131,23 +133,25 @@ class Listener:
         return not self._late
 
     def live(self, seconds: float) -> Iterator[bytes]:
-        """What jobs write, for so many seconds, or until one of them or the execution comes to its end."""
+        """What jobs write, for so many seconds, or until the execution comes to its end, or soon after one of them did:
+        where there are many they end together, and that each has is not written down before."""
         with self._store.read() as connection:
             found = history.live_speakers(connection, self._execution)
         for speaker in found:
             if speaker.job not in self._over:
                 self._jobs.setdefault(speaker.job, Voice(speaker))
         until = time.monotonic() + seconds
-        is_news = False
-        while not is_news and (left := until - time.monotonic()) > 0:
+        is_over = False
+        while not is_over and (left := until - time.monotonic()) > 0:
             listened = {job.key: job for job in self._jobs.values() if not job.ended}
             for entry in self._read(listened, left, self._end):
                 if entry.key in self._end:
                     self._end[entry.key] = entry.id
-                    is_news = True
+                    is_over = True
                 else:
                     yield from _frames(listened[entry.key], listened[entry.key].take(entry))
-                    is_news = is_news or entry.stream == END
+                    if entry.stream == END:
+                        until = min(until, time.monotonic() + _TOGETHER)
 
     def end_of(self, job: str) -> Iterator[bytes]:
         """The rest of the output of a job that is over."""

@@ -153,13 +153,20 @@ def read_json(directory: str, name: str) -> dict[str, Any] | None:
 
 def claim_of(directory: str) -> dict[str, Any]:
     """Who claimed the job when, and which process it became, as far as it was written down."""
-    return {name: value for line in _lines(directory) if "status" not in line for name, value in line.items()}
+    return story_of(directory)[0]
 
 
 def exit_record(directory: str) -> dict[str, Any] | None:
     """How the job ended, or None where it has not ended (or not begun)."""
     # The last one: a script may write what it likes into its own directory, the runner has the last word.
-    return next((line for line in reversed(_lines(directory)) if "status" in line), None)
+    return story_of(directory)[1]
+
+
+def story_of(directory: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Both, by one look."""
+    lines = _lines(directory)
+    claimed = {name: value for line in lines if "status" not in line for name, value in line.items()}
+    return claimed, next((line for line in reversed(lines) if "status" in line), None)
 
 
 def _lines(directory: str) -> list[dict[str, Any]]:

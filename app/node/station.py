@@ -290,7 +290,8 @@ class Station:
         has_others = not self.lines.some_over(order, 1) and outcome.status == "succeeded"
         self.sender.publish(order.id, within=IN_LINE if follower else BESIDE if has_others else 0.0)
         log.info("job over", extra=facts_of(outcome))
-        self.filing.discard(job.id)
+        if job.workspace is not None:
+            self.filing.discard(job.id)
         self._prune()
         return follower
 

@@ -10,8 +10,13 @@ from app.node import jobdir, spool
 _STREAMS = {"out": "stdout", "err": "stderr"}
 
 
+def discard(directory: str) -> None:
+    """Drops what an earlier process got of a job's streams: the far side says all of it again."""
+    jobdir.remove(directory, [name + end for name in spool.STREAMS for end in ("", ".ring")])
+
+
 class Received:
-    """Both streams of one job in its directory here; what an earlier process got of them is dropped.
+    """Both streams of one job in its directory here, where nothing of them may be.
 
     `got` counts by stream (`out`, `err`) the bytes of the far side's files that are here.
     """
@@ -21,7 +26,6 @@ class Received:
         self._spools: dict[str, spool.Spool] = {}
         self._masks: dict[str, Stream | None] = {}
         self.got = {"out": 0, "err": 0}
-        jobdir.remove(directory, [name + end for name in spool.STREAMS for end in ("", ".ring")])
         for name, stream in _STREAMS.items():
             self._spools[name] = spool.Spool(directory, stream, limit)
             self._masks[name] = None if masker is None else masker.stream()

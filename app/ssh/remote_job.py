@@ -27,7 +27,7 @@ from app.ssh.dialogue import Broken, Dialogue, Heard, Inbox, Told
 from app.ssh.failures import Refused, Unreachable
 from app.ssh.link import Link
 from app.ssh.reach import Reach
-from app.ssh.received import Received
+from app.ssh.received import Received, discard
 from app.ssh.transcript import Ended, Garbled, Transcript
 from app.transport.messages import Job
 
@@ -48,7 +48,8 @@ class _Over(Exception):
 
 class RemoteJob:
     """`patience` is for how many seconds a machine that cannot be reached is tried before a job fails that was never
-    sent there. `claim` is the descriptor of its record here. `run` is for one thread, everything else for any.
+    sent there. `claim` is the descriptor of its record here; `is_new` says that nothing else is there yet. `run` is for
+    one thread, everything else for any.
 
     `answered_at` is by the monotonic clock; None until the machine has said that the script runs. `is_written` says
     whether the exit record is on the disk here: until then only the machine knows of the end.
@@ -64,6 +65,7 @@ class RemoteJob:
         directory: str,
         workdir: str,
         claim: int,
+        is_new: bool,
         patience: float,
     ) -> None:
         self.id = job.id
@@ -78,8 +80,10 @@ class RemoteJob:
         self._events = events
         self._claim = claim
         self._patience = patience
-        self._known = jobdir.claim_of(directory)
+        self._known = {} if is_new else jobdir.claim_of(directory)
         self._masker = Masker(secrets.values()) if secrets else None
+        if not is_new:
+            discard(directory)
         self._received = Received(directory, job.output_limit, self._masker)
         self._inbox: Inbox = queue.SimpleQueue()
         self._reason: str | None = None

@@ -108,12 +108,8 @@ class RemoteRunner:
                 raise Interrupted(f"the wait for job {job.id} was given up")
             remote = self._jobs.get(job.id)
             if remote is None:
-                record = jobdir.exit_record(directory)
-                of = (
-                    jobdir.claim_of(directory).get("digest", "")
-                    if record is None
-                    else record.get("digest", "")
-                )
+                claimed, record = jobdir.story_of(directory)
+                of = (claimed if record is None else record).get("digest", "")
             else:
                 record, of = None, remote.digest
             if of and of != job.digest:
@@ -186,6 +182,7 @@ class RemoteRunner:
     def _new(self, job: Job, secrets: Mapping[str, str], directory: str, workdir: str) -> RemoteJob:
         try:
             claim = jobdir.claim(directory, job.digest, time.time())
+            is_new = claim is not None
             if claim is None:
                 claim = jobdir.reopen(directory)
             try:
@@ -197,6 +194,7 @@ class RemoteRunner:
                     directory=directory,
                     workdir=workdir,
                     claim=claim,
+                    is_new=is_new,
                     patience=self._patience,
                 )
             except BaseException:
