@@ -175,14 +175,21 @@ class OutputWriter:
             return
         # Before reading: bytes that come between the read and this look belong to a job that has not ended.
         ending = job.ending
+        chunks: list[Chunk] = []
+        room, is_all = self._chunk_bytes, False
         try:
-            chunks = job.read(self._chunk_bytes)
+            while room > 0 and not is_all:
+                found = [chunk for chunk in job.read(room) if chunk[2]]
+                chunks += found
+                room -= sum(len(data) for _, _, data in found)
+                is_all = not found or not ending
         except (OSError, ValueError) as error:
             logger.warning("the output of %s cannot be read: %s", job.key, error)
-            chunks, ending = (), True
-        job.unsent = [{"t": stream, "o": offset, "d": data} for stream, offset, data in chunks if data]
-        if not job.unsent and ending:
-            job.unsent = [{"t": END, "o": 0, "d": b""}]
+            ending = is_all = True
+        job.unsent = [{"t": stream, "o": offset, "d": data} for stream, offset, data in chunks]
+        if ending and is_all:
+            # What is short goes together with its end.
+            job.unsent.append({"t": END, "o": 0, "d": b""})
         for entry in job.unsent:
             entry["s"] = job.sequence
             job.sequence += 1

@@ -49,12 +49,14 @@ class Away:
 
     def __init__(self, client: Any) -> None:
         self.client = client
+        self.asked = 0
         self.away = False
         self.mute = False
 
     def pipeline(self, **options: Any) -> Any:
         if self.away:
             raise redis.ConnectionError("away")
+        self.asked += 1
         pipe = self.client.pipeline(**options)
         if self.mute:
             execute = pipe.execute
@@ -105,6 +107,20 @@ def test_the_first_line_goes_at_once_and_the_end_is_marked(client: Any, writer: 
     assert entries[-1].stream == "end"
     reader.expire(STREAM, 60)
     assert 0 < client.ttl(STREAM) <= 60
+
+
+def test_what_is_short_goes_together_with_its_end(client: Any) -> None:
+    counted, spool, reader = Away(client), Spool(), OutputReader(client)
+    writer = OutputWriter(counted, "web-1")
+    writer.follow("j1", spool.read)
+    wait_until(lambda: counted.asked == 1, "there was nothing yet")
+    spool.add(b"short\n")
+    writer.finish("j1")
+    found = wait_until(lambda: (whole := reader.output(STREAM)).ended and whole)
+    assert found.streams["stdout"] == b"short\n"
+    assert writer.close()
+    assert counted.asked == 2
+    assert [entry.stream for entry in reader.read({STREAM: "0"}, block_ms=1)] == ["stdout", "end"]
 
 
 def test_a_read_that_does_not_wait_is_not_held_up_by_an_idle_redis(client: Any) -> None:
