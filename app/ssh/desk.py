@@ -7,6 +7,7 @@ comes back in lines that begin with the job's number here and a mark:
     7-as far as this    the same without an end
     7*  7/              both on standard error
     7=0                 nothing more will be said of it
+    0=86400.250         the machine's clock: until when a job may be started is told by that
 
 A job whose output is long, or is followed, is told of by sessions of its own, as is one whose answer was lost here.
 """
@@ -19,6 +20,7 @@ import logging
 import queue
 import re
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,6 +36,7 @@ APART = b"3"
 """The end of a job that has to be asked for by itself: what there is to say of it is too much among others."""
 
 _LINE = re.compile(rb"(\d{1,9})([-+*/=])(.*)", re.DOTALL)
+_SECONDS = re.compile(rb"\d{1,12}\.\d{3}")
 _LONGEST_LINE = 65_536
 
 
@@ -49,6 +52,8 @@ class Desk:
         self._errands: dict[int, Errand] = {}
         self._after = After(far_side.OPENING)
         self._rest = b""
+        # What its clock was, and when that came here by ours.
+        self._clock = (0.0, 0.0)
         self._session = link.open(far_side.AGENT, far_side.agent(ground), self._hear, keep=True)
 
     def begin(self, listener: Listener) -> Errand:
@@ -64,7 +69,7 @@ class Desk:
         """Removes what was kept of jobs that are over. False where that is not known to be done."""
         over: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         errand = self.begin(lambda kind, said: over.put(said) if kind == "closed" else None)
-        self.tell(errand.number, "remove", list(job_ids))
+        self._tell(errand.number, "remove", list(job_ids))
         try:
             return over.get(timeout=within) == b"0"
         except queue.Empty:
@@ -72,9 +77,15 @@ class Desk:
         finally:
             errand.close()
 
-    def tell(self, number: int, word: str, about: Any) -> None:
-        """Has it do something; `number` is that of an errand."""
-        self._session.write(json.dumps((number, word, about)).encode() + b"\n")
+    def start(self, errand: Errand, told: Mapping[str, Any]) -> None:
+        """Has it start a job, of which `told` is what `far_side.told` says, within `far_side.AGENT_FOR` seconds."""
+        there, heard_at = self._clock
+        # It was told at that moment or before: what we take for its time is not later than that.
+        until = there + time.monotonic() - heard_at + far_side.AGENT_FOR
+        self._tell(errand.number, "start", told, until)
+
+    def _tell(self, number: int, word: str, *about: Any) -> None:
+        self._session.write(json.dumps((number, word, *about)).encode() + b"\n")
 
     def close(self) -> bool:
         """Ends it, unless somebody still listens to it."""
@@ -88,7 +99,7 @@ class Desk:
     @property
     def has_answered(self) -> bool:
         """Has it ever said anything?"""
-        return self._after.is_found
+        return self._clock[1] > 0.0
 
     def drop(self, number: int) -> None:
         """Nobody listens any more."""
@@ -96,6 +107,12 @@ class Desk:
             self._errands.pop(number, None)
 
     def _hear(self, kind: str, data: bytes) -> None:
+        session = getattr(self, "_session", None)
+        if self.is_over:
+            # What says what it cannot say is not listened to any more, and may not say without end.
+            if session is not None and kind != "closed":
+                session.close()
+            return
         if kind == "closed":
             self._end()
         elif kind == "err":
@@ -104,8 +121,8 @@ class Desk:
             try:
                 self._take(self._after.feed(data))
             except Garbled:
+                self._rest = b""
                 self._end()
-        session = getattr(self, "_session", None)
         if session is not None and kind != "closed":
             # The first words may come before it is known here.
             session.taken(len(data))
@@ -118,6 +135,8 @@ class Desk:
         for line in lines:
             found = _LINE.fullmatch(line)
             errand = self._errands.get(int(found[1])) if found else None
+            if found and found[1] == b"0" and _SECONDS.fullmatch(found[3]):
+                self._clock = (float(found[3]), time.monotonic())
             # Of those that nobody listens to there may be more to come.
             if found and errand:
                 errand.take(found[2], found[3])
@@ -146,7 +165,7 @@ class Errand:
 
     def start(self, told: Mapping[str, Any]) -> None:
         """Starts a job, of which `told` is what `far_side.told` says."""
-        self._desk.tell(self.number, "start", told)
+        self._desk.start(self, told)
 
     def write(self, data: bytes) -> None:
         """It has no input."""

@@ -31,6 +31,10 @@ AGENT_SINCE = (3, 8)
 """The oldest Python that `AGENT` may be."""
 AGENT_LONGEST = 1 << 20
 """Bytes of a job that is started by it."""
+AGENT_OUTPUT = 16 << 20
+"""The highest `output_limit` of one: it keeps half of that in memory."""
+AGENT_FOR = 20.0
+"""Seconds in which it may start a job that it was told of. Who waits for its answer waits for longer."""
 
 OPENING = b"muster far side\n"
 """The line that the answers follow; what the machine's profile may have printed is before it."""
@@ -49,7 +53,8 @@ RESERVE = 16 << 20
 
 _DRAIN = 2.0
 _LONGEST_TICK = 1.0
-_AGENT_FILES = ("traces", "stream", "job", "agent")
+_SYSTEM = ("/bin/", "/sbin/", "/usr/")
+_AGENT_FILES = ("traces", "stream", "job", "telling", "guard", "agent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,13 +231,25 @@ def _is_of_ours(one: ast.ImportFrom) -> bool:
     return (one.module or "").startswith(("app.", "__future__"))
 
 
+def may_share(job: Mapping[str, Any]) -> bool:
+    """May the process for many jobs start it? What that one has to wait for all of its jobs wait for: a directory or a
+    program of the job's own choice may be on a file system that hangs."""
+    name = (job.get("argv") or [""])[0]
+    size = len(job.get("script") or "") + len(job.get("stdin") or "")
+    return (
+        ("/" not in name or name.startswith(_SYSTEM))
+        and not job.get("cwd")
+        and job["output_limit"] <= AGENT_OUTPUT
+        and size <= AGENT_LONGEST
+    )
+
+
 def told(
     ground: Ground, job: Mapping[str, Any], digest: str, secrets: Sequence[str], longest_secret: int
 ) -> dict[str, Any]:
-    """What `app.ssh.far.job` has to know to start the job; the rest as in `described`. Raises `NotStarted`."""
+    """What `app.ssh.far.job` has to know to start a job that `may_share`; the rest as in `described`."""
     given = launch.environment_of(dict(job), "", ground.node)
     paths = {name: given.pop(name) for name in ("MUSTER_INPUT", "MUSTER_OUTPUT")}
-    cwd, inside = _place(job)
     limit = job["output_limit"]
     found = {
         **{name: job.get(name) for name in ("id", "argv", "stdin", "timeout", "grace")},
@@ -242,8 +259,7 @@ def told(
         "has_secrets": bool(secrets),
         "env": given,
         "paths": paths,
-        "cwd": cwd,
-        "inside": inside,
+        "cwd": job.get("workdir") or None,
         "files": [["input.json", launch.input_text(dict(job)), 0o600]],
     }
     if job.get("script") is None:
@@ -301,31 +317,25 @@ def _mode(mode: int, name: bytes) -> bytes:
 
 
 def _directory(job: Mapping[str, Any]) -> list[bytes]:
-    cwd, inside = _place(job)
+    workdir = job.get("workdir")
+    cwd = job.get("cwd") or workdir
     if cwd is None:
         return [b'cd "$M_job/work"']
+    is_inside = not os.path.isabs(cwd)
+    if is_inside and not workdir:
+        raise NotStarted("cwd", f"the working directory {cwd!r} must be an absolute path")
+    if is_inside:
+        cwd = f"{workdir}/{cwd}"
+    if "\0" in cwd:
+        raise NotStarted("refused", "the job holds text that the system cannot take: embedded null byte")
     place = quoted(cwd)
     return [
         b"if ! cd -- %s 2>/dev/null; then" % place,
         b"if ! [ -e %s ]; then M_refuse cwd_missing -; elif ! [ -d %s ]; then M_refuse cwd_file -; fi"
         % (place, place),
         b"M_refuse cwd_denied -\nfi",
-        *(_inside(inside) if inside is not None else ()),
+        *(_inside(workdir) if is_inside and workdir else ()),
     ]
-
-
-def _place(job: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Where the script starts, None for a directory of its own; and what that place may not be outside of."""
-    workdir: str | None = job.get("workdir")
-    cwd: str | None = job.get("cwd") or workdir
-    if cwd is None:
-        return None, None
-    is_inside = not os.path.isabs(cwd)
-    if is_inside and not workdir:
-        raise NotStarted("cwd", f"the working directory {cwd!r} must be an absolute path")
-    if "\0" in cwd:
-        raise NotStarted("refused", "the job holds text that the system cannot take: embedded null byte")
-    return (f"{workdir}/{cwd}", workdir) if is_inside else (cwd, None)
 
 
 def _inside(workdir: str) -> list[bytes]:

@@ -220,11 +220,11 @@ class RemoteJob:
         job = launch.with_values(self._job, self._secrets) if self._secrets else self._job
         secrets = tuple(self._secrets.values())
         desk = self._reach.open_desk
-        if self._is_among_others and desk is not None and desk.link is link:
+        is_there = desk is not None and desk.link is link and desk.has_answered
+        if self._is_among_others and desk is not None and is_there and far_side.may_share(job):
             self._is_among_others = False
-            if len(job.get("script") or "") + len(job.get("stdin") or "") <= far_side.AGENT_LONGEST:
-                told = far_side.told(ground, job, self.digest, secrets, self._longest_secret)
-                return dialogue.share(desk, told)
+            told = far_side.told(ground, job, self.digest, secrets, self._longest_secret)
+            return dialogue.share(desk, told)
         described = far_side.described(ground, job, secrets, self._longest_secret)
         return dialogue.hold(far_side.start(ground, self.id, self.digest, described))
 

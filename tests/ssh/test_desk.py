@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,11 +64,10 @@ def test_short_jobs_go_by_it_alone(bench: FarBench, monkeypatch: pytest.MonkeyPa
         bench.job("wc -c", stdin="é" * 100_000),
         bench.job("true"),
         bench.job(argv=["no-such-program"]),
-        bench.job("true", cwd="/no/such"),
     ]
     records = [runner.run(job) for job in jobs]
     assert runner.reach.open_desk is not None
-    assert [record["exit_code"] for record in records] == [0, 0, 3, *[0] * 7, 127, None]
+    assert [record["exit_code"] for record in records] == [0, 0, 3, *[0] * 7, 127]
     assert [bench.text(job) for job in jobs[:10]] == [
         b"out\n",
         b"no end",
@@ -151,6 +152,29 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def test_what_may_hang_has_a_session(bench: FarBench) -> None:
+    def has(**fields: Any) -> bool:
+        job = {"argv": None, "script": "true", "stdin": None, "cwd": None, "output_limit": 1, **fields}
+        return far_side.may_share(job)
+
+    assert has()
+    assert has(argv=["true"], script=None)
+    assert has(argv=["/usr/bin/env"], script=None)
+    assert has(workdir="/var/lib/files")
+    assert not has(argv=["/mnt/x"], script=None)
+    assert not has(argv=["./x"], script=None)
+    assert not has(cwd="/mnt")
+    assert not has(output_limit=far_side.AGENT_OUTPUT + 1)
+    runner = bench.runner()
+    jobs = [
+        bench.job("pwd", cwd="/"),
+        bench.job(argv=["./true"], cwd="/usr/bin"),
+        bench.job("true", cwd="/no/such"),
+    ]
+    assert [runner.run(job)["exit_code"] for job in jobs] == [0, 0, None]
+    assert bench.text(jobs[0]) == b"/\n"
+
+
 @pytest.mark.parametrize("is_guarded", [True, False])
 def test_it_is_killed(bench: FarBench, is_guarded: bool) -> None:
     runner = bench.runner()
@@ -185,6 +209,21 @@ def test_it_is_killed_while_nobody_is_there(bench: FarBench) -> None:
     assert (record["status"], record["error"]["type"]) == ("unknown", "interrupted")
 
 
+def test_it_is_killed_where_a_job_has_removed_its_directory(bench: FarBench, tmp_path: Path) -> None:
+    runner = bench.runner()
+    pids = tmp_path / "pids"
+    script = (
+        'dir=${MUSTER_INPUT%/*}; read -r agent rest <"$dir/_owner"; rm -rf "$dir"'
+        f'; echo $$ $agent >"{pids}"; sleep 60'
+    )
+    running = Running(runner, bench.job(script))
+    script_pid, agent = map(int, wait_until(lambda: pids.exists() and pids.read_text().split(), "it runs"))
+    os.kill(agent, signal.SIGKILL)
+    wait_until(lambda: not alive(script_pid), "the guard ends it")
+    record = running.record()
+    assert (record["status"], record["error"]["type"]) == ("unknown", "absent")
+
+
 def test_a_job_without_a_directory_has_its_bounds(bench: FarBench, tmp_path: Path) -> None:
     runner = bench.runner()
     pid = tmp_path / "pid"
@@ -198,14 +237,14 @@ def test_a_job_without_a_directory_has_its_bounds(bench: FarBench, tmp_path: Pat
 class Alone:
     """The program without a connection: what it is told and says, by its three streams."""
 
-    def __init__(self, directory: Path, **limits: Any) -> None:
+    def __init__(self, directory: Path, files: int = 1024) -> None:
         self.base = directory / "base"
         self.ground = far_side.Ground("INST", "web-1", 60.0, str(self.base), ("PATH", "HOME"))
         self.process = subprocess.Popen(
             ["/bin/sh", "-c", far_side.AGENT],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            preexec_fn=lambda: [resource.setrlimit(*one) for one in limits.items()] and None,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)),
         )
         self.write(far_side.agent(self.ground))
 
@@ -214,20 +253,33 @@ class Alone:
         self.process.stdin.write(data)
         self.process.stdin.flush()
 
-    def start(self, number: int, script: str, **fields: Any) -> Path:
+    def clock(self) -> float:
+        """The time there, which is the second thing that it says."""
+        assert self.process.stdout is not None
+        while not (line := self.process.stdout.readline()).startswith(b"0="):
+            assert line
+        return float(line[2:])
+
+    def start(self, number: int, script: str, until: float = 1e12, **fields: Any) -> Path:
         """Starts a job; its directory."""
         given = {"id": f"job.{number}", "argv": ["/bin/sh", "-c", script], "env": {}, "grace": 0.3}
         job = {**given, "output_limit": 1 << 20, "timeout": None, "stdin": None, "input": None, **fields}
-        told = far_side.told(self.ground, job, "d", (), 0)
-        self.write(json.dumps([number, "start", told]).encode() + b"\n")
+        told = far_side.told(self.ground, job, "d", fields.get("secrets", ()), 0)
+        self.write(json.dumps([number, "start", told, until]).encode() + b"\n")
         return self.base / "jobs" / given["id"]
 
-    def end(self) -> bytes:
-        """What it said, once it has ended."""
+    def end(self, answers: int) -> bytes:
+        """What it says until so many answers are whole; then it is let go."""
         assert self.process.stdout is not None
-        said, _ = self.process.communicate(timeout=PATIENCE)
+        said = b""
+        while answers:
+            line = self.process.stdout.readline()
+            assert line, said[-500:]
+            answers -= bool(re.fullmatch(rb"[1-9]\d*=\d\n", line))
+            said += line
+        rest, _ = self.process.communicate(timeout=PATIENCE)
         assert self.process.returncode == 0
-        return said
+        return said + rest
 
 
 def has_ended(job: Path) -> bool:
@@ -236,15 +288,91 @@ def has_ended(job: Path) -> bool:
 
 def test_who_does_not_listen_holds_up_nothing(tmp_path: Path) -> None:
     alone = Alone(tmp_path)
-    jobs = [alone.start(number, "head -c 30000 /dev/zero") for number in range(300)]
+    jobs = [alone.start(number, "head -c 30000 /dev/zero") for number in range(1, 300)]
     late = alone.start(300, "sleep 60", timeout=0.5)
     for job in [*jobs, late]:
         wait_until(lambda: has_ended(job), "it is over")  # noqa: B023
     assert (late / "_exit").read_text().startswith("ended timed_out 143 ")
-    said = alone.end()
-    # What is said ends in the middle once more than 4 MB wait; nobody is told half of something for the whole.
+    said = alone.end(300)
+    # Of what did not fit it is said that it can be asked for: each has an end, and none is told in part.
     assert len(said) < 5 << 20
-    assert b"300=0" not in said
+    ends = [line for line in said.split(b"\n") if line.endswith((b"=0", b"=3"))]
+    assert len({line.partition(b"=")[0] for line in ends}) == len(ends) == 300
+    assert any(line.endswith(b"=3") for line in ends)
+    assert said.count(b"=0\n") == said.count(b"+ended ")
+
+
+def test_lines_without_number(tmp_path: Path) -> None:
+    # As many as fit, and of nothing but line ends.
+    alone = Alone(tmp_path)
+    script = f"head -c {PLACE} /dev/zero | tr '\\0' '\\n'"
+    jobs = [alone.start(number, script) for number in range(1, 9)]
+    for job in jobs:
+        wait_until(lambda: has_ended(job), "it is over")  # noqa: B023
+    said = alone.end(8)
+    assert [said.count(b"\n%d+" % number) for number in range(1, 9)] == [PLACE + 4] * 8
+
+
+def test_an_order_that_is_too_late_starts_nothing(tmp_path: Path) -> None:
+    alone = Alone(tmp_path)
+    now = alone.clock()
+    late = alone.start(1, f"touch {tmp_path}/late", until=now - 0.001)
+    good = alone.start(2, f"touch {tmp_path}/good", until=now + PATIENCE)
+    wait_until(lambda: has_ended(good), "it is over")
+    assert b"1=3\n" in alone.end(2)
+    assert not late.exists()
+    assert not (tmp_path / "late").exists()
+    assert (tmp_path / "good").exists()
+
+
+def test_where_it_has_no_files_to_spare_others_start_the_job(tmp_path: Path) -> None:
+    alone = Alone(tmp_path, files=40)
+    go = tmp_path / "go"
+    jobs = [alone.start(number, f"until [ -e {go} ]; do sleep 0.05; done") for number in range(1, 31)]
+    last = alone.start(31, "true")
+    wait_until(lambda: jobs[0].exists() and not last.exists(), "the first has begun")
+    go.touch()
+    said = alone.end(31)
+    begun = {job for job in jobs if has_ended(job)}
+    assert 0 < len(begun) < 30
+    assert said.count(b"+ended exit 0 ") == len(begun)
+    assert said.count(b"=3\n") == 31 - len(begun)
+    assert {job for job in [*jobs, last] if job.exists()} == begun
+
+
+def test_an_end_that_is_seen_too_late_is_none_in_time(tmp_path: Path) -> None:
+    alone = Alone(tmp_path)
+    go = tmp_path / "go"
+    job = alone.start(1, f"until [ -e {go} ]; do sleep 0.02; done", timeout=0.5)
+    wait_until((job / "_main").exists, "it runs")
+    began = time.monotonic()
+    alone.process.send_signal(signal.SIGSTOP)
+    go.touch()
+    over = began + 0.5 + 2 * alone.ground.tick + 0.2
+    wait_until(lambda: time.monotonic() > over, "the timeout is over")
+    alone.process.send_signal(signal.SIGCONT)
+    assert b"1+ended timed_out " in alone.end(1)
+
+
+def test_its_guard_is_killed_and_it_ends_well(tmp_path: Path) -> None:
+    alone = Alone(tmp_path)
+    alone.clock()
+    for guard in children(alone.process.pid):
+        os.kill(guard, signal.SIGKILL)
+    job = alone.start(1, "echo one")
+    wait_until(lambda: has_ended(job), "it is over")
+    assert b"1+one\n" in alone.end(1)
+
+
+def test_the_guard_leaves_no_secret(tmp_path: Path) -> None:
+    alone = Alone(tmp_path)
+    job = alone.start(1, "sleep 60", input={"key": "s3cret"}, secrets=("s3cret",))
+    wait_until((job / "_main").exists, "it runs")
+    assert "s3cret" in (job / "input.json").read_text()
+    alone.process.kill()
+    wait_until(lambda: has_ended(job), "the guard has ended it")
+    wait_until(lambda: not (job / "input.json").exists(), "it is removed")
+    alone.process.communicate(timeout=PATIENCE)
 
 
 def test_it_works_with_the_oldest_python_that_it_is_tried_with() -> None:
@@ -293,6 +421,7 @@ class Silent:
 
     def __init__(self) -> None:
         self.said: list[bytes] = []
+        self.is_closed = False
         self.hear: Listener = lambda *_: None
 
     def open(self, command: str, data: bytes, listener: Listener, *, keep: bool = False) -> Silent:
@@ -309,7 +438,7 @@ class Silent:
         """It does not wait."""
 
     def close(self) -> None:
-        """Nobody minds."""
+        self.is_closed = True
 
 
 def test_what_it_says_in_pieces_and_of_nobody() -> None:
@@ -343,6 +472,9 @@ def test_a_machine_that_never_ends_a_line(said: bytes) -> None:
     machine.hear("out", far_side.OPENING + said)
     assert told == [("closed", b"")]
     assert desk.is_over
+    machine.hear("out", said)
+    assert machine.is_closed
+    assert desk._rest == b""
 
 
 def test_one_session_is_enough(sshd_program: str, tmp_path: Path) -> None:

@@ -18,9 +18,11 @@ import subprocess
 import sys
 import time
 
-from app.ssh.far.job import Job, Refused
+from app.ssh.far.guard import Guard
+from app.ssh.far.job import SHORT, Job, Refused
 from app.ssh.far.stream import AT_ONCE, PIECE, Stream
-from app.ssh.far.traces import ROUNDS, decide, identify, kill_rest, leave, read, text, uptime
+from app.ssh.far.telling import Telling, lines_of
+from app.ssh.far.traces import identify, leave, read, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,8 +32,15 @@ if TYPE_CHECKING:
 OPENING = b"muster far side\n"
 ALONE = 600.0
 """Seconds without a job after which it ends by itself."""
-MOST_UNHEARD = 4 << 20
-"""Bytes that wait to be taken; whoever takes no more of them is told nothing any more."""
+CLOCK_EVERY = 60.0
+"""Seconds after which our clock is told again."""
+
+
+def clock() -> float:
+    """Seconds, those of a sleep of the machine too where it counts them."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
 
 
 class Agent:
@@ -50,15 +59,16 @@ class Agent:
         self.owner = b"%d %s" % (os.getpid(), identify(os.getpid()))
         self.jobs: list[Job] = []
         self.removing: list[tuple[int, subprocess.Popen[bytes]]] = []
-        self.said = b""
-        self.is_heard = self.is_told = True
+        self.is_told = True
         self.rest = b""
         self.selector = selectors.DefaultSelector()
+        self.telling = Telling(self.selector)
+        self.told_clock_at = 0.0
         self.idle_since = time.monotonic()
 
     def run(self) -> None:
         """Until nothing is left to do for anybody."""
-        self.guard()
+        self.guard = Guard(self.base + b"/jobs")
         woken, waking = os.pipe()
         for descriptor in (0, 1, woken, waking):
             os.set_blocking(descriptor, False)
@@ -68,25 +78,32 @@ class Agent:
             signal.signal(number, lambda *_: None)
         self.selector.register(woken, selectors.EVENT_READ, lambda: self.look(os.read(woken, 4096)))
         self.selector.register(0, selectors.EVENT_READ, self.hear)
-        self.tell(b"\n" + OPENING)
+        self.telling.put(0, b"\n" + OPENING, False)
+        self.tell_clock()
         # What was read together with this program.
         assert isinstance(sys.stdin.buffer, io.BufferedReader)
         self.take(sys.stdin.buffer.peek())
         while self.jobs or self.removing or (self.is_told and time.monotonic() < self.idle_since + ALONE):
-            self.flush()
+            self.telling.flush()
             for key, _ in self.selector.select(self.pause()):
                 key.data()
             now = time.monotonic()
             for job in [job for job in self.jobs if job.due <= now]:
                 self.see_to(job, now)
+                self.telling.flush()
             if self.jobs:
                 self.idle_since = now
-        self.flush()
-        os.write(self.alive, b".")
+        self.telling.flush()
+
+    def tell_clock(self) -> None:
+        """By which it is said until when a job may be started."""
+        self.told_clock_at = clock()
+        self.telling.say(0, [b"=%.3f" % self.told_clock_at])
 
     def pause(self) -> float:
-        due = min((job.due for job in self.jobs), default=self.idle_since + ALONE)
-        return max(0.0, due - time.monotonic())
+        now = time.monotonic()
+        idle = now + 1.0 if self.removing else self.idle_since + ALONE
+        return max(0.0, min((job.due for job in self.jobs), default=idle) - now)
 
     def hear(self) -> None:
         try:
@@ -103,38 +120,61 @@ class Agent:
     def take(self, data: bytes) -> None:
         *lines, self.rest = (self.rest + data).split(b"\n")
         for line in lines:
-            number, word, told = json.loads(line)
+            number, word, *told = json.loads(line)
             if word == "start":
-                self.start(number, told)
+                self.start(number, *told)
             else:
-                self.remove(number, [text(job) for job in told])
+                self.remove(number, [text(job) for job in told[0]])
 
-    def start(self, number: int, told: dict[str, Any]) -> None:
+    def start(self, number: int, told: dict[str, Any], until: float) -> None:
+        """Starts a job, unless that is for somebody else to do. Who is not answered does not wait for ever, and has it
+        started and removed in another way: after `until`, by our clock, its directory tells nothing any more."""
+        if clock() > self.told_clock_at + CLOCK_EVERY:
+            self.tell_clock()
         directory = self.base + b"/jobs/" + text(told["id"])
+        if clock() > until:
+            return self.leave_to_others(number)
         try:
             job = Job(number, told, directory)
-        except (OSError, ValueError, KeyError):
-            # Not here, then: a session of its own may fare better.
-            return self.say(number, b"=", b"3")
+        except (OSError, ValueError):
+            return self.leave_to_others(number)
         try:
             self.claim(directory)
-        except FileExistsError:
-            self.close(job)
-            return self.say(number, b"=", b"3")
         except OSError as error:
             self.close(job)
-            self.say(number, b"+", b"failed claim " + text(error.strerror or "no place"))
-            return self.say(number, b"=", b"0")
+            if isinstance(error, FileExistsError):
+                return self.leave_to_others(number)
+            why = b"+failed claim " + text(error.strerror or "no place")
+            return self.telling.say(number, [why, b"=0"], is_last=True)
+        if clock() > until:
+            return self.let_go(job)
+        self.begin(job)
+
+    def leave_to_others(self, number: int) -> None:
+        """A session of its own is to start the job, or to ask about it."""
+        self.telling.say(number, [b"=3"], is_last=True)
+
+    def let_go(self, job: Job) -> None:
+        """The same, of a job that was claimed and of which nothing runs."""
+        self.close(job)
+        self.clear(job.directory)
+        self.leave_to_others(job.number)
+
+    def begin(self, job: Job) -> None:
         try:
             job.prepare(self.owner)
-        except (OSError, ValueError):
-            return self.refuse(job, b"no_space", b"-")
+        except ValueError:
+            return self.refuse(job, b"not_executable", b"126")
+        except OSError as error:
+            return self.let_go(job) if error.errno in SHORT else self.refuse(job, b"no_space", b"-")
         try:
             job.launch(self.environment)
         except Refused as refused:
             verdict, code = text(str(refused)).split()
             return self.refuse(job, verdict, code)
-        except (OSError, ValueError):
+        except OSError as error:
+            return self.let_go(job) if error.errno in SHORT else self.refuse(job, b"not_executable", b"126")
+        except ValueError:
             return self.refuse(job, b"not_executable", b"126")
         self.watch(job)
 
@@ -149,15 +189,14 @@ class Agent:
     def refuse(self, job: Job, verdict: bytes, code: bytes) -> None:
         """It is over without having begun."""
         self.close(job)
-        self.say(job.number, b"+", job.ended(verdict, code).rstrip(b"\n"))
-        for line in (b"output none", b"data"):
-            self.say(job.number, b"+", line)
-        self.say(job.number, b"=", b"0")
+        lines = [b"+" + job.ended(verdict, code).rstrip(b"\n"), b"+output none", b"+data", b"=0"]
+        self.telling.say(job.number, lines, is_last=True)
 
     def watch(self, job: Job) -> None:
         assert job.process is not None
+        self.guard.begun(job.id, job.process.pid)
         leave(job.file(b"_main"), b"%d\n" % job.process.pid)
-        self.say(job.number, b"+", b"started %d" % job.process.pid)
+        self.telling.say(job.number, [b"+started %d" % job.process.pid])
         self.jobs.append(job)
         for stream in (job.out, job.err):
             stream.hand_over()
@@ -201,7 +240,7 @@ class Agent:
         for number, process in self.removing[:]:
             if (status := process.poll()) is not None:
                 self.removing.remove((number, process))
-                self.say(number, b"=", b"%d" % abs(status))
+                self.telling.say(number, [b"=%d" % abs(status)], is_last=True)
 
     def see_to(self, job: Job, now: float) -> None:
         if not job.look(now, self.tick, self.leash, read(self.base + b"/lease")):
@@ -211,18 +250,16 @@ class Agent:
         self.close(job)
         code = b"-" if job.code is None else b"%d" % job.code
         line = job.ended(job.verdict, code).rstrip(b"\n")
+        self.guard.over(job.id)
         output, data = job.output(self.most)
-        if len(data) > AT_ONCE:
-            return self.say(job.number, b"=", b"3")
-        for told in (line, b"output " + output):
-            self.say(job.number, b"+", told)
-        self.show(job.number, data, b"+", b"-")
+        if len(data) > AT_ONCE and job.is_written:
+            return self.leave_to_others(job.number)
+        lines = [b"+" + line, b"+output " + output, *lines_of(data, b"+", b"-")]
         is_short = job.out.size + job.err.size <= AT_ONCE and not (job.out.cut or job.err.cut)
         if is_short and not os.path.exists(job.file(b"_live")):
-            self.say(job.number, b"+", b"data")
-            self.show(job.number, bytes(job.err.begun), b"*", b"/")
-            self.show(job.number, bytes(job.out.begun), b"+", b"-")
-        self.say(job.number, b"=", b"0")
+            lines += [b"+data", *lines_of(bytes(job.err.begun), b"*", b"/")]
+            lines += lines_of(bytes(job.out.begun), b"+", b"-")
+        self.telling.say(job.number, [*lines, b"=0"], is_last=True)
 
     def close(self, job: Job) -> None:
         for stream in (job.out, job.err):
@@ -231,94 +268,30 @@ class Agent:
                     self.selector.unregister(stream.reading)
                 stream.close()
 
-    def show(self, number: int, data: bytes, mark: bytes, mark_of_end: bytes) -> None:
-        *lines, rest = data.split(b"\n")
-        for line in lines:
-            self.say(number, mark, line)
-        if rest:
-            self.say(number, mark_of_end, rest)
-
     def remove(self, number: int, jobs: list[bytes]) -> None:
         """What was kept of jobs that are over. What a script has left in its directory may be much."""
-        left = []
-        for job in jobs:
-            directory = self.base + b"/jobs/" + job
-            try:
-                for name in os.listdir(directory):
-                    if name != b"work":
-                        os.unlink(directory + b"/" + name)
-                os.rmdir(directory + b"/work")
-                os.rmdir(directory)
-            except OSError:
-                left.append(directory)
+        places = [self.base + b"/jobs/" + job for job in jobs]
+        left = [directory for directory in places if not self.clear(directory)]
         if not left:
-            return self.say(number, b"=", b"0")
+            return self.telling.say(number, [b"=0"], is_last=True)
         command = [b"rm", b"-rf", b"--", *left]
         try:
             self.removing.append((number, subprocess.Popen(command, stdin=subprocess.DEVNULL)))
         except OSError:
-            self.say(number, b"=", b"1")
+            self.telling.say(number, [b"=1"], is_last=True)
 
-    def say(self, number: int, mark: bytes, told: bytes) -> None:
-        self.tell(b"%d%s%s\n" % (number, mark, told))
-
-    def tell(self, said: bytes) -> None:
-        if self.is_heard:
-            self.said += said
-
-    def flush(self) -> None:
-        """Says what there is to say, as far as it is taken."""
-        was_waiting = 1 in self.selector.get_map()
+    def clear(self, directory: bytes) -> bool:
+        """Removes a job's directory, unless there is more in it than comes from here."""
         try:
-            while self.said:
-                self.said = self.said[os.write(1, self.said) :]
-        except BlockingIOError:
-            self.is_heard = len(self.said) <= MOST_UNHEARD
+            for name in os.listdir(directory):
+                if name != b"work":
+                    os.unlink(directory + b"/" + name)
+                else:
+                    os.rmdir(directory + b"/" + name)
+            os.rmdir(directory)
         except OSError:
-            self.is_heard = False
-        if not self.is_heard:
-            self.said = b""
-        if self.said and not was_waiting:
-            self.selector.register(1, selectors.EVENT_WRITE, lambda: None)
-        elif was_waiting and not self.said:
-            self.selector.unregister(1)
-
-    def guard(self) -> None:
-        """A process that does nothing but see whether this one ends before its jobs do."""
-        alive, self.alive = os.pipe()
-        if os.fork():
-            os.close(alive)
-            return
-        try:
-            os.setsid()
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            for descriptor in (0, 1, 2):
-                os.dup2(nowhere, descriptor)
-            os.close(self.alive)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            if not os.read(alive, 1):
-                self.end_what_is_left()
-        finally:
-            os._exit(0)
-
-    def end_what_is_left(self) -> None:
-        for name in os.listdir(self.base + b"/jobs"):
-            directory = self.base + b"/jobs/" + name
-            if not read(directory + b"/_owner").startswith(self.owner + b" "):
-                continue
-            if read(directory + b"/_exit").endswith(b" ok\n"):
-                continue
-            verdict = decide(directory, b"interrupted")
-            leader = read(directory + b"/_main").strip()
-            left = 0
-            for _ in range(ROUNDS):
-                # Nobody has waited for the leader, so its number is still its own.
-                left = kill_rest(name, int(leader) if leader.isdigit() else 2**31 - 1)
-                if not left:
-                    break
-                time.sleep(0.05)
-            word = b"interrupted" if verdict == b"exit" else verdict
-            leave(directory + b"/_exit", b"ended %s - %d - %s - - ok\n" % (word, left, uptime()))
+            return False
+        return True
 
 
 if __name__ == "__main__":

@@ -59,5 +59,5 @@ class Stream:
         if self.file >= 0:
             os.close(self.file)
         if self.cut:
-            leave(self.path + b".tail", bytes(self.end))
+            leave(self.path + b".tail", self.end)
             leave(self.path + b".count", b"%d\n" % self.cut)

@@ -16,18 +16,22 @@ def text(given: str) -> bytes:
     return given.encode("utf-8", "surrogateescape")
 
 
-def write(path: bytes, data: bytes, mode: int = 0o600) -> None:
-    """Makes the file. Raises OSError, FileExistsError where there is one."""
+def write(path: bytes, data: bytes | bytearray, mode: int = 0o600) -> None:
+    """Makes the file, whole or not at all. Raises OSError, FileExistsError where there is one."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         write_all(descriptor, data)
+    except OSError:
+        os.unlink(path)
+        raise
     finally:
         os.close(descriptor)
 
 
-def write_all(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
+def write_all(descriptor: int, data: bytes | bytearray) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
 
 
 def read(path: bytes, most: int = 4096) -> bytes:
@@ -47,12 +51,15 @@ def read(path: bytes, most: int = 4096) -> bytes:
         os.close(descriptor)
 
 
-def leave(path: bytes, data: bytes) -> None:
-    """Writes what it can: a full disk, or a script that has removed its own directory, changes nothing else."""
+def leave(path: bytes, data: bytes | bytearray) -> bool:
+    """Writes it if that can be: a full disk, or a script that has removed its own directory, changes nothing else."""
     try:
         write(path, data)
+    except FileExistsError:
+        return True
     except OSError:
-        pass
+        return False
+    return True
 
 
 def identify(pid: int) -> bytes:
