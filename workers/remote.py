@@ -30,9 +30,6 @@ from app.transport.channel import dead_lettered
 from app.transport.output import connect
 from workers import celerys
 
-SORTERS = 4
-"""Threads of the pool: they only hand on what comes."""
-
 settings = from_environment()
 name = f"{settings.control_name}-ssh"
 configure(settings, process="ssh", worker=name)
@@ -47,7 +44,8 @@ celery = make_celery(
     broker_url=settings.broker,
     name=name,
     queues=(queues.SSH,),
-    concurrency=SORTERS,
+    # What comes is only handed on, to threads of its node: another one in between would do nothing but that.
+    pool="solo",
     state_dir=Path(settings.data_dir),
 )
 celery.conf.worker_send_task_events = settings.task_events

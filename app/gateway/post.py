@@ -1,6 +1,6 @@
 """One SSH node at work: a node's station as everywhere, here in the gateway, with threads of its own.
 
-The pool of the worker only sorts what comes: a machine that hangs holds up its own orders and nobody else's.
+The worker itself only sorts what comes: a machine that hangs holds up its own orders and nobody else's.
 """
 
 from __future__ import annotations
