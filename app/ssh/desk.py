@@ -98,7 +98,7 @@ class Desk:
 
     @property
     def has_answered(self) -> bool:
-        """Has it ever said anything?"""
+        """Has it said by which clock jobs are told to it?"""
         return self._clock[1] > 0.0
 
     def drop(self, number: int) -> None:

@@ -354,6 +354,20 @@ def test_an_end_that_is_seen_too_late_is_none_in_time(tmp_path: Path) -> None:
     assert b"1+ended timed_out " in alone.end(1)
 
 
+def test_where_the_end_cannot_be_written_nobody_is_sent_to_look_for_it(tmp_path: Path) -> None:
+    alone = Alone(tmp_path)
+    big = f"head -c {PLACE + 1} /dev/zero >$MUSTER_OUTPUT"
+    forged = alone.start(1, 'echo "ended exit 7 0 - - - - ok" >"${MUSTER_INPUT%/*}/_exit"; exit 3')
+    barred = alone.start(2, f'mkdir "${{MUSTER_INPUT%/*}}/_exit"; {big}')
+    good = alone.start(3, big)
+    said = alone.end(3)
+    assert (forged / "_exit").read_text().startswith("ended exit 3 ")
+    assert b"2+output bad copy\n" in said
+    assert (barred / "_owner").read_text() == ""
+    assert b"3=3\n" in said
+    assert has_ended(good)
+
+
 def test_its_guard_is_killed_and_it_ends_well(tmp_path: Path) -> None:
     alone = Alone(tmp_path)
     alone.clock()

@@ -252,8 +252,11 @@ class Agent:
         line = job.ended(job.verdict, code).rstrip(b"\n")
         self.guard.over(job.id)
         output, data = job.output(self.most)
-        if len(data) > AT_ONCE and job.is_written:
-            return self.leave_to_others(job.number)
+        if len(data) > AT_ONCE:
+            if job.is_written:
+                return self.leave_to_others(job.number)
+            # Who asks finds no end of it: the disk is full.
+            output, data = b"bad copy", b""
         lines = [b"+" + line, b"+output " + output, *lines_of(data, b"+", b"-")]
         is_short = job.out.size + job.err.size <= AT_ONCE and not (job.out.cut or job.err.cut)
         if is_short and not os.path.exists(job.file(b"_live")):

@@ -230,9 +230,14 @@ class Job:
         """The line about its end, which is written down."""
         cut = b" ".join(b"%d" % one.cut if one.cut else b"-" for one in (self.out, self.err))
         line = b"ended %s %s %d %s %s %s ok\n" % (verdict, code, self.left, self.since, uptime(), cut)
+        try:
+            # A script may put there what it likes.
+            os.unlink(self.file(b"_exit"))
+        except OSError:
+            pass
         self.is_written = leave(self.file(b"_exit"), line)
         if not self.is_written:
-            # On a full disk nobody is to wait for that line because somebody answers for the job.
+            # Nobody is to wait for that line, which comes no more, because somebody answers for the job.
             try:
                 os.truncate(self.file(b"_owner"), 0)
             except OSError:

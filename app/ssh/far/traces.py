@@ -55,8 +55,6 @@ def leave(path: bytes, data: bytes | bytearray) -> bool:
     """Writes it if that can be: a full disk, or a script that has removed its own directory, changes nothing else."""
     try:
         write(path, data)
-    except FileExistsError:
-        return True
     except OSError:
         return False
     return True
