@@ -87,10 +87,8 @@ class Station:
         self.output = LiveOutput(
             OutputWriter(connect(settings.redis_url), self.identity.node), lambda job: self.runner.spool(job)
         )
-        self.lines = Lines()
-        self.words = Words(self)
-        self._closed = threading.Event()
-        self._leaving = threading.Event()
+        self.lines, self.words = Lines(), Words(self)
+        self._closed, self._leaving = threading.Event(), threading.Event()
         self.door = Door(self.identity, self.journal.epoch)
         self.spread: Callable[[Callable[[], None]], None] = lines.in_a_thread
         self._lock = threading.Lock()
