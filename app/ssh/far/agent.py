@@ -157,7 +157,8 @@ class Agent:
     def let_go(self, job: Job) -> None:
         """The same, of a job that was claimed and of which nothing runs."""
         self.close(job)
-        self.clear(job.directory)
+        if not self.clear(job.directory):
+            return self.refuse(job, b"no_space", b"-")
         self.leave_to_others(job.number)
 
     def begin(self, job: Job) -> None:
